@@ -139,6 +139,38 @@ number_ids! {
     SessionId(u64);
 }
 
+/// Spaces of the numbers of connections, told apart by their highest set bit. Whoever numbers connections has a space of
+/// its own, so that no number is given twice in a process; a client's connections to peers have the numbers below.
+impl ConnId {
+    /// First number of connections that the shell has accepted; its streams and lines are numbered likewise.
+    pub const ACCEPTED: Self = Self(1 << 63);
+    /// First number of a client's connections to CNs.
+    pub const CONTROL: Self = Self(1 << 62);
+    /// First number of a server's connections to the ledger.
+    pub const LEDGER: Self = Self(1 << 61);
+    /// First number of a CN's connections to DNs: each DN has 2³² numbers, in the order of the DNs.
+    pub const DIRECTORY: Self = Self(1 << 60);
+}
+
+impl ReqId {
+    /// First number of a user's commands; a machine numbers its own requests from 0.
+    pub const COMMAND: Self = Self(1 << 32);
+}
+
+impl XferId {
+    /// Returns the number of the `n`th transfer of a download of this client.
+    #[must_use]
+    pub fn of(handle: Handle, n: u32) -> Self {
+        Self(u64::from(handle.0) << 32 | u64::from(n))
+    }
+
+    /// Returns the download of a transfer that [`Self::of`] has numbered.
+    #[must_use]
+    pub const fn handle(self) -> Handle {
+        Handle((self.0 >> 32) as u32)
+    }
+}
+
 impl Guid {
     /// Computes the GUID of a public key.
     #[must_use]

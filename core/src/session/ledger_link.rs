@@ -11,9 +11,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Number of the first ledger connection.
-const FIRST_CONN: u64 = 1 << 61;
-
 /// Event reported to the ledger link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -85,7 +82,7 @@ pub struct LedgerLink {
 impl Default for LedgerLink {
     fn default() -> Self {
         Self {
-            dialer: Dialer::new(FIRST_CONN),
+            dialer: Dialer::new(ConnId::LEDGER.0),
             records: BTreeMap::new(),
             unsent: BTreeSet::new(),
             quarantined: Vec::new(),

@@ -1,8 +1,9 @@
 //! Requests to edges: bootstrap, grants, renewals and manifests; their retries and errors.
 
-use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, FailReason, Granted, Output};
+use super::edges::Ask;
+use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted};
 use super::job::Need;
-use super::{Ask, Client, Context, Timer};
+use super::{Client, Context, Timer};
 use crate::accounting::grants;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{Handle, ReqId};
@@ -17,12 +18,16 @@ use core::time::Duration;
 impl Client {
     /// Requests the lists of CNs and edges, unless such a request is pending.
     pub(super) fn bootstrap(&mut self, cx: &mut Context<'_>) {
-        if self.asks.values().any(|a| *a == Ask::Bootstrap) {
-            return;
+        if !self.edges.is_bootstrapping() {
+            self.ask_edge(cx, self.edges.current(), Ask::Bootstrap, EdgeAsk::Bootstrap);
         }
+    }
+
+    /// Sends a request to an edge; returns its number.
+    pub(super) fn ask_edge(&mut self, cx: &mut Context<'_>, edge: u32, purpose: Ask, ask: EdgeAsk) -> ReqId {
         let req = self.next_req.step();
-        self.asks.insert(req, Ask::Bootstrap);
-        cx.push(Output::Edge(EdgeOutput::Ask { req, edge: self.ask_edge, ask: EdgeAsk::Bootstrap }));
+        self.edges.ask(cx, (req, edge), purpose, ask);
+        req
     }
 
     /// Requests from an edge what a download needs, in place of any pending request for it.
@@ -30,7 +35,7 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         self.timers.clear(Timer::Ask(handle));
         if let Some(old) = job.asked.take() {
-            self.asks.remove(&old);
+            self.edges.take(old);
         }
         let granted = job.granted();
         let object = job.record.object.clone();
@@ -54,14 +59,13 @@ impl Client {
         let req = self.next_req.step();
         job.need = Some(need);
         job.asked = Some(req);
-        self.asks.insert(req, Ask::Job(handle));
-        cx.push(Output::Edge(EdgeOutput::Ask { req, edge: self.ask_edge, ask }));
+        self.edges.ask(cx, (req, self.edges.current()), Ask::Job(handle), ask);
     }
 
     pub(super) fn on_edge_answer(&mut self, cx: &mut Context<'_>, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
-        let Some(ask) = self.asks.remove(&req) else { return };
+        let Some(ask) = self.edges.take(req) else { return };
         if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. })) {
-            self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
+            self.edges.turn();
         }
         let handle = match ask {
             Ask::Bootstrap => return self.on_bootstrap_answer(cx, answer),
@@ -97,17 +101,15 @@ impl Client {
 
     fn on_bootstrap_answer(&mut self, cx: &mut Context<'_>, answer: Result<EdgeAnswer, EdgeError>) {
         let Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }) = answer else {
-            let wait = self.bootstrap_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
+            let wait = self.edges.backoff().failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
             self.timers.set(Timer::Bootstrap, Some(cx.now.after(wait)));
             return;
         };
-        self.bootstrap_backoff.succeeded();
         self.timers.set(Timer::Bootstrap, Some(cx.now.after(cx.cfg.bootstrap_every)));
-        self.edges = edges.max(1);
-        self.ask_edge %= self.edges;
+        self.edges.learn(edges);
         let handles: Vec<_> = self.jobs.keys().copied().collect();
         for handle in handles {
-            self.tell_swarm(cx, handle, download::Input::Edges(self.edges));
+            self.tell_swarm(cx, handle, download::Input::Edges(self.edges.known()));
         }
         self.learn_wall(cx, Wall::showing(now_ms, cx.now));
         self.tell_session(cx, session::Input::Servers { cns, now_ms });
@@ -136,7 +138,7 @@ impl Client {
         let Some(job) = self.jobs.get(&handle) else { return };
         let old = job.granted().map(|g| (g.download, g.version));
         // an edge grants only what is published, so the version is no longer withdrawn
-        self.withdrawn.remove(&granted.version);
+        self.versions.publish(granted.version);
         if old.is_some_and(|(download, _)| download != granted.download) {
             // bytes delivered under the old download id get their last usage record under it
             self.report(cx, handle, UsageState::Running);
@@ -146,7 +148,7 @@ impl Client {
         if !same_version {
             self.drop_version(cx, handle);
         }
-        let cached = self.cached.get(&granted.version).map(|(_, have)| have.clone());
+        let cached = self.versions.pieces(granted.version).cloned();
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         if !same_version && let Some(have) = cached {
             job.have = have;
@@ -195,7 +197,7 @@ impl Client {
         job.search.stop();
         job.have = Bitfield::empty(0);
         self.timers.clear(Timer::Download(handle));
-        if let Some(version) = old.filter(|v| !self.cached.contains_key(v)) {
+        if let Some(version) = old.filter(|v| !self.versions.is_cached(*v)) {
             self.unshare(cx, version);
         }
     }
@@ -233,13 +235,13 @@ impl Client {
             EdgeError::Busy { retry_after_ms } => {
                 // a busy edge is reachable, so the start time-out begins anew; of several edges another may have room
                 job.asking_since = cx.now;
-                let wait_ms = if self.edges > 1 { 0 } else { retry_after_ms };
+                let wait_ms = if self.edges.known() > 1 { 0 } else { retry_after_ms };
                 self.ask_later(cx, handle, Duration::from_millis(wait_ms.into()));
             }
             EdgeError::Invalid => {
                 job.invalid += 1;
-                self.ask_edge = (self.ask_edge + 1) % self.edges.max(1);
-                if job.invalid >= self.edges {
+                self.edges.turn();
+                if job.invalid >= self.edges.known() {
                     self.fail(cx, handle, FailReason::EdgeCorrupt)
                 } else {
                     self.ask_later(cx, handle, Duration::ZERO)

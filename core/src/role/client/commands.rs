@@ -123,7 +123,7 @@ impl Client {
         }
         let version = self.jobs.remove(&handle).and_then(|job| job.record.granted).map(|g| g.version);
         self.timers.clear(Timer::Download(handle));
-        if let Some(version) = version.filter(|v| !self.cached.contains_key(v)) {
+        if let Some(version) = version.filter(|v| !self.versions.is_cached(*v)) {
             self.unshare(cx, version);
         }
         self.save(cx, Save::Forget { handle }, Saving::Command { answer: Some(req), handle: Some(handle) });
@@ -136,7 +136,7 @@ impl Client {
         if of_version.iter().any(|(_, j)| j.record.state != DownloadState::Completed) {
             return Err(CommandError::InUse);
         }
-        if !self.cached.contains_key(&version) {
+        if !self.versions.is_cached(version) {
             return Err(CommandError::UnknownVersion);
         }
         self.uncache(cx, version, Saving::Command { answer: Some(req), handle: None });
@@ -147,7 +147,7 @@ impl Client {
     pub(super) fn uncache(&mut self, cx: &mut Context<'_>, version: VersionId, saving: Saving) {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
-        self.cached.remove(&version);
+        self.versions.remove(version);
         self.unshare(cx, version);
         for handle in handles {
             self.jobs.remove(&handle);
@@ -166,7 +166,7 @@ impl Client {
         left: &Bitfield,
         mut sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     ) {
-        self.cached.remove(&version);
+        self.versions.remove(version);
         self.unshare(cx, version);
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();

@@ -1,8 +1,8 @@
 //! One download in the client: its record, its pending request to an edge, its peers and its swarm machine.
 
+use super::books::millis_between;
 use super::io::{DownloadRecord, DownloadState, DownloadStatus, Granted, Save};
 use super::links::Search;
-use super::sharing::millis_between;
 use super::{Client, Context, Saving, Timer};
 use crate::Time;
 use crate::content::Bitfield;
@@ -216,7 +216,7 @@ impl Client {
             self.report_soon(cx, began);
         }
         self.set_budgets(cx);
-        let edges = self.edges;
+        let edges = self.edges.known();
         self.run(cx, handle, |swarm, cx| {
             use crate::Machine as _;
             swarm.handle_input(cx, download::Input::Edges(edges));
@@ -243,7 +243,7 @@ impl Client {
         job.search.stop();
         let download = job.granted().map(|g| g.download);
         if let Some(req) = job.asked.take() {
-            self.asks.remove(&req);
+            self.edges.take(req);
         }
         for timer in [Timer::Ask(handle), Timer::Renew(handle)] {
             self.timers.clear(timer);

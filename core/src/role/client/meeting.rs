@@ -34,11 +34,9 @@ impl Client {
         cx: &mut Context<'_>,
         f: impl FnOnce(&mut Connectivity, &mut Cx<'_, Connectivity>),
     ) {
-        let cfg = cx.cfg;
-        let connectivity = &mut self.connectivity;
-        let outputs = cx.child(&cfg.connectivity, |cx| f(connectivity, cx));
-        self.timers.set(Timer::Connectivity, self.connectivity.poll_timeout());
-        for output in outputs {
+        let cfg = &cx.cfg.connectivity;
+        let timer = (&mut self.timers, Timer::Connectivity);
+        for output in super::run_child(cx, cfg, timer, &mut self.connectivity, f) {
             self.on_connectivity_output(cx, output);
         }
     }

@@ -4,9 +4,11 @@
 //! [`ClientSession`], [`Connectivity`] and the `PeerLinks`, and turns their outputs into its own [`Output`]s.
 
 mod asks;
-mod check;
+mod books;
 mod commands;
 mod config;
+mod edges;
+mod invariants;
 pub mod io;
 mod job;
 mod links;
@@ -21,29 +23,31 @@ mod restore;
 mod sharing;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod versions;
 
 pub use config::{Config, START_WITHIN};
 pub use io::{Input, Output};
 pub use restore::Restore;
 
-use crate::accounting::logs::Log;
-use crate::content::{Bitfield, Layout};
-use crate::ids::{ConnId, DownloadId, Handle, IntroId, PieceIndex, ReqId, VersionId, XferId};
+use crate::ids::{DownloadId, Handle, IntroId, PieceIndex, ReqId, XferId};
 use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
-use crate::session::{Backoff, ClientSession, Wall};
+use crate::session::{ClientSession, Wall};
 use crate::swarm::{Download, Receipts, Uploads, download, receipting, upload};
-use crate::wire::records::{Head, SignedCheckpoint, SignedRekey, UsageRecord, UsageState};
+use crate::wire::records::{SignedCheckpoint, SignedRekey, UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use books::{Books, ServedTo};
 use core::time::Duration;
+use edges::Edges;
 use io::{CommandError, ControlOutput, DownloadState, EdgeOutput, FetchEnd, Notice, PeerOutput, Save, StoreError};
 use job::{Job, Need};
 use links::{End, PeerLinks};
 use rekey::{Owner, Rekey};
-use sharing::Served;
+use versions::Versions;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
@@ -73,21 +77,6 @@ enum Timer {
     Usage,
     /// Retry or abandon closing the usage records for a rekey.
     Rekey,
-}
-
-/// Purpose of a pending request to an edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Ask {
-    Bootstrap,
-    Job(Handle),
-    /// Report to an edge that a download is complete; after a failure `tries` more edges are asked.
-    Completed {
-        handle: Handle,
-        edge: u32,
-        tries: u8,
-    },
-    /// Send the proof of possession that an edge has asked for.
-    Proof,
 }
 
 /// Follow-up of a durable write, done while its [`Input::Saved`] is handled.
@@ -123,45 +112,50 @@ impl Saving {
     }
 }
 
-/// State machine of the client role.
+/// State machine of the client role. Of its parts, the first five are machines themselves; the rooms after them hold
+/// what belongs together and guard it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
+    /// Downloads, each with its swarm machine.
     jobs: BTreeMap<Handle, Job>,
     session: ClientSession,
     uploads: Uploads,
     connectivity: Connectivity,
+    receipts: Receipts,
     network: network::Network,
     links: PeerLinks,
-    receipts: Receipts,
-    cached: BTreeMap<VersionId, (Layout, Bitfield)>,
-    /// Versions that CNs have reported as withdrawn by the provider; at most `WITHDRAWN_MAX`.
-    withdrawn: BTreeSet<VersionId>,
-    served: BTreeMap<DownloadId, Served>,
-    /// Unacknowledged usage records of an earlier start; the first timeout appends them to this start's log.
-    unsent: Vec<UsageRecord>,
-    /// Log of usage records of this start.
-    log: Log,
-    logging: BTreeMap<ReqId, (UsageRecord, Head)>,
+    edges: Edges,
+    versions: Versions,
+    books: Books,
     owner: Owner,
     rekey: Rekey,
     /// Key made by an earlier start whose rekey no CN has confirmed yet.
     new_key: Option<Box<SignedRekey>>,
     /// Transfers whose [`Input::FetchEnded`] has not come yet.
     fetches: BTreeMap<XferId, download::Source>,
-    asks: BTreeMap<ReqId, Ask>,
+    /// Writes that are not durable yet.
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
     next_handle: Handle,
-    /// Number of known edges, and the index of the one that is asked for grants and manifests.
-    edges: u32,
-    ask_edge: u32,
-    bootstrap_backoff: Backoff,
     wall: Option<Wall>,
     stopped: bool,
     timers: Deadlines<Timer>,
 }
 
 type Context<'a> = Cx<'a, Client>;
+
+/// Runs a child machine, sets its deadline among the client's, and returns its outputs.
+fn run_child<C: Machine>(
+    cx: &mut Context<'_>,
+    cfg: &C::Config,
+    (timers, timer): (&mut Deadlines<Timer>, Timer),
+    child: &mut C,
+    f: impl FnOnce(&mut C, &mut Cx<'_, C>),
+) -> Vec<C::Output> {
+    let outputs = cx.child(cfg, |cx| f(child, cx));
+    timers.set(timer, child.poll_timeout());
+    outputs
+}
 
 impl Client {
     /// Returns every download's handle and state.
@@ -232,7 +226,7 @@ impl Client {
         if swarm.phase() != download::Phase::Done || job.record.state == DownloadState::Completed {
             return;
         }
-        self.cached.insert(granted.version, (*swarm.layout(), swarm.have().clone()));
+        self.versions.put(granted.version, *swarm.layout(), swarm.have().clone());
         // usage record first: a user who sees "completed" may ask at once whether everything was reported
         self.report(cx, handle, UsageState::Completed);
         self.halt(cx, handle, DownloadState::Completed);
@@ -249,10 +243,8 @@ impl Client {
     /// Runs a download's swarm machine and performs its outputs.
     fn run(&mut self, cx: &mut Context<'_>, handle: Handle, f: impl FnOnce(&mut Download, &mut Cx<'_, Download>)) {
         let Some(swarm) = self.jobs.get_mut(&handle).and_then(|j| j.swarm.as_mut()) else { return };
-        let cfg = cx.cfg;
-        let outputs = cx.child(&cfg.download, |cx| f(swarm, cx));
-        self.timers.set(Timer::Download(handle), swarm.poll_timeout());
-        for output in outputs {
+        let cfg = &cx.cfg.download;
+        for output in run_child(cx, cfg, (&mut self.timers, Timer::Download(handle)), swarm, f) {
             self.on_swarm_output(cx, handle, output);
         }
     }
@@ -307,11 +299,8 @@ impl Client {
     }
 
     fn run_session(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut ClientSession, &mut Cx<'_, ClientSession>)) {
-        let cfg = cx.cfg;
-        let session = &mut self.session;
-        let outputs = cx.child(&cfg.session, |cx| f(session, cx));
-        self.timers.set(Timer::Session, self.session.poll_timeout());
-        for output in outputs {
+        let cfg = &cx.cfg.session;
+        for output in run_child(cx, cfg, (&mut self.timers, Timer::Session), &mut self.session, f) {
             self.on_session_output(cx, output);
         }
     }
@@ -358,11 +347,8 @@ impl Client {
     }
 
     fn run_uploads(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Uploads, &mut Cx<'_, Uploads>)) {
-        let cfg = cx.cfg;
-        let uploads = &mut self.uploads;
-        let outputs = cx.child(&cfg.upload, |cx| f(uploads, cx));
-        self.timers.set(Timer::Uploads, self.uploads.poll_timeout());
-        for output in outputs {
+        let cfg = &cx.cfg.upload;
+        for output in run_child(cx, cfg, (&mut self.timers, Timer::Uploads), &mut self.uploads, f) {
             match output {
                 upload::Output::Send { conn, msg } => cx.push(Output::Peer(PeerOutput::Send { conn, msg })),
                 upload::Output::Close { conn, why } => cx.push(Output::Peer(PeerOutput::Close { conn, why })),
@@ -371,13 +357,13 @@ impl Client {
                 }
                 upload::Output::Refuse { xfer, why } => cx.push(Output::Peer(PeerOutput::Refuse { xfer, why })),
                 upload::Output::Receipted { download, version, intro, key, proof } => {
-                    self.on_receipt(cx, (download, version), (intro, key), proof);
+                    self.on_receipt(cx, ServedTo { download, version, intro, key }, proof);
                 }
                 upload::Output::Ended { intro, end } => {
                     self.tell_session(cx, session::Input::Unreceipted { intro, end });
                 }
                 upload::Output::Sent { download, version, intro, key, bytes, last } => {
-                    self.on_sent(cx, (download, version), (intro, key), bytes, last);
+                    self.on_sent(cx, ServedTo { download, version, intro, key }, bytes, last);
                 }
             }
         }
@@ -389,7 +375,7 @@ impl Client {
     fn on_start(&mut self, cx: &mut Context<'_>) {
         self.bootstrap(cx);
         self.claim_store(cx);
-        for record in core::mem::take(&mut self.unsent) {
+        for record in self.books.take_unsent() {
             self.log_usage(cx, record);
         }
         self.share_all(cx);
@@ -429,15 +415,10 @@ impl Client {
     }
 
     fn on_fetch_ended(&mut self, cx: &mut Context<'_>, xfer: XferId, end: FetchEnd) {
-        self.tell_swarm(cx, owner(xfer), download::Input::Ended { xfer, end });
+        self.tell_swarm(cx, xfer.handle(), download::Input::Ended { xfer, end });
         self.fetches.remove(&xfer);
         self.tell_receipts(cx, receipting::Input::Over(xfer));
     }
-}
-
-/// Returns the download of a transfer: the upper 32 bits of an [`XferId`] are the handle.
-fn owner(xfer: XferId) -> Handle {
-    Handle(u32::try_from(xfer.0 >> 32).unwrap_or(u32::MAX))
 }
 
 impl Machine for Client {
@@ -468,7 +449,7 @@ impl Machine for Client {
                 self.tell_uploads(cx, upload::Input::Request { conn, xfer, request });
             }
             Input::Progress { xfer, verified } => {
-                self.tell_swarm(cx, owner(xfer), download::Input::Progress { xfer, verified });
+                self.tell_swarm(cx, xfer.handle(), download::Input::Progress { xfer, verified });
             }
             Input::FetchEnded { xfer, end } => self.on_fetch_ended(cx, xfer, end),
             Input::ServeEnded { xfer, bytes } => self.tell_uploads(cx, upload::Input::Served { xfer, bytes }),
@@ -513,7 +494,7 @@ impl Machine for Client {
         self.links.rebase(by);
         self.network.rebase(by);
         self.receipts.rebase(by);
-        self.served.values_mut().for_each(|s| s.rebase(by));
+        self.books.rebase(by);
         for job in self.jobs.values_mut() {
             job.began = job.began.rebased(by);
             job.fetching_since = job.fetching_since.map(|since| since.rebased(by));
@@ -533,7 +514,8 @@ impl Machine for Client {
         self.check_jobs();
         self.check_links();
         self.check_asks();
-        self.check_books();
+        self.books.check();
+        self.versions.check();
         self.check_timers();
         assert!(self.rekey != Rekey::Done || self.stopped, "a client that takes a new key has stopped");
     }

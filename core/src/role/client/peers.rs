@@ -6,7 +6,6 @@ use super::job::Job;
 use super::links::{Demand, End, Heard, Seek, Stage};
 use super::meeting::direct;
 use super::{Client, Context, Timer};
-use crate::Machine as _;
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::nat::connectivity::{self, Along, Role};
 use crate::session::client as session;

@@ -2,8 +2,9 @@
 //! challenge it to prove that the bytes are there. Nothing here affects the download: a failed report or proof is not
 //! repeated and counts as unanswered.
 
-use super::io::{EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, Output, SourceName};
-use super::{Ask, Client, Context};
+use super::edges::Ask;
+use super::io::{EdgeAnswer, EdgeAsk, EdgeError, SourceName};
+use super::{Client, Context};
 use crate::accounting::possession::Challenge;
 use crate::ids::Handle;
 
@@ -15,20 +16,14 @@ impl Client {
     pub(super) fn tell_completed(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let from_peers = |(name, bytes): &(SourceName, u64)| *name != SourceName::Edge && *bytes > 0;
         if self.jobs.get(&handle).is_some_and(|job| job.counted_bytes().iter().any(from_peers)) {
-            self.tell_edge(cx, handle, self.ask_edge, TRIES);
+            self.tell_edge(cx, handle, self.edges.current(), TRIES);
         }
     }
 
     fn tell_edge(&mut self, cx: &mut Context<'_>, handle: Handle, edge: u32, tries: u8) {
         let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
         let ask = EdgeAsk::Completed { version: granted.version, grant: granted.sealed.clone() };
-        self.ask_possession(cx, Ask::Completed { handle, edge, tries: tries.saturating_sub(1) }, edge, ask);
-    }
-
-    fn ask_possession(&mut self, cx: &mut Context<'_>, what: Ask, edge: u32, ask: EdgeAsk) {
-        let req = self.next_req.step();
-        self.asks.insert(req, what);
-        cx.push(Output::Edge(EdgeOutput::Ask { req, edge, ask }));
+        self.ask_edge(cx, edge, Ask::Completed { handle, edge, tries: tries.saturating_sub(1) }, ask);
     }
 
     /// Handles an edge's answer to the report of a completed download, or its failure.
@@ -41,7 +36,7 @@ impl Client {
         match answer {
             Ok(EdgeAnswer::Challenged(Some(challenge))) => self.prove(cx, handle, edge, challenge),
             Err(EdgeError::Unreachable | EdgeError::Unavailable) if tries > 0 => {
-                self.tell_edge(cx, handle, (edge + 1) % self.edges.max(1), tries);
+                self.tell_edge(cx, handle, self.edges.after(edge), tries);
             }
             Ok(_) | Err(_) => {}
         }
@@ -51,7 +46,7 @@ impl Client {
         let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
         if challenge.fits(granted.size) {
             let ask = EdgeAsk::Prove { version: granted.version, grant: granted.sealed.clone(), challenge };
-            self.ask_possession(cx, Ask::Proof, edge, ask);
+            self.ask_edge(cx, edge, Ask::Proof, ask);
         }
     }
 }

@@ -139,7 +139,7 @@ impl Client {
             self.rekey = Rekey::Closing { reported: true };
             self.report_all(cx);
         }
-        if self.saves.is_empty() && self.logging.is_empty() && self.session.is_reported() {
+        if self.saves.is_empty() && self.books.signing().next().is_none() && self.session.is_reported() {
             self.rekey = Rekey::Done;
             self.tell_session(cx, session::Input::Shutdown);
             self.timers = crate::Deadlines::default();

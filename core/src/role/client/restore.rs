@@ -1,10 +1,11 @@
 //! Restoring a client from its store.
 
+use super::books::Books;
 use super::config::Config;
 use super::io::{DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use super::job::Job;
 use super::rekey::Owner;
-use super::sharing::Served;
+use super::versions::Versions;
 use super::{Client, Timer};
 use crate::Time;
 use crate::content::{Bitfield, Layout};
@@ -52,15 +53,11 @@ impl Client {
         let mut client = Self {
             session: crate::session::ClientSession::new(allowed).with_checkpoint(restore.checkpoint),
             uploads: Uploads::new(allowed),
-            edges: 1,
             owner,
             new_key: restore.new_key,
             ..Self::default()
         };
-        client.unsent.clone_from(&restore.usage);
-        for (version, layout, have) in restore.cached {
-            client.cached.insert(version, (layout, have));
-        }
+        client.versions = Versions::restored(restore.cached);
         let mut sources = restore.sources;
         for (mut record, have) in restore.downloads {
             let handle = record.handle;
@@ -75,16 +72,7 @@ impl Client {
             let counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
             client.jobs.insert(handle, Job::new(record, have, counted, Time::ZERO));
         }
-        for record in restore.usage.iter().filter(|r| r.side == Side::Uploader && r.reporter == cfg.identity.guid) {
-            let newer = client.served.get(&record.download).is_none_or(|s| s.seq() < record.seq);
-            if newer {
-                client.served.insert(record.download, Served::restored(record));
-            }
-        }
-        for kept in &restore.receipts {
-            let served = client.served.entry(kept.download);
-            served.or_insert_with(|| Served::new(kept.version, 0, Time::ZERO)).kept(&kept.peer);
-        }
+        client.books = Books::restored(cfg.identity.guid, restore.usage, &restore.receipts);
         if owner == Owner::Other {
             client.void_grants();
         }

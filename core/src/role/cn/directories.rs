@@ -31,7 +31,7 @@ pub(super) struct DnLink {
 
 impl DnLink {
     pub(super) fn new(dn: u32) -> Self {
-        let dialer = Dialer::new((1 << 60) | (u64::from(dn) << 32));
+        let dialer = Dialer::new(ConnId::DIRECTORY.0 | u64::from(dn) << 32);
         Self { dialer, welcomed: false, pinged: false, register_from: None }
     }
 

@@ -12,9 +12,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Bit set in every control connection's identifier, so that it never equals a peer connection's.
-pub const CONN_BIT: u64 = 1 << 62;
-
 /// Event reported to the client's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {

@@ -1,6 +1,6 @@
 //! Client's side of the control session: chooses a CN, keeps it informed, and verifies what it says.
 
-mod check;
+mod invariants;
 mod inventory;
 pub mod io;
 mod queries;
@@ -193,8 +193,8 @@ impl ClientSession {
             self.timers.set(Timer::Dial, self.not_before.values().min().copied());
             return;
         };
-        let conn = ConnId(io::CONN_BIT | self.conns);
-        self.conns = (self.conns + 1) & (io::CONN_BIT - 1);
+        let conn = ConnId(ConnId::CONTROL.0 | self.conns);
+        self.conns = (self.conns + 1) % ConnId::CONTROL.0;
         self.next_cn = cn;
         self.phase = Phase::Dialing(Link { conn, cn, ping: Duration::ZERO });
         self.timers.clear(Timer::Dial);

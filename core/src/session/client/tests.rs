@@ -1,5 +1,5 @@
-mod check;
 mod checkpoints;
+mod invariants;
 mod queries;
 
 use super::*;

@@ -59,7 +59,7 @@ impl Download {
     }
 
     fn fetch(&mut self, cx: &mut Cx<'_, Self>, source: Source, span: Span) {
-        let xfer = XferId(u64::from(self.handle.0) << 32 | u64::from(self.next_xfer));
+        let xfer = XferId::of(self.handle, self.next_xfer);
         self.next_xfer = self.next_xfer.wrapping_add(1);
         let bytes = self.picker.bytes(&span);
         let piece_len = self.layout().piece_len();

@@ -1,7 +1,7 @@
 //! Tests of the client machine on a fake shell: each test's name is the rule that it checks.
 
-mod check;
 mod disk;
+mod invariants;
 mod network;
 mod possession;
 mod receipts;

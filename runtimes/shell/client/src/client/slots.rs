@@ -11,9 +11,6 @@ use std::time::{Duration, Instant};
 use swarmedge_core::ids::{Handle, ReqId};
 use swarmedge_core::role::client::io::CommandError;
 
-/// The machine numbers its own requests from 0; commands are numbered from here, to keep logs readable.
-const FIRST: u64 = 1 << 32;
-
 /// The machine's answer to a command.
 pub(super) type Answered = Result<Option<Handle>, CommandError>;
 
@@ -48,7 +45,7 @@ struct State {
 impl Slots {
     pub(super) fn new() -> Self {
         let state = State {
-            next: ReqId(FIRST),
+            next: ReqId::COMMAND,
             waited: BTreeMap::new(),
             shutdowns: BTreeSet::new(),
             over: false,

@@ -42,8 +42,6 @@ use util::Cancel;
 const BUFFERED_MAX: usize = 256 << 20;
 /// Transfers of one peer that may hold bytes; those of others wait unread within the connection's window.
 const SINKS_PER_PEER: usize = 4;
-/// Top bit: numbers that the shell gives never meet those that the machine gives.
-const SHELL: u64 = 1 << 63;
 
 const _: () = assert!(PEER_CONNECTIONS_MAX * (SINKS_PER_PEER * SINK_BYTES_MAX + WINDOW_MIN as usize) <= BUFFERED_MAX);
 
@@ -100,7 +98,7 @@ enum Entry {
 impl State {
     fn number(&mut self) -> u64 {
         self.last += 1;
-        SHELL | self.last
+        ConnId::ACCEPTED.0 | self.last
     }
 
     fn open(&self) -> impl Iterator<Item = &Rc<Conn>> {

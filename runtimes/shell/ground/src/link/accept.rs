@@ -72,8 +72,7 @@ where
     let acceptor = TlsAcceptor::from(accept.tls);
     let open = Gauge::default();
     let refusals = Rc::new(Refusals { server: accept.server, second: Cell::default(), lines: Cell::default() });
-    // the top bit: the shell's numbers never meet those of the machine
-    let mut next = ConnId(1 << 63);
+    let mut next = ConnId::ACCEPTED;
     loop {
         let (tcp, from) = match rt.accept(&accept.listener).await {
             Ok(accepted) => accepted,

@@ -1,9 +1,12 @@
 //! Each clause of the client's `check` tells the corruption that it is for.
 
+use super::super::books::Books;
+use super::super::edges::{Ask, Edges};
 use super::super::io::Input;
 use super::super::links::{PeerLinks, Search};
 use super::super::rekey::{Owner, Rekey};
-use super::super::{Ask, Client, Need, Timer};
+use super::super::versions::Versions;
+use super::super::{Client, Need, Timer};
 use super::*;
 use crate::Time;
 use crate::bench::assert_clause_fires;
@@ -42,7 +45,19 @@ fn fetching() -> Client {
     world.client
 }
 
-/// Returns the uploads machine of a client to which a peer has connected by the connection 0.
+/// Returns a client that has served a peer, and has a usage record's log head signed.
+fn reporting() -> Client {
+    let mut world = serving::seeder(1);
+    serving::ask(&mut world, serving::CONN, 0);
+    world.run_for(Duration::from_secs(1));
+    world.input(Input::PeerClosed { conn: serving::CONN });
+    while world.client.books.signing().next().is_none() {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.client
+}
+
+/// Gives a client the uploads of one to which a peer has connected by the connection 0.
 fn served_over_0(client: &mut Client) {
     let mut world = World::new(MIB);
     let from = "127.0.0.1:1".parse().expect("an address");
@@ -65,7 +80,7 @@ fn each_clause_about_numbers_and_downloads_fires() {
     let corruptions: [Corruption; 10] = [
         ("a request's number is given once", |c| {
             c.next_req = ReqId(0);
-            c.asks.insert(ReqId(0), Ask::Proof);
+            c.edges.note(ReqId(0), Ask::Proof);
         }),
         ("a handle is given once", |c| c.next_handle = Handle(0)),
         ("a record has the handle of its download", |c| job(c).record.handle = Handle(77)),
@@ -115,21 +130,32 @@ fn each_clause_about_links_fires() {
 }
 
 #[test]
+fn each_clause_about_books_and_versions_fires() {
+    for (clause, corrupt) in Books::CORRUPTIONS {
+        assert_clause_fires(&reporting(), clause, |c: &mut Client| corrupt(&mut c.books));
+    }
+    for (clause, corrupt) in Versions::CORRUPTIONS {
+        assert_clause_fires(&reporting(), clause, |c: &mut Client| corrupt(&mut c.versions));
+    }
+}
+
+#[test]
 fn each_clause_about_requests_to_edges_fires() {
-    let corruptions: [Corruption; 3] = [
+    for (clause, corrupt) in Edges::CORRUPTIONS {
+        assert_clause_fires(&asking(), clause, |c: &mut Client| {
+            c.next_req = ReqId(u64::MAX);
+            corrupt(&mut c.edges);
+        });
+    }
+    let corruptions: [Corruption; 2] = [
         ("a download's request is pending", |c| job(c).asked = Some(ReqId(77))),
         ("a request that is pending is not repeated", |c| c.timers.set(Timer::Ask(HANDLE), AT)),
-        ("one bootstrap is asked for at a time", |c| {
-            let req = c.next_req.step();
-            c.asks.insert(req, Ask::Bootstrap);
-        }),
     ];
     all_fire(&asking(), &corruptions);
-    let corruptions: [Corruption; 3] = [
-        ("the edge that is asked is known", |c| c.ask_edge = 77),
+    let corruptions: [Corruption; 2] = [
         ("a download waits for its request", |c| {
             let req = c.next_req.step();
-            c.asks.insert(req, Ask::Job(HANDLE));
+            c.edges.note(req, Ask::Job(HANDLE));
         }),
         ("the bootstrap is asked for again", |c| c.timers.clear(Timer::Bootstrap)),
     ];

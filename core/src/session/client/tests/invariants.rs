@@ -30,8 +30,8 @@ fn each_clause_about_an_open_session_fires() {
         ("a CN is dialled only without a connection", |s| s.timers.set(Timer::Dial, AT)),
         ("a path in doubt has a time-out", |s| s.path_in_doubt = true),
         ("the CN of an open session is up to date", |s| s.outdated = true),
-        ("the numbers of connections stay below their bit", |s| s.conns = io::CONN_BIT),
-        ("a control connection's number has its bit", |s| {
+        ("the numbers of connections stay in their space", |s| s.conns = ConnId::CONTROL.0),
+        ("a control connection has a number of its space", |s| {
             s.phase = Phase::Open(Link { conn: ConnId(1), cn: 0, ping: secs(1) });
         }),
         ("a stopped session has no deadline", |s| s.phase = Phase::Stopped),

@@ -1,6 +1,7 @@
 //! Invariants of the client's session. Those of its inventory, queries and outbox stand with them.
 
-use super::{ClientSession, Link, Phase, Timer, io};
+use super::{ClientSession, Link, Phase, Timer};
+use crate::ids::ConnId;
 
 impl ClientSession {
     /// Asserts that the deadlines, flags and numbers are those of the phase.
@@ -18,8 +19,8 @@ impl ClientSession {
         assert!(self.phase != Phase::Down || self.cns == 0 || set(Timer::Dial), "a session that is down dials a CN");
         assert!(!self.path_in_doubt || set(Timer::Pong), "a path in doubt has a time-out");
         assert!(!self.outdated || !self.is_open(), "the CN of an open session is up to date");
-        assert!(self.conns < io::CONN_BIT, "the numbers of connections stay below their bit");
-        let numbered = |link: Link| link.conn.0 & io::CONN_BIT != 0;
-        assert!(self.link().is_none_or(numbered), "a control connection's number has its bit");
+        assert!(self.conns < ConnId::CONTROL.0, "the numbers of connections stay in their space");
+        let numbered = |link: Link| link.conn >= ConnId::CONTROL;
+        assert!(self.link().is_none_or(numbered), "a control connection has a number of its space");
     }
 }

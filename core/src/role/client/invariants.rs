@@ -1,9 +1,10 @@
 //! Invariants of the client machine. Those of its links and books stand with them.
 
+use super::edges::Ask;
 use super::io::DownloadState;
 use super::job::Job;
 use super::rekey::{Owner, Rekey};
-use super::{Ask, Client, Timer};
+use super::{Client, Timer};
 use crate::Machine as _;
 use crate::ids::{Handle, ReqId};
 use alloc::collections::BTreeSet;
@@ -13,7 +14,7 @@ impl Client {
     pub(super) fn check_numbers(&self) {
         let making = if let Rekey::Making(req) = self.rekey { Some(req) } else { None };
         let mut seen = BTreeSet::new();
-        let pending = self.asks.keys().chain(self.saves.keys()).chain(self.logging.keys()).chain(&making);
+        let pending = self.edges.pending().keys().chain(self.saves.keys()).chain(self.books.signing()).chain(&making);
         let once = |req: &ReqId| *req < self.next_req && seen.insert(*req);
         assert!(pending.into_iter().all(once), "a request's number is given once");
         assert!(self.jobs.keys().all(|handle| *handle < self.next_handle), "a handle is given once");
@@ -35,29 +36,27 @@ impl Client {
             let running = job.record.state == DownloadState::Running;
             assert!(running || job.fetching_since.is_none(), "fetching time runs only while fetching");
             job.search.check(job.is_active());
-            let asked = job.asked.is_none_or(|req| self.asks.get(&req) == Some(&Ask::Job(*handle)));
+            let asked = job.asked.is_none_or(|req| self.edges.pending().get(&req) == Some(&Ask::Job(*handle)));
             assert!(asked, "a download's request is pending");
             let waits = self.timers.get(Timer::Ask(*handle)).is_some();
             assert!(!(waits && job.asked.is_some()), "a request that is pending is not repeated");
             let served = waits || job.asked.is_some();
             assert!(job.need.is_some() == served, "what a download needs is asked for, or will be");
         }
-        assert!(self.fetches.keys().all(|xfer| super::owner(*xfer) < self.next_handle), "a transfer has a download");
+        assert!(self.fetches.keys().all(|xfer| xfer.handle() < self.next_handle), "a transfer has a download");
     }
 
     /// Asserts what holds for the requests to edges.
     pub(super) fn check_asks(&self) {
-        assert!(self.ask_edge < self.edges.max(1), "the edge that is asked is known");
+        self.edges.check();
         let waited_for = |(req, ask): (&ReqId, &Ask)| match ask {
             Ask::Job(handle) => self.jobs.get(handle).is_some_and(|job| job.asked == Some(*req)),
             Ask::Bootstrap | Ask::Completed { .. } | Ask::Proof => true,
         };
-        assert!(self.asks.iter().all(waited_for), "a download waits for its request");
-        let bootstraps = self.asks.values().filter(|ask| **ask == Ask::Bootstrap).count();
-        assert!(bootstraps <= 1, "one bootstrap is asked for at a time");
+        assert!(self.edges.pending().iter().all(waited_for), "a download waits for its request");
         let waits = self.timers.get(Timer::Bootstrap).is_some();
         let started = self.timers.get(Timer::Start).is_none() && !self.stopped;
-        assert!(!started || waits || bootstraps > 0, "the bootstrap is asked for again");
+        assert!(!started || waits || self.edges.is_bootstrapping(), "the bootstrap is asked for again");
     }
 
     /// Asserts that each deadline has a purpose, and each purpose its deadline. A stopped client has none.
@@ -108,7 +107,7 @@ impl Client {
 
     /// Asserts what the first call has done, and what is reported from then on.
     fn check_reports(&self) {
-        let claimed = self.owner == Owner::This && self.new_key.is_none() && self.unsent.is_empty();
+        let claimed = self.owner == Owner::This && self.new_key.is_none() && self.books.is_started();
         assert!(claimed, "the first call has claimed the store");
         let set = |timer| self.timers.get(timer).is_some();
         assert!(
@@ -116,6 +115,6 @@ impl Client {
             "an active download's status is reported"
         );
         let running = self.jobs.values().any(|job| job.record.state == DownloadState::Running);
-        assert!(set(Timer::Usage) || !running && self.served.is_empty(), "usage is reported in time");
+        assert!(set(Timer::Usage) || !running && self.books.youngest().is_none(), "usage is reported in time");
     }
 }
