@@ -132,7 +132,7 @@ number_ids! {
     XferId(u64);
     /// A TCP connection with a peer before its handshake. The machine that asks for one chooses the number; the shell
     /// chooses for accepted ones, with the top bit set.
-    LineId(u64);
+    RawTcpId(u64);
     /// A download of this client, as its user refers to it.
     Handle(u32);
     /// A client's session at a CN, unique while that CN runs.

@@ -68,6 +68,12 @@ impl<M: Machine> Cx<'_, M> {
         self.out.push(output);
     }
 
+    /// Returns whether this deadline has come.
+    #[must_use]
+    pub fn is_due(&self, at: Option<Time>) -> bool {
+        at.is_some_and(|at| at <= self.now)
+    }
+
     /// Runs a child machine with its own configuration and returns its outputs, for the parent to map in one `match`.
     pub fn child<C: Machine>(&mut self, cfg: &C::Config, run: impl FnOnce(&mut Cx<'_, C>)) -> Vec<C::Output> {
         let mut out = Vec::new();

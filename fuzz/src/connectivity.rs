@@ -4,7 +4,7 @@ use crate::play::{drive, step};
 use arbitrary::{Result, Unstructured};
 use std::net::SocketAddr;
 use swarmedge_core::codec::List;
-use swarmedge_core::ids::{IntroId, LineId};
+use swarmedge_core::ids::{IntroId, RawTcpId};
 use swarmedge_core::machine::{Machine as _, Time};
 use swarmedge_core::nat::connectivity::{
     Along, Config, Connectivity, Input, Line, LineEvent, Offer, Output, Role, Ticket,
@@ -17,7 +17,7 @@ use swarmedge_models::sim::keys;
 #[derive(Default)]
 struct Asked {
     checks: Vec<(SocketAddr, stun::TransactionId)>,
-    lines: Vec<LineId>,
+    lines: Vec<RawTcpId>,
 }
 
 fn key(n: u8) -> [u8; 16] {
@@ -98,10 +98,10 @@ fn input(u: &mut Unstructured<'_>, asked: &Asked) -> Result<Option<Input>> {
             let bytes = answer.encode_signed(&key(n), stun::integrity::Hash::Sha256);
             Some(Input::Datagram { from: to, bytes })
         }
-        11 => Some(Input::Line(LineEvent::Shown { line: LineId(1 << 63), from, bytes: u.arbitrary()? })),
-        12 => Some(Input::Line(LineEvent::Shown { line: LineId(1 << 63), from, bytes: check(u, intro)? })),
+        11 => Some(Input::Line(LineEvent::Shown { line: RawTcpId(1 << 63), from, bytes: u.arbitrary()? })),
+        12 => Some(Input::Line(LineEvent::Shown { line: RawTcpId(1 << 63), from, bytes: check(u, intro)? })),
         13 | 14 => {
-            let line = if asked.lines.is_empty() { LineId(7) } else { *u.choose(&asked.lines)? };
+            let line = if asked.lines.is_empty() { RawTcpId(7) } else { *u.choose(&asked.lines)? };
             let event = if u.arbitrary()? { LineEvent::Open(line) } else { LineEvent::Failed(line) };
             Some(Input::Line(event))
         }

@@ -5,7 +5,7 @@ use arbitrary::{Result, Unstructured};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Policy};
-use swarmedge_core::ids::{ConnId, DownloadId, Handle, LineId, ProviderId, PublicKey, ReqId, VersionId, XferId};
+use swarmedge_core::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, RawTcpId, ReqId, VersionId, XferId};
 use swarmedge_core::limits::{MUX_STREAMS_MAX, MUX_UNREAD_MAX};
 use swarmedge_core::machine::{Machine, Time};
 use swarmedge_core::mux;
@@ -176,7 +176,7 @@ fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
             Input::PeerQuiet { conn, quiet, round_trip }
         }
         16 => Input::Network(u.arbitrary()?),
-        17 => Input::Line(LineEvent::Shown { line: LineId(1 << 63), from: keys::addr(2), bytes: u.arbitrary()? }),
+        17 => Input::Line(LineEvent::Shown { line: RawTcpId(1 << 63), from: keys::addr(2), bytes: u.arbitrary()? }),
         _ => {
             let version = VersionId::numbered(u.int_in_range(0..=3)?);
             let pieces = u.int_in_range(0..=9)?;

@@ -2,7 +2,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one variant that it expects")]
 
 use std::time::Duration;
-use swarmedge_core::ids::LineId;
+use swarmedge_core::ids::RawTcpId;
 use swarmedge_core::machine::{Cx, Machine as _, Time};
 use swarmedge_core::nat::connectivity::birthday::Birthday;
 use swarmedge_core::nat::connectivity::{Config, Connectivity, Input, Line, LineEvent, Output, Rung};
@@ -213,7 +213,7 @@ fn a_line_that_shows_nothing_of_an_introduced_uploader_is_hung_up() {
         m.handle_input(&mut cx, Input::Line(event));
         out
     };
-    let (line, from) = (LineId(1 << 63), "192.0.2.1:5000".parse().expect("an address"));
+    let (line, from) = (RawTcpId(1 << 63), "192.0.2.1:5000".parse().expect("an address"));
     let hung_up = [Output::Line(Line::HangUp(line))];
     for bytes in [&[][..], &[0; 20], b"GET / HTTP/1.1"].map(<[u8]>::to_vec) {
         assert_eq!(say(LineEvent::Shown { line, from, bytes }), hung_up);

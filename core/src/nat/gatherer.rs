@@ -122,10 +122,8 @@ impl Gatherer {
     }
 
     fn discover(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Discovery, &mut Cx<'_, Discovery>)) {
-        let cfg = cx.cfg;
-        let discovery = &mut self.discovery;
         let mut news = false;
-        for output in cx.child(&cfg.discovery, |cx| f(discovery, cx)) {
+        for output in cx.child(&cx.cfg.discovery, |cx| f(&mut self.discovery, cx)) {
             match output {
                 discovery::io::Output::Effect(effect) => cx.push(Output::Discovery(effect)),
                 discovery::io::Output::Changed(_) => self.announce(cx),
@@ -158,9 +156,7 @@ impl Gatherer {
     }
 
     fn map(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Mapping, &mut Cx<'_, Mapping>)) {
-        let cfg = cx.cfg;
-        let mapping = &mut self.mapping;
-        for output in cx.child(&cfg.mapping, |cx| f(mapping, cx)) {
+        for output in cx.child(&cx.cfg.mapping, |cx| f(&mut self.mapping, cx)) {
             match output {
                 mapping::io::Output::Effect(effect) => cx.push(Output::Mapping(effect)),
                 mapping::io::Output::Claimed(_) | mapping::io::Output::Forwards(_) => self.announce(cx),
@@ -174,9 +170,7 @@ impl Gatherer {
 
     /// Runs the listening port's mapping machine; discovery tests whether the port is reachable.
     fn map_door(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Mapping, &mut Cx<'_, Mapping>)) {
-        let cfg = cx.cfg;
-        let doorman = &mut self.doorman;
-        for output in cx.child(&cfg.mapping, |cx| f(doorman, cx)) {
+        for output in cx.child(&cx.cfg.mapping, |cx| f(&mut self.doorman, cx)) {
             match output {
                 mapping::io::Output::Effect(effect) => cx.push(Output::Mapping(effect)),
                 mapping::io::Output::Forwards(external) => {

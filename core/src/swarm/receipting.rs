@@ -138,7 +138,10 @@ impl Receipts {
 
     fn on_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Option<Signature>) {
         let Some(conn) = self.signing.remove(&req) else { return };
-        let Some(owed) = self.owed.get_mut(&conn) else { return };
+        let Some(owed) = self.owed.get_mut(&conn) else {
+            // whoever is forgotten has no receipt that is being signed
+            return debug_assert!(false, "a receipt that is being signed is owed");
+        };
         let Some(signature) = signature else { return self.close_now(cx, conn) };
         owed.signing = false;
         owed.last = cx.now;

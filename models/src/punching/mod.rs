@@ -12,7 +12,7 @@ use super::nat::{HostIx, Internet, Kind};
 use super::world::{Budget, Lane, NodeIx, System, Way, World};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use swarmedge_core::ids::{IntroId, LineId};
+use swarmedge_core::ids::{IntroId, RawTcpId};
 use swarmedge_core::machine::{Cx, Machine, Rng, Time};
 use swarmedge_core::nat::broker::{self, Broker};
 use swarmedge_core::nat::connectivity::{self, Along, Attempt, Connectivity, Input, Offer, Output, Role, Ticket};
@@ -171,9 +171,9 @@ pub struct Punch {
     /// Addresses of the TCP connections that each host began.
     pub dials: [Vec<SocketAddr>; 2],
     /// Lines, which are TCP connections: those the uploader opened and those the downloader took as a path.
-    pub lines: [Vec<LineId>; 2],
+    pub lines: [Vec<RawTcpId>; 2],
     /// Line of each host that waits for the other host to open one too.
-    pub crossing: [Option<LineId>; 2],
+    pub crossing: [Option<RawTcpId>; 2],
     /// Whether a datagram of each host has reached the other.
     delivered: [bool; 2],
     opened: [bool; 2],

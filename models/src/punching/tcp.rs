@@ -3,14 +3,14 @@
 use super::{BYSTANDER, Cfg, Event, KEY, Mutant, Punch, intro};
 use crate::world::{Lane, NodeIx, World};
 use std::net::SocketAddr;
-use swarmedge_core::ids::{IntroId, LineId};
+use swarmedge_core::ids::{IntroId, RawTcpId};
 use swarmedge_core::nat::connectivity::{Input, Line, LineEvent};
 use swarmedge_core::nat::stun::integrity::Hash;
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 
 /// Returns the accepting side's number of a line that the other side opened as `line`.
-const fn there(line: LineId) -> LineId {
-    LineId(line.0 | 1 << 63)
+const fn there(line: RawTcpId) -> RawTcpId {
+    RawTcpId(line.0 | 1 << 63)
 }
 
 fn tell(world: &mut World<Punch>, cfg: &Cfg, (host, trips): (NodeIx, u32), input: Input) {
@@ -33,7 +33,7 @@ pub(super) fn dial(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, to
 }
 
 /// Performs the handshake of the downloader on an open line.
-pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, line): (IntroId, LineId)) {
+pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, line): (IntroId, RawTcpId)) {
     world.env.lines[1].push(line);
     if world.env.lines[0].contains(&line) {
         connected(world, cfg, node, intro);
@@ -69,7 +69,7 @@ pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, line: L
 }
 
 /// Opens a host's half of a crossing connection, which opens once both halves exist.
-fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (LineId, SocketAddr)) {
+fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (RawTcpId, SocketAddr)) {
     let (me, other) = (usize::from(node), usize::from(1 - node));
     world.env.dials[me].push(to);
     world.env.strayed |= world.env.strays(me, to);
@@ -90,7 +90,7 @@ pub(super) fn pretend(world: &mut World<Punch>, cfg: &Cfg) {
     let key = if cfg.mutant == Some(Mutant::KeyLeaks) { KEY } else { [8; 16] };
     let name = Attribute::Username(format!("{}:u", intro(1)).into_bytes());
     let check = Message::new(Class::Request, TransactionId([9; 12]), Vec::from([name]));
-    let (line, from) = (there(LineId(99)), SocketAddr::new(BYSTANDER.into(), 50_000));
+    let (line, from) = (there(RawTcpId(99)), SocketAddr::new(BYSTANDER.into(), 50_000));
     let event = LineEvent::Shown { line, from, bytes: check.encode_signed(&key, Hash::Sha256) };
     world.send(Lane { to: 0, what: "stranger", id: 0 }, cfg.latency * 3, Event::Tell(Input::Line(event)));
 }

@@ -8,7 +8,7 @@ use crate::world::{Lane, NodeIx, World};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use swarmedge_core::ids::LineId;
+use swarmedge_core::ids::RawTcpId;
 use swarmedge_core::machine::Time;
 use swarmedge_core::nat::connectivity::{Along, Line, LineEvent};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
@@ -30,7 +30,7 @@ pub struct Access {
     /// peers the same port, can cross.
     pub listening: bool,
     /// Halves of crossing TCP connections, by client and destination.
-    crossing: BTreeMap<(NodeIx, SocketAddr), LineId>,
+    crossing: BTreeMap<(NodeIx, SocketAddr), RawTcpId>,
 }
 
 impl Access {
@@ -89,7 +89,7 @@ impl Access {
     }
 
     /// Opens a client's half of a connection to `to`; returns the other half once both exist.
-    fn cross(&mut self, node: NodeIx, line: LineId, to: SocketAddr) -> Option<(NodeIx, LineId)> {
+    fn cross(&mut self, node: NodeIx, line: RawTcpId, to: SocketAddr) -> Option<(NodeIx, RawTcpId)> {
         let there = *self.hosts.keys().find(|n| self.observed(**n) == Some(to))?;
         let theirs = self.crossing.remove(&(there, self.observed(node)?));
         if theirs.is_none() {
@@ -156,7 +156,7 @@ pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
         }
         Line::Serve { line, shows } => {
             let Some(there) = w.env.lines.remove(&(node, line)) else { return };
-            let (line, from) = (LineId(1 << 63 | w.env.number()), w.env.addr(node));
+            let (line, from) = (RawTcpId(1 << 63 | w.env.number()), w.env.addr(node));
             w.env.lines.insert((there, line), node);
             (there, 1, LineEvent::Shown { line, from, bytes: shows })
         }

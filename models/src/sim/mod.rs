@@ -27,7 +27,7 @@ use store::{Disk, Spool};
 use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::content::{Layout, Policy};
 use swarmedge_core::ids::{
-    ConnId, Digest, DownloadId, Guid, Handle, IntroId, LineId, PieceIndex, ProviderId, PublicKey, RecordId, ReqId,
+    ConnId, Digest, DownloadId, Guid, Handle, IntroId, PieceIndex, ProviderId, PublicKey, RawTcpId, RecordId, ReqId,
     SecondaryGuid, SessionId, VersionId,
 };
 use swarmedge_core::machine::{Rng, Time};
@@ -231,7 +231,7 @@ pub struct Net {
     /// NATs and networks that clients are behind.
     pub access: Access,
     /// Destination of each TCP connection between clients on which nobody has shown a key, by node and line.
-    pub lines: BTreeMap<(NodeIx, LineId), NodeIx>,
+    pub lines: BTreeMap<(NodeIx, RawTcpId), NodeIx>,
     /// Options with which clients were started.
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Status of each download as its client reported it.

@@ -82,6 +82,12 @@ impl Game {
         Some(Self { side, sent: 0, due: None })
     }
 
+    /// Returns a probing of one endpoint that has not begun, for tests.
+    #[cfg(test)]
+    pub(super) const fn idle(to: SocketAddr) -> Self {
+        Self { side: Side::Sockets { to, met: None }, sent: 0, due: None }
+    }
+
     pub(super) const fn begin(&mut self, now: Time) {
         self.due = Some(now);
     }
@@ -126,7 +132,7 @@ impl Game {
 
     /// Records a check of the peer on an extra socket. Returns whether it counts as received on the main one: only the
     /// first such socket does, and takes the main one's place.
-    pub(super) fn meets(&mut self, cx: &mut Context<'_>, intro: IntroId, socket: u16, from: SocketAddr) -> bool {
+    pub(super) fn on_hit(&mut self, cx: &mut Context<'_>, intro: IntroId, socket: u16, from: SocketAddr) -> bool {
         let Side::Sockets { to, met } = &mut self.side else { return false };
         if met.is_none() && *to == from {
             *met = Some(socket);
@@ -142,7 +148,7 @@ impl Game {
         intro: IntroId,
         request: impl Fn(&mut Context<'_>) -> alloc::vec::Vec<u8>,
     ) {
-        let Some(cfg) = cx.cfg.birthday.filter(|_| self.due.is_some_and(|at| at <= cx.now)) else { return };
+        let Some(cfg) = cx.cfg.birthday.filter(|_| cx.is_due(self.due)) else { return };
         let limit = self.limit(&cfg);
         for _ in 0..cfg.batch {
             if self.sent >= limit {
@@ -161,6 +167,7 @@ impl Game {
             }
             self.sent += 1;
         }
+        debug_assert!(self.sent <= limit, "no more probes are sent than configured");
         self.due = (self.sent < limit).then(|| cx.now.after(cfg.tick));
     }
 

@@ -1,7 +1,7 @@
 //! Inputs, outputs and configuration of the connectivity machine.
 
 use super::birthday::Birthday;
-use crate::ids::{IntroId, LineId};
+use crate::ids::{IntroId, RawTcpId};
 use crate::limits;
 use crate::nat::{NatDescriptor, Transport};
 use alloc::vec::Vec;
@@ -152,7 +152,7 @@ pub enum Line {
     /// Open a TCP connection; answered by one [`LineEvent::Open`] or [`LineEvent::Failed`].
     Call {
         /// Number of the new line.
-        line: LineId,
+        line: RawTcpId,
         /// Remote address to connect to.
         to: SocketAddr,
         /// Local listening port to connect from; `None`: any port.
@@ -161,26 +161,26 @@ pub enum Line {
     /// Send this check, then wait for the downloader's handshake, as on an accepted connection.
     Serve {
         /// Number of the line.
-        line: LineId,
+        line: RawTcpId,
         /// Connectivity check to send.
         shows: Vec<u8>,
     },
     /// Close this line, or stop opening it.
-    HangUp(LineId),
+    HangUp(RawTcpId),
 }
 
 /// Event on a line (bare TCP connection).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LineEvent {
     /// A requested line is open; answered by [`Line::Serve`], [`Line::HangUp`] or a path along it.
-    Open(LineId),
+    Open(RawTcpId),
     /// A requested line could not be opened.
-    Failed(LineId),
+    Failed(RawTcpId),
     /// A host connected to a listening port and sent a check; answered by a path along this line or by
     /// [`Line::HangUp`].
     Shown {
         /// Number of the line.
-        line: LineId,
+        line: RawTcpId,
         /// Remote address of the connection.
         from: SocketAddr,
         /// Connectivity check that was received.
@@ -196,7 +196,7 @@ pub enum Along {
     /// New TCP connection to a port on which the peer listens.
     Tcp,
     /// Existing line, opened by the peer or by both.
-    Line(LineId),
+    Line(RawTcpId),
 }
 
 impl Along {

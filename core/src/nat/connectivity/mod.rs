@@ -18,9 +18,9 @@ pub use io::{Scatter, Scattered, Ticket};
 
 use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use crate::codec::List;
-use crate::ids::{IntroId, LineId};
+use crate::ids::{IntroId, RawTcpId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use check::{Claim, Incoming};
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) struct Budget {
     /// Number of checks sent since `since`.
     spent: u32,
     since: Time,
-    next_line: LineId,
+    next_line: RawTcpId,
 }
 
 impl Budget {
@@ -85,7 +85,7 @@ impl Connectivity {
     /// Returns whether `addr` is a TCP endpoint of a currently introduced peer: only then a connection may be opened.
     #[must_use]
     pub fn is_door(&self, addr: SocketAddr) -> bool {
-        self.pairs.values().any(|p| p.has_door(addr))
+        self.pairs.values().any(|p| p.tcp.is_to(addr))
     }
 
     /// Returns whether no attempt exceeded its limits; for model checks.
@@ -114,7 +114,7 @@ impl Connectivity {
         if active >= cx.cfg.sessions_max {
             return cx.push(Output::Ended { intro, attempt: none(Failure::Busy) });
         }
-        let free = !self.pairs.values().any(Pair::plays);
+        let free = !self.pairs.values().any(Pair::is_birthday_probing);
         let host = Host { observed: self.observed, behind_nat: self.behind_nat(), nat: &self.nat, free };
         match Pair::open(cx, offer, &host) {
             Some(pair) => {
@@ -141,7 +141,7 @@ impl Connectivity {
         let flows = if ended.is_some() && !was_connected { pair.flows() } else { 0 };
         if ended.is_some() {
             pair.end_game(cx);
-            pair.hang_up(cx);
+            pair.stop_tcp(cx);
         }
         if !stays {
             self.pairs.remove(&intro);
@@ -149,6 +149,9 @@ impl Connectivity {
         self.count_on(cx, flows);
         if let Some(attempt) = ended.filter(|_| !was_connected) {
             cx.push(Output::Ended { intro, attempt });
+        }
+        if cfg!(debug_assertions) {
+            self.pairs.get(&intro).into_iter().for_each(Pair::check);
         }
     }
 
@@ -173,7 +176,7 @@ impl Connectivity {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let Some(Claim::Request { intro: named, by, .. }) = incoming.claim() else { return };
         let Some(pair) = self.pairs.get_mut(&intro).filter(|p| named == intro && p.role() != by) else { return };
-        if incoming.is_of(pair.key()) && pair.meets(cx, socket, from) {
+        if incoming.is_of(pair.key()) && pair.on_birthday_hit(cx, socket, from) {
             self.datagram(cx, from, bytes);
         }
     }
@@ -255,5 +258,66 @@ impl Machine for Connectivity {
         self.pairs.values_mut().for_each(|p| p.rebase(by));
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.timers.check();
+        assert!(self.timers.keys().count() == self.pairs.len(), "only an attempt has a timer");
+        let mut opening = BTreeSet::new();
+        for (intro, pair) in &self.pairs {
+            pair.check();
+            assert!(pair.intro == *intro, "an attempt stands under its introduction");
+            assert!(self.timers.get(*intro) == Some(pair.due()), "the timer of an attempt shows what is due first");
+            let fresh = pair.tcp.opening().is_none_or(|id| opening.insert(id));
+            assert!(fresh, "no two attempts wait for the same TCP connection");
+        }
+        let probing = self.pairs.values().filter(|p| p.is_birthday_probing()).count();
+        assert!(probing <= 1, "one attempt at a time does birthday probing");
+        assert!(self.used.len() <= USED_MAX, "no more introductions are remembered than allowed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    const INTRO: IntroId = IntroId([1; 16]);
+    const OTHER: IntroId = IntroId([2; 16]);
+
+    /// Returns connectivity with one attempt that waits for "go".
+    fn healthy() -> Connectivity {
+        let mut m = Connectivity::default();
+        m.pairs.insert(INTRO, Pair::waiting(INTRO));
+        m.timers.set(INTRO, Some(m.pairs[&INTRO].due()));
+        m
+    }
+
+    #[test]
+    fn each_clause_about_connectivity_fires() {
+        assert_all_fire(
+            &healthy(),
+            Connectivity::check,
+            &[
+                ("only an attempt has a timer", |m| m.timers.set(OTHER, Some(Time(1)))),
+                ("an attempt stands under its introduction", |m| {
+                    m.pairs.values_mut().for_each(|p| p.intro = OTHER);
+                }),
+                ("the timer of an attempt shows what is due first", |m| m.timers.set(INTRO, Some(Time(1)))),
+                ("no two attempts wait for the same TCP connection", |m| {
+                    let crossing = Pair::crossing(OTHER);
+                    m.pairs.insert(INTRO, Pair::crossing(INTRO));
+                    m.pairs.insert(OTHER, crossing);
+                    [INTRO, OTHER].into_iter().for_each(|i| m.timers.set(i, Some(m.pairs[&i].due())));
+                }),
+                ("one attempt at a time does birthday probing", |m| {
+                    for intro in [INTRO, OTHER] {
+                        m.pairs.insert(intro, Pair::probing(intro));
+                        m.timers.set(intro, Some(m.pairs[&intro].due()));
+                    }
+                }),
+                ("no more introductions are remembered than allowed", |m| {
+                    m.used.extend(core::iter::repeat_n(OTHER, USED_MAX + 1));
+                }),
+            ],
+        );
+    }
 }

@@ -5,13 +5,13 @@ use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};
 use super::check;
 use super::io::{Along, Attempt, Config, Failure, Offer, Output, Role, Rung, Scatter};
-use super::tcp::{Crossing, crossing, doors};
+use super::tcp::Tcp;
 use super::{Budget, Connectivity};
-use crate::ids::{IntroId, LineId};
+use crate::ids::IntroId;
 use crate::machine::{Cx, Time};
 use crate::nat::NatDescriptor;
 use crate::nat::stun::{Class, TransactionId};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -40,16 +40,8 @@ pub(super) struct Pair {
     nominate_at: Option<Time>,
     /// Birthday probing in progress, if any.
     game: Option<Game>,
-    /// TCP address of the peer, if this host is the one to connect.
-    pub(super) door: Option<SocketAddr>,
-    /// Time at which this host opens a TCP connection.
-    pub(super) door_at: Option<Time>,
-    /// Whether the peer may connect to a TCP port of this host.
-    awaited: bool,
-    /// Simultaneous TCP open by both peers, if they do so.
-    pub(super) crossing: Option<Crossing>,
-    /// Line that this host has requested and not yet got.
-    pub(super) line: Option<LineId>,
+    /// Use of TCP, if checks find no path.
+    pub(super) tcp: Tcp,
 }
 
 /// State of this host that an attempt depends on.
@@ -107,15 +99,14 @@ impl Pair {
     /// Starts an attempt and opens the own NAT. Returns `None` if there is no address to try.
     pub(super) fn open(cx: &mut Context<'_>, offer: &Offer, host: &Host<'_>) -> Option<Self> {
         let every = if offer.role == Role::Downloader && counts(host.nat) { 2 } else { 1 };
-        let (door, awaited) = doors(offer, host);
-        let crossing = crossing(cx.cfg, offer, host).filter(|_| door.is_none() && !awaited);
+        let tcp = Tcp::between(cx.cfg, offer, host);
         // where UDP is of no use to one side and TCP is, no datagram is sent
-        let futile = (door.is_some() || awaited || crossing.is_some()) && !(host.nat.udp && offer.nat.udp);
+        let futile = tcp != Tcp::No && !(host.nat.udp && offer.nat.udp);
         let all = match futile {
             true => Vec::new(),
             false => candidates(cx.cfg, &offer.ticket, &offer.nat, host.observed, every),
         };
-        if all.is_empty() && door.is_none() && !awaited && crossing.is_none() {
+        if all.is_empty() && tcp == Tcp::No {
             return None;
         }
         let game = if host.free { Game::of(cx, host.nat, &offer.nat, &all) } else { None };
@@ -132,11 +123,7 @@ impl Pair {
             tried: 0,
             nominate_at: None,
             game,
-            door,
-            door_at: None,
-            awaited,
-            crossing,
-            line: None,
+            tcp,
         };
         if host.behind_nat {
             for to in openers(cx.cfg, &all, counts(host.nat)) {
@@ -179,19 +166,14 @@ impl Pair {
         self.remotes.iter().any(|r| r.addr == addr) || self.game.is_some_and(|g| g.aims_at(addr))
     }
 
-    /// Returns whether `addr` is a TCP endpoint of the peer.
-    pub(super) fn has_door(&self, addr: SocketAddr) -> bool {
-        self.door == Some(addr) || self.crossing.is_some_and(|c| c.to == addr)
-    }
-
     /// Returns whether birthday probing is in progress.
-    pub(super) const fn plays(&self) -> bool {
+    pub(super) const fn is_birthday_probing(&self) -> bool {
         self.game.is_some()
     }
 
-    /// Returns whether a datagram on this extra socket counts as received on the main one.
-    pub(super) fn meets(&mut self, cx: &mut Context<'_>, socket: u16, from: SocketAddr) -> bool {
-        let met = self.game.as_mut().is_some_and(|g| g.meets(cx, self.intro, socket, from));
+    /// Handles a check of the peer on an extra socket. Returns whether it counts as received on the main one.
+    pub(super) fn on_birthday_hit(&mut self, cx: &mut Context<'_>, socket: u16, from: SocketAddr) -> bool {
+        let met = self.game.as_mut().is_some_and(|g| g.on_hit(cx, self.intro, socket, from));
         self.remotes.iter_mut().filter(|r| met && r.addr == from).for_each(|r| r.rung = Rung::Birthday);
         met
     }
@@ -209,7 +191,7 @@ impl Pair {
     pub(super) fn due(&self) -> Time {
         let checks = self.remotes.iter().filter_map(|r| r.due);
         let game = self.game.and_then(|g| g.due());
-        checks.chain(game).chain(self.nominate_at).chain(self.door_at).chain([self.until]).min().unwrap_or(self.until)
+        checks.chain(game).chain(self.nominate_at).chain(self.tcp.due()).chain([self.until]).min().unwrap_or(self.until)
     }
 
     /// Starts the checks: the CN said "go", or the peer's check shows that it did.
@@ -221,12 +203,12 @@ impl Pair {
         self.began = cx.now;
         let birthday = cx.cfg.birthday.filter(|_| self.game.is_some());
         self.until = cx.now.after(birthday.map_or(cx.cfg.check_within, |b| b.within));
-        if self.awaited || self.crossing.is_some() {
+        if self.tcp.is_by_peer() {
             // the peer is given the time that it may take
             self.until = self.until.after(cx.cfg.connect_within);
         }
         let wait = if self.remotes.is_empty() { Duration::ZERO } else { cx.cfg.door_after };
-        self.door_at = self.door.or(self.crossing.map(|c| c.to)).map(|_| cx.now.after(wait));
+        self.tcp.schedule(cx.now.after(wait));
         // what works on a LAN need not go through its router
         let lan = self.remotes.iter().any(|r| r.rung == Rung::Lan);
         let (mut place, mut predicted) = (0, 0);
@@ -252,15 +234,15 @@ impl Pair {
         if cx.now >= self.until {
             return Some(self.expire(cx.now));
         }
-        if self.nominate_at.is_some_and(|at| at <= cx.now) {
+        if cx.is_due(self.nominate_at) {
             self.nominate(cx);
         }
-        if self.door_at.is_some_and(|at| at <= cx.now) {
-            self.use_door(cx, budget);
+        if cx.is_due(self.tcp.due()) {
+            self.use_tcp(cx, budget);
         }
         for i in 0..self.remotes.len() {
-            if self.remotes[i].due.is_some_and(|at| at <= cx.now) {
-                self.check(cx, budget, i);
+            if cx.is_due(self.remotes[i].due) {
+                self.send_check(cx, budget, i);
             }
         }
         let (named, role) = ((self.intro, &self.key), self.role);
@@ -293,7 +275,8 @@ impl Pair {
         Attempt { failure, rung, probes: self.sent.saturating_add(tried), took_ms: millis(now.since(self.began)) }
     }
 
-    fn check(&mut self, cx: &mut Context<'_>, budget: &mut Budget, i: usize) {
+    /// Sends a check to one address, within the limits.
+    fn send_check(&mut self, cx: &mut Context<'_>, budget: &mut Budget, i: usize) {
         let nominating = matches!(self.phase, Phase::Nominated(addr, _) if addr == self.remotes[i].addr);
         let nominates = nominating && self.role == Role::Downloader;
         let remote = &mut self.remotes[i];
@@ -347,7 +330,7 @@ impl Pair {
         let first = !core::mem::replace(&mut remote.heard, true);
         remote.chosen |= nominates && self.role == Role::Uploader;
         if first && !remote.answered && self.phase == Phase::Checking {
-            self.check(cx, budget, at);
+            self.send_check(cx, budget, at);
         }
         self.settle(cx);
     }
@@ -392,7 +375,10 @@ impl Pair {
     fn nominate(&mut self, cx: &mut Context<'_>) {
         self.nominate_at = None;
         let answered = self.remotes.iter().filter(|r| r.answered);
-        let Some(remote) = answered.min_by_key(|r| r.rung.number()).copied() else { return };
+        let Some(remote) = answered.min_by_key(|r| r.rung.number()).copied() else {
+            // an address that has answered is kept
+            return debug_assert!(false, "a path is nominated once an address has answered");
+        };
         self.nominated(cx, remote);
         if let Some(remote) = self.remotes.iter_mut().find(|r| r.addr == remote.addr) {
             remote.due = Some(cx.now);
@@ -412,8 +398,8 @@ impl Pair {
     pub(super) fn chosen(&mut self, cx: &mut Context<'_>, (addr, rung): (SocketAddr, Rung)) {
         self.phase = Phase::Nominated(addr, rung);
         self.until = cx.now.after(cx.cfg.connect_within);
-        (self.nominate_at, self.door_at) = (None, None);
-        self.hang_up(cx);
+        self.nominate_at = None;
+        self.stop_tcp(cx);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.end_game(cx);
     }
@@ -425,23 +411,52 @@ impl Pair {
             // the other side was quicker: its connection says more than checks could
             Phase::Opening | Phase::Checking => {
                 let sure = self.remotes.iter().find(|r| r.answered || r.chosen);
-                let heard = sure.or_else(|| self.remotes.iter().find(|r| r.heard && !self.awaited));
-                let other = match self.crossing {
-                    Some(_) => Rung::Crossed,
-                    None if self.awaited => Rung::Tcp,
-                    None => Rung::Direct,
+                let heard = sure.or_else(|| self.remotes.iter().find(|r| r.heard && self.tcp != Tcp::Await));
+                let other = match self.tcp {
+                    Tcp::Cross(..) => Rung::Crossed,
+                    Tcp::Await => Rung::Tcp,
+                    Tcp::Dial(..) | Tcp::No => Rung::Direct,
                 };
                 Attempt { rung: heard.map_or(other, |r| r.rung), ..self.attempt(cx.now, None) }
             }
             Phase::Nominated(..) => self.attempt(cx.now, None),
         };
         self.phase = Phase::Connected;
-        self.door_at = None;
-        self.hang_up(cx);
+        // a path that comes too late must not be nominated
+        self.nominate_at = None;
+        self.stop_tcp(cx);
         self.until = cx.now.after(cx.cfg.linger);
         self.remotes.iter_mut().for_each(|r| r.due = None);
         self.pending.clear();
         Some(attempt)
+    }
+
+    /// Asserts the invariants of the phase, the checks and the use of TCP.
+    pub(super) fn check(&self) {
+        let checking = self.phase == Phase::Checking;
+        let nominates = checking && self.role == Role::Downloader;
+        assert!(self.nominate_at.is_none() || nominates, "a downloader nominates later only while it checks");
+        let early = matches!(self.phase, Phase::Opening | Phase::Checking);
+        assert!(self.game.is_none() || early, "birthday probing ends with the checks");
+        assert!(self.tcp.due().is_none() || checking, "a TCP connection is planned only while paths are checked");
+        let calls = match self.tcp {
+            Tcp::Cross(..) => checking,
+            Tcp::Dial(..) => self.role == Role::Uploader && matches!(self.phase, Phase::Nominated(_, Rung::Called)),
+            Tcp::No | Tcp::Await => false,
+        };
+        assert!(self.tcp.opening().is_none() || calls, "a TCP connection is opened only where it is of use");
+        let idle = matches!(self.phase, Phase::Opening | Phase::Connected);
+        assert!(!idle || self.pending.is_empty(), "no answer is awaited before the checks and after the connection");
+        let addrs: BTreeSet<SocketAddr> = self.remotes.iter().map(|r| r.addr).collect();
+        assert!(addrs.len() == self.remotes.len(), "each address of the peer is tried once");
+        assert!(self.pending.values().all(|to| addrs.contains(to)), "checks go to the peer's addresses");
+        for remote in &self.remotes {
+            let tried = checking || matches!(self.phase, Phase::Nominated(addr, _) if addr == remote.addr);
+            assert!(remote.due.is_none() || tried, "only a nominated path is tried after the checks");
+            assert!(!remote.chosen || self.role == Role::Uploader, "only an uploader is told which path is chosen");
+        }
+        let sent: u32 = self.remotes.iter().map(|r| u32::from(r.sent)).sum();
+        assert!(sent <= u32::from(self.sent), "each check is counted as a datagram");
     }
 
     pub(super) const fn is_connected(&self) -> bool {
@@ -449,11 +464,44 @@ impl Pair {
     }
 
     pub(super) fn rebase(&mut self, by: Duration) {
-        for at in [&mut self.began, &mut self.until].into_iter().chain(&mut self.nominate_at).chain(&mut self.door_at) {
+        for at in [&mut self.began, &mut self.until].into_iter().chain(&mut self.nominate_at) {
             *at = at.rebased(by);
         }
+        self.tcp.rebase(by);
         self.game.as_mut().into_iter().for_each(|g| g.rebase(by));
         self.remotes.iter_mut().filter_map(|r| r.due.as_mut()).for_each(|at| *at = at.rebased(by));
+    }
+}
+
+#[cfg(test)]
+impl Pair {
+    /// Returns an attempt that waits for "go", for tests.
+    pub(super) const fn waiting(intro: IntroId) -> Self {
+        Self {
+            intro,
+            role: Role::Downloader,
+            key: [0; 16],
+            phase: Phase::Opening,
+            began: Time(1),
+            until: Time(9),
+            remotes: Vec::new(),
+            pending: BTreeMap::new(),
+            sent: 0,
+            tried: 0,
+            nominate_at: None,
+            game: None,
+            tcp: Tcp::No,
+        }
+    }
+
+    /// Returns an attempt that does birthday probing, for tests.
+    pub(super) fn probing(intro: IntroId) -> Self {
+        Self { game: Some(Game::idle(SocketAddr::from(([203, 0, 113, 5], 2000)))), ..Self::waiting(intro) }
+    }
+
+    /// Returns an attempt whose peers open a TCP connection at once, for tests.
+    pub(super) fn crossing(intro: IntroId) -> Self {
+        Self { phase: Phase::Checking, tcp: Tcp::opening_first(), ..Self::waiting(intro) }
     }
 }
 
@@ -463,4 +511,67 @@ pub(super) fn transaction(cx: &mut Context<'_>) -> TransactionId {
     let mut id = [0; 12];
     id.copy_from_slice(&nonce[4..]);
     TransactionId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::RawTcpId;
+    use crate::machine::clauses::{Clause, assert_all_fire};
+    use crate::nat::connectivity::tcp::Step;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, 5], port))
+    }
+
+    /// Returns an attempt of a downloader that checks one address.
+    fn checking() -> Pair {
+        Pair {
+            phase: Phase::Checking,
+            remotes: alloc::vec![Remote { sent: 1, due: Some(Time(5)), ..Remote::new(addr(2000), Rung::Reflexive) }],
+            pending: BTreeMap::from([(TransactionId([1; 12]), addr(2000))]),
+            sent: 1,
+            tcp: Tcp::Dial(addr(3000), Step::At(Time(7))),
+            ..Pair::waiting(IntroId([1; 16]))
+        }
+    }
+
+    const CLAUSES: &[Clause<Pair>] = &[
+        ("a downloader nominates later only while it checks", |p| {
+            (p.nominate_at, p.role) = (Some(Time(5)), Role::Uploader);
+        }),
+        ("a TCP connection is planned only while paths are checked", |p| p.phase = Phase::Connected),
+        ("a TCP connection is opened only where it is of use", |p| {
+            p.tcp = Tcp::Dial(addr(3000), Step::Opening(RawTcpId(1)));
+        }),
+        ("no answer is awaited before the checks and after the connection", |p| {
+            (p.phase, p.tcp) = (Phase::Connected, Tcp::No);
+        }),
+        ("each address of the peer is tried once", |p| p.remotes.push(p.remotes[0])),
+        ("checks go to the peer's addresses", |p| _ = p.pending.insert(TransactionId([2; 12]), addr(2001))),
+        ("only a nominated path is tried after the checks", |p| {
+            (p.phase, p.tcp) = (Phase::Nominated(addr(3000), Rung::Tcp), Tcp::No);
+        }),
+        ("only an uploader is told which path is chosen", |p| p.remotes[0].chosen = true),
+        ("each check is counted as a datagram", |p| p.sent = 0),
+        ("birthday probing ends with the checks", |p| {
+            (p.phase, p.tcp) = (Phase::Connected, Tcp::No);
+            p.game = Some(Game::idle(addr(2000)));
+        }),
+    ];
+
+    #[test]
+    fn each_clause_about_a_pair_fires() {
+        assert_all_fire(&checking(), Pair::check, CLAUSES);
+    }
+
+    #[test]
+    fn once_connected_no_other_path_is_nominated() {
+        let (mut pair, cfg) = (Pair { nominate_at: Some(Time(5)), ..checking() }, Config::default());
+        let (mut out, mut rng) = (Vec::new(), crate::seeded::Seeded::new(1));
+        let cx = &mut Cx { now: Time(4), cfg: &cfg, rng: &mut rng, out: &mut out };
+        assert!(pair.connected(cx).is_some());
+        pair.check();
+        assert_eq!(pair.due(), Time(4).after(cfg.linger));
+    }
 }

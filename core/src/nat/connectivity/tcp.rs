@@ -13,15 +13,114 @@ use super::check::{self, Claim, Incoming};
 use super::io::{Along, Attempt, Config, Failure, Line, LineEvent, Offer, Output, Role, Rung};
 use super::pair::{Host, Pair, Phase, transaction};
 use super::{Budget, Connectivity, Context};
-use crate::ids::{IntroId, LineId};
+use crate::ids::{IntroId, RawTcpId};
+use crate::machine::Time;
 use crate::nat::stun::Class;
 use crate::nat::{HTTPS, crossing_for, doors_for};
 use core::net::SocketAddr;
+use core::time::Duration;
+
+/// Use of TCP by an attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Tcp {
+    /// TCP is not used.
+    No,
+    /// This host connects to this endpoint of the peer.
+    Dial(SocketAddr, Step),
+    /// The peer may connect to a TCP port of this host.
+    Await,
+    /// Both peers open a connection simultaneously.
+    Cross(Crossing, Step),
+}
+
+/// Progress of a TCP connection that this host opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    /// Not begun, or over.
+    Idle,
+    /// To be opened at this time.
+    At(Time),
+    /// Requested, and neither open nor failed yet.
+    Opening(RawTcpId),
+}
+
+impl Tcp {
+    /// Returns how an attempt may use TCP.
+    pub(super) fn between(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Self {
+        match reachable(offer, host) {
+            (Some(to), _) => Self::Dial(to, Step::Idle),
+            (None, true) => Self::Await,
+            (None, false) => crossing(cfg, offer, host).map_or(Self::No, |c| Self::Cross(c, Step::Idle)),
+        }
+    }
+
+    /// Returns whether `addr` is the peer's endpoint to which this host connects.
+    pub(super) fn is_to(&self, addr: SocketAddr) -> bool {
+        match self {
+            Self::Dial(to, _) => *to == addr,
+            Self::Cross(crossing, _) => crossing.to == addr,
+            Self::No | Self::Await => false,
+        }
+    }
+
+    /// Returns whether the peer opens a connection.
+    pub(super) const fn is_by_peer(&self) -> bool {
+        matches!(self, Self::Await | Self::Cross(..))
+    }
+
+    const fn step(&self) -> Step {
+        match self {
+            Self::Dial(_, step) | Self::Cross(_, step) => *step,
+            Self::No | Self::Await => Step::Idle,
+        }
+    }
+
+    /// Changes the progress of this host's connection, if it opens one.
+    const fn set(&mut self, to: Step) {
+        if let Self::Dial(_, step) | Self::Cross(_, step) = self {
+            *step = to;
+        }
+    }
+
+    /// Plans this host's connection for this time, if it opens one.
+    pub(super) const fn schedule(&mut self, at: Time) {
+        self.set(Step::At(at));
+    }
+
+    /// Returns the time at which this host opens a connection.
+    pub(super) const fn due(&self) -> Option<Time> {
+        match self.step() {
+            Step::At(at) => Some(at),
+            Step::Idle | Step::Opening(_) => None,
+        }
+    }
+
+    /// Returns the connection that was requested and is not open yet.
+    pub(super) const fn opening(&self) -> Option<RawTcpId> {
+        match self.step() {
+            Step::Opening(id) => Some(id),
+            Step::Idle | Step::At(_) => None,
+        }
+    }
+
+    /// Returns a simultaneous open whose first connection was requested, for tests.
+    #[cfg(test)]
+    pub(super) fn opening_first() -> Self {
+        let to = SocketAddr::from(([203, 0, 113, 5], 2000));
+        Self::Cross(Crossing { from: 5000, to, tried: 1 }, Step::Opening(RawTcpId(1)))
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        if let Step::At(at) = self.step() {
+            self.set(Step::At(at.rebased(by)));
+        }
+    }
+}
 
 /// Returns the TCP endpoint to which this host connects, and whether the peer may connect to this host. Both sides
 /// compute it alike, so that one of them connects: the downloader, if it can. The port of HTTPS comes first, since
 /// every network lets it out.
-pub(super) fn doors(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
+fn reachable(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
     let apart = |d: &SocketAddr| host.observed.is_none_or(|own| own.ip().to_canonical() != d.ip().to_canonical());
     let its_own = |d: &SocketAddr| offer.nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == d.ip());
     let all = doors_for(host.nat, &offer.nat, offer.ticket.observed.ip());
@@ -39,13 +138,13 @@ pub(super) struct Crossing {
     /// Local listening port to connect from.
     from: u16,
     /// Endpoint at which the peer's listening port is seen.
-    pub(super) to: SocketAddr,
+    to: SocketAddr,
     /// Number of attempts made so far.
     tried: u8,
 }
 
 /// Returns the simultaneous open to try, if both peers can do it.
-pub(super) fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<Crossing> {
+fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<Crossing> {
     let observed = [host.observed?.ip(), offer.ticket.observed.ip()].map(|ip| ip.to_canonical());
     let to = crossing_for(host.nat, &offer.nat, observed[1])?;
     let back = crossing_for(&offer.nat, host.nat, observed[0]);
@@ -53,66 +152,63 @@ pub(super) fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<C
 }
 
 impl Budget {
-    fn line(&mut self) -> LineId {
+    fn line(&mut self) -> RawTcpId {
         self.next_line.step()
     }
 }
 
 impl Pair {
-    /// Returns whether this attempt still waits for this line to open.
-    fn waits_for(&self, line: LineId) -> bool {
-        self.line == Some(line)
-    }
-
     /// Tries TCP, since checks have found no path in their time or there are none.
-    pub(super) fn use_door(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
-        self.door_at = None;
+    pub(super) fn use_tcp(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
+        self.tcp.set(Step::Idle);
         if self.phase != Phase::Checking {
             return;
         }
-        let Some(addr) = self.door else { return self.cross(cx, budget) };
-        match self.role {
-            Role::Downloader => self.take_path(cx, (addr, Rung::Tcp), Along::Tcp),
-            Role::Uploader => {
-                let line = budget.line();
-                self.chosen(cx, (addr, Rung::Called));
-                self.line = Some(line);
-                cx.push(Output::Line(Line::Call { line, to: addr, from: None }));
+        match (&mut self.tcp, self.role) {
+            (Tcp::Dial(to, _), Role::Downloader) => {
+                let to = *to;
+                self.take_path(cx, (to, Rung::Tcp), Along::Tcp);
             }
+            (Tcp::Dial(to, _), Role::Uploader) => {
+                let (line, to) = (budget.line(), *to);
+                self.chosen(cx, (to, Rung::Called));
+                self.tcp.set(Step::Opening(line));
+                cx.push(Output::Line(Line::Call { line, to, from: None }));
+            }
+            // the peer opens one at the same time
+            (Tcp::Cross(Crossing { from, to, tried }, step), _) if *tried < cx.cfg.crossings.0 => {
+                *tried += 1;
+                let line = budget.line();
+                *step = Step::Opening(line);
+                cx.push(Output::Line(Line::Call { line, to: *to, from: Some(*from) }));
+            }
+            (Tcp::No | Tcp::Await | Tcp::Cross(..), _) => {}
         }
     }
 
-    /// Opens a connection while the peer opens one too.
-    fn cross(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
-        let Some(crossing) = self.crossing.as_mut().filter(|c| c.tried < cx.cfg.crossings.0) else { return };
-        crossing.tried += 1;
-        let (line, Crossing { from, to, .. }) = (budget.line(), *crossing);
-        self.line = Some(line);
-        cx.push(Output::Line(Line::Call { line, to, from: Some(from) }));
-    }
-
-    /// Cancels the line that was requested.
-    pub(super) fn hang_up(&mut self, cx: &mut Context<'_>) {
-        if let Some(line) = self.line.take() {
+    /// Gives up this host's connection, planned or requested.
+    pub(super) fn stop_tcp(&mut self, cx: &mut Context<'_>) {
+        if let Some(line) = self.tcp.opening() {
             cx.push(Output::Line(Line::HangUp(line)));
         }
+        self.tcp.set(Step::Idle);
     }
 
     /// Handles a line that failed to open. A simultaneous open is retried: the peer's NAT may have rejected it before
     /// the peer's own packet opened it.
     fn failed(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
-        self.line = None;
-        if self.crossing.is_none() {
+        self.tcp.set(Step::Idle);
+        if !matches!(self.tcp, Tcp::Cross(..)) {
             return Some(self.attempt(cx.now, Some(Failure::NoHandshake)));
         }
-        self.door_at = Some(cx.now.after(cx.cfg.crossings.1));
+        self.tcp.schedule(cx.now.after(cx.cfg.crossings.1));
         None
     }
 
     /// Handles an open line: the downloader begins the handshake, the uploader sends its check.
-    fn opened(&mut self, cx: &mut Context<'_>, line: LineId) {
-        self.line = None;
-        if let Some(crossing) = self.crossing {
+    fn opened(&mut self, cx: &mut Context<'_>, line: RawTcpId) {
+        self.tcp.set(Step::Idle);
+        if let Tcp::Cross(crossing, _) = self.tcp {
             let way = (crossing.to, Rung::Crossed);
             if self.role == Role::Downloader {
                 return self.take_path(cx, way, Along::Line(line));
@@ -125,12 +221,12 @@ impl Pair {
     }
 
     /// Accepts a connection of the uploader, unless a path was chosen before.
-    fn called(&mut self, cx: &mut Context<'_>, line: LineId, from: SocketAddr) {
+    fn called(&mut self, cx: &mut Context<'_>, line: RawTcpId, from: SocketAddr) {
         // it was told to go, so both NATs are open
         self.go(cx);
         match self.phase {
             Phase::Checking => {
-                let rung = if self.crossing.is_some() { Rung::Crossed } else { Rung::Called };
+                let rung = if matches!(self.tcp, Tcp::Cross(..)) { Rung::Crossed } else { Rung::Called };
                 self.take_path(cx, (from, rung), Along::Line(line));
             }
             Phase::Opening | Phase::Nominated(..) | Phase::Connected => cx.push(Output::Line(Line::HangUp(line))),
@@ -168,8 +264,8 @@ impl Connectivity {
         }
     }
 
-    fn waiting(&self, line: LineId) -> Option<IntroId> {
-        self.pairs.iter().find(|(_, p)| p.waits_for(line)).map(|(intro, _)| *intro)
+    fn waiting(&self, line: RawTcpId) -> Option<IntroId> {
+        self.pairs.iter().find(|(_, p)| p.tcp.opening() == Some(line)).map(|(intro, _)| *intro)
     }
 
     /// Returns the introduction for which an uploader sent this check.

@@ -18,7 +18,7 @@ impl Discovery {
     /// Asserts every invariant.
     pub(super) fn check_all(&self) {
         self.check_round();
-        self.doors.check();
+        self.tcp_reach.check();
         self.lifetime.check();
         assert!(!self.ways[0].v6 && self.ways[1].v6, "each address family has its findings");
         self.ways.iter().for_each(|way| self.check_way(way));
@@ -50,7 +50,9 @@ mod tests {
     use crate::machine::clauses::assert_all_fire;
     use crate::machine::{Cx, Time};
     use crate::nat::cookie::Cookie;
-    use crate::nat::discovery::io::{Config, Input, Network};
+    use crate::nat::discovery::Transaction;
+    use crate::nat::discovery::io::{Config, Input, Network, Socket};
+    use crate::nat::stun::{Message, TransactionId};
     use alloc::vec;
     use core::net::SocketAddr;
 
@@ -58,13 +60,29 @@ mod tests {
         SocketAddr::from(([192, 0, 2, n], 3478))
     }
 
+    fn run(m: &mut Discovery, input: Input) {
+        let (cfg, rng) = (Config::default(), &mut crate::seeded::Seeded::new(1));
+        m.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng, out: &mut vec![] }, input);
+    }
+
     /// Returns discovery that has asked its first server and waits.
     fn healthy() -> Discovery {
-        let (mut m, cfg) = (Discovery::default(), Config::default());
+        let mut m = Discovery::default();
         let network = Network { hosts: vec![addr(1)], servers: vec![addr(2)], gateway: None };
-        let rng = &mut crate::seeded::Seeded::new(1);
-        m.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng, out: &mut vec![] }, Input::Network(network));
+        run(&mut m, Input::Network(network));
         m
+    }
+
+    #[test]
+    fn a_hairpin_answer_ends_its_stage_with_the_deadline() {
+        let mut m = healthy();
+        let id = TransactionId([7; 12]);
+        (m.ways[0].stage, m.ways[0].due) = (Stage::Hairpin, Some(Time(5)));
+        m.open = vec![Transaction { id, probe: Probe::Hairpin, to: addr(1), sent: 1, due: Time(9) }];
+        let bytes = Message::request(id).encode();
+        run(&mut m, Input::Datagram { socket: Socket::Main, from: addr(1), bytes });
+        m.check();
+        assert_eq!((m.hairpin, m.ways[0].stage), (true, Stage::Done));
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Machine for Lifetime {
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
-        if self.due.is_none_or(|at| at > cx.now) {
+        if !cx.is_due(self.due) {
             return;
         }
         match self.stage {

@@ -6,10 +6,10 @@
 //! address lets its answers in. Between rounds the mapping is kept alive; in the background, on sockets of its own, the
 //! lifetime of a mapping is measured with a handful of packets ([`lifetime`]).
 
-mod doors;
 mod invariants;
 pub mod io;
 pub mod lifetime;
+mod tcp_reach;
 mod upkeep;
 mod way;
 
@@ -23,9 +23,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
-use doors::Doors;
 use io::{Config, Effect, Input, Network, Output, Report, Socket};
 use lifetime::Lifetime;
+use tcp_reach::TcpReach;
 use way::{Probe, Stage, Way};
 
 /// Maximum number of servers asked at a time.
@@ -48,7 +48,7 @@ pub struct Discovery {
     tcp: BTreeMap<SocketAddr, Option<bool>>,
     /// Endpoint at which servers over TCP see this host.
     seen: Option<SocketAddr>,
-    doors: Doors,
+    tcp_reach: TcpReach,
     hairpin: bool,
     /// Deadline of the round under way.
     ends: Option<Time>,
@@ -79,7 +79,7 @@ impl Default for Discovery {
             open: Vec::new(),
             tcp: BTreeMap::new(),
             seen: None,
-            doors: Doors::default(),
+            tcp_reach: TcpReach::default(),
             hairpin: false,
             ends: None,
             again: None,
@@ -108,7 +108,7 @@ impl Discovery {
     fn begin(&mut self, cx: &mut Cx<'_, Self>) {
         self.open.clear();
         self.tcp.clear();
-        self.doors.begin();
+        self.tcp_reach.begin();
         (self.hairpin, self.missed, self.again, self.refresh) = (false, 0, None, None);
         self.ways = [Way::new(false), Way::new(true)];
         self.ends = Some(cx.now.after(cx.cfg.within));
@@ -433,7 +433,7 @@ impl Discovery {
             keeps_port: way.mapped.filter(|_| self.is_translated()).map(|m| Some(m.port()) == port),
             tcp: self.tcp.values().any(|t| *t == Some(true)),
             seen: self.seen,
-            doors: self.doors.report(),
+            doors: self.tcp_reach.report(),
             lives: self.lifetime.lives,
             dies: self.lifetime.dies,
             keep_alive: self.keep_alive(cfg),
@@ -448,7 +448,7 @@ impl Discovery {
 
     /// Publishes the descriptor if it has changed.
     fn announce(&mut self, cx: &mut Cx<'_, Self>) {
-        let doors = self.doors_now();
+        let doors = self.reachable_now();
         let [v4, v6] = &self.ways;
         let reflexive = [v4.newest(), v6.mapped].into_iter().flatten();
         let reflexive = reflexive.map(|addr| Candidate { kind: CandidateKind::ServerReflexive, addr });
@@ -478,7 +478,7 @@ impl Discovery {
             candidates: List::<_, { limits::CANDIDATES_MAX }>::truncated(candidates),
             proven: List::truncated(self.proven()),
             doors: List::truncated(doors),
-            crossing: self.doors.crossing(),
+            crossing: self.tcp_reach.crossing(),
         };
         // an answer from where was written to before shows nothing: what was seen before still stands
         if !v4.testable && v4.mapped.is_some() && self.nat.mapped() == now.mapped() {
@@ -515,7 +515,7 @@ impl Machine for Discovery {
                     // another network: nobody there has let anything in for us
                     self.contacts.clear();
                     self.lifetime = Lifetime::default();
-                    self.doors.left();
+                    self.tcp_reach.left();
                     self.seen = None;
                 }
                 // IPv6 addresses come and go by themselves (RFC 8981)
@@ -542,23 +542,22 @@ impl Machine for Discovery {
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
-        let due = |at: Option<Time>| at.is_some_and(|at| at <= cx.now);
-        if due(self.ends) {
+        if cx.is_due(self.ends) {
             return self.finish(cx);
         }
-        if due(self.again) {
+        if cx.is_due(self.again) {
             return self.begin(cx);
         }
-        if due(self.refresh) {
+        if cx.is_due(self.refresh) {
             self.refresh_due(cx);
         }
         for v6 in [false, true] {
-            if self.ways[usize::from(v6)].due.is_some_and(|at| at <= cx.now) {
+            if cx.is_due(self.ways[usize::from(v6)].due) {
                 self.stage_over(cx, v6);
             }
         }
         self.send_due(cx);
-        self.doors_due(cx);
+        self.tcp_reach_due(cx);
         let out = cx.child::<Lifetime>(cx.cfg, |cx| self.lifetime.handle_timeout(cx));
         self.pass(cx, out);
     }
@@ -566,7 +565,7 @@ impl Machine for Discovery {
     fn poll_timeout(&self) -> Option<Time> {
         let sends = self.open.iter().map(|t| t.due).filter(|at| *at < Time(u64::MAX));
         let ways = self.ways.iter().filter_map(|w| w.due);
-        let own = [self.ends, self.again, self.refresh, self.lifetime.poll_timeout(), self.doors.poll_timeout()];
+        let own = [self.ends, self.again, self.refresh, self.lifetime.poll_timeout(), self.tcp_reach.poll_timeout()];
         sends.chain(ways).chain(own.into_iter().flatten()).min()
     }
 
@@ -579,7 +578,7 @@ impl Machine for Discovery {
             t.due = t.due.rebased(by);
         }
         self.lifetime.rebase(by);
-        self.doors.rebase(by);
+        self.tcp_reach.rebase(by);
     }
 
     fn check(&self) {

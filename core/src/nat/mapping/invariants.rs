@@ -66,17 +66,22 @@ mod tests {
     const LEASE: Lease =
         Lease { protocol: Protocol::Pcp, external: OUTSIDE, lifetime_s: 3600, ends: Time(9), verified: false };
 
+    fn run(m: &mut Mapping, input: Input) {
+        let (cfg, rng) = (Config::default(), &mut crate::seeded::Seeded::new(1));
+        m.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng, out: &mut vec![] }, input);
+    }
+
+    fn sight(translated: bool) -> Input {
+        let server = "198.51.100.1:3478".parse().expect("an address");
+        Input::Seen(Sight { mapped: OUTSIDE, translated, server, ports: vec![], witness: None })
+    }
+
     /// Returns a machine that asks its gateway by PCP.
     fn asking() -> Mapping {
-        let (mut m, cfg) = (Mapping::default(), Config::default());
-        let mut run = |input| {
-            let rng = &mut crate::seeded::Seeded::new(1);
-            m.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng, out: &mut vec![] }, input);
-        };
+        let mut m = Mapping::default();
         let local = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000);
-        run(Input::Site(Some(Site { gateway: Ipv4Addr::new(192, 168, 1, 1), local, over: Transport::Udp })));
-        let server = "198.51.100.1:3478".parse().expect("an address");
-        run(Input::Seen(Sight { mapped: OUTSIDE, translated: true, server, ports: vec![], witness: None }));
+        run(&mut m, Input::Site(Some(Site { gateway: Ipv4Addr::new(192, 168, 1, 1), local, over: Transport::Udp })));
+        run(&mut m, sight(true));
         m
     }
 
@@ -126,6 +131,16 @@ mod tests {
             m.site = m.site.map(|site| Site { over: Transport::Tcp, ..site });
         }),
     ];
+
+    #[test]
+    fn a_host_that_is_no_longer_translated_keeps_no_lease() {
+        let mut m = leased();
+        (m.ask, m.next) =
+            (asking().ask.map(|ask| Ask { renewal: true, due: LEASE.ends, ends: LEASE.ends, ..ask }), None);
+        m.check();
+        run(&mut m, sight(false));
+        assert_eq!((m.lease, m.poll_timeout()), (None, None));
+    }
 
     #[test]
     fn each_clause_about_port_mapping_fires() {

@@ -251,7 +251,10 @@ impl Mapping {
     }
 
     fn transmit(&mut self, cx: &mut Context<'_>) {
-        let (Some(site), Some(ask)) = (self.site, &mut self.ask) else { return };
+        let (Some(site), Some(ask)) = (self.site, &mut self.ask) else {
+            // a request ends with the gateway
+            return debug_assert!(false, "a request is sent to a gateway");
+        };
         let lifetime_s = u32::try_from(cx.cfg.lifetime.as_secs()).unwrap_or(u32::MAX);
         ask.due = cx.now.after(cx.cfg.rto * (1 << ask.sent.min(8))).min(ask.ends);
         ask.sent += 1;
@@ -405,21 +408,19 @@ impl Machine for Mapping {
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        let now = cx.now;
-        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if due(self.lease.map(|l| l.ends)) {
+        if cx.is_due(self.lease.map(|l| l.ends)) {
             self.begin(cx);
         }
-        if due(self.ask.as_ref().map(|a| a.due)) {
+        if cx.is_due(self.ask.as_ref().map(|a| a.due)) {
             self.ask_due(cx);
         }
-        if due(self.check.as_ref().map(|c| c.due)) {
+        if cx.is_due(self.check.as_ref().map(|c| c.due)) {
             self.check_due(cx);
         }
-        if due(self.recheck) {
+        if cx.is_due(self.recheck) {
             self.begin_check(cx);
         }
-        if due(self.next) {
+        if cx.is_due(self.next) {
             if self.lease.is_some() { self.renew(cx) } else { self.begin(cx) }
         }
         self.tell(cx);

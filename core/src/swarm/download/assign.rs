@@ -63,7 +63,10 @@ impl Download {
         self.next_xfer = self.next_xfer.wrapping_add(1);
         let bytes = self.picker.bytes(&span);
         let piece_len = self.layout().piece_len();
-        let Some(state) = self.source_mut(source) else { return };
+        let Some(state) = self.source_mut(source) else {
+            // only connected peers and the present edge are given transfers
+            return debug_assert!(false, "a source that gets a transfer is known");
+        };
         if state.fetches == 0 {
             state.quiet_since = cx.now;
         }

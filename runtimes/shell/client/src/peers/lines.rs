@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use swarmedge_core::ids::LineId;
+use swarmedge_core::ids::RawTcpId;
 use swarmedge_core::nat::connectivity::{Line, LineEvent};
 use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
 use swarmedge_core::role::client::io::Input;
@@ -46,7 +46,7 @@ impl<R: Rt> Peers<R> {
     }
 
     /// A line, to be used.
-    pub(super) fn take_line(&self, line: LineId) -> Option<(R::Tcp, SocketAddr)> {
+    pub(super) fn take_line(&self, line: RawTcpId) -> Option<(R::Tcp, SocketAddr)> {
         self.0.lines.borrow_mut().remove(&line)
     }
 
@@ -55,7 +55,7 @@ impl<R: Rt> Peers<R> {
         if self.0.lines.borrow().len() >= GREETINGS_MAX {
             return;
         }
-        let line = LineId(self.0.state.borrow_mut().number());
+        let line = RawTcpId(self.0.state.borrow_mut().number());
         self.0.lines.borrow_mut().insert(line, (tcp, from));
         if self.0.inbox.send(Input::Line(LineEvent::Shown { line, from, bytes })).await.is_err() {
             self.take_line(line);
@@ -65,7 +65,7 @@ impl<R: Rt> Peers<R> {
 
 async fn call<R: Rt>(
     peers: Peers<R>,
-    line: LineId,
+    line: RawTcpId,
     (from, to): (Option<u16>, SocketAddr),
     cancel: Cancel,
     permit: Permit<Input>,

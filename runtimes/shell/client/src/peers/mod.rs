@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use swarmedge_core::ids::{ConnId, IntroId, LineId, VersionId, XferId};
+use swarmedge_core::ids::{ConnId, IntroId, RawTcpId, VersionId, XferId};
 use swarmedge_core::limits::PEER_CONNECTIONS_MAX;
 use swarmedge_core::role::client::io::{CloseReason, FetchEnd, Input, PeerOutput};
 use swarmedge_core::wire::peer::RefuseCode;
@@ -62,7 +62,7 @@ struct Inner<R: Rt> {
     /// Shows this client's upload key to who comes over TCP.
     tls: Arc<rustls::ServerConfig>,
     /// TCP connections on which nobody has shown a key yet, and with whom.
-    lines: RefCell<BTreeMap<LineId, (R::Tcp, SocketAddr)>>,
+    lines: RefCell<BTreeMap<RawTcpId, (R::Tcp, SocketAddr)>>,
     /// Set when no more connections are accepted over TCP.
     closing: Signal,
     state: RefCell<State>,
@@ -75,7 +75,7 @@ struct State {
     requests: BTreeMap<XferId, Request>,
     serves: BTreeMap<XferId, (Cancel, RefuseSlot)>,
     /// Lines that are being opened.
-    calls: BTreeMap<LineId, Cancel>,
+    calls: BTreeMap<RawTcpId, Cancel>,
     rates: BTreeMap<VersionId, Rate>,
     /// The many sockets of introductions that are met by chance.
     scattered: BTreeMap<IntroId, BTreeMap<u16, Udp>>,

@@ -1,12 +1,12 @@
 //! Tests whether listening TCP ports of this host are reached from outside. A request over TCP leaves from the
 //! listening port itself, so that a NAT maps it; the server, which then knows who asks, dials back to the source of the
 //! request, or to another port of that address, from an address of its own that was not written to. The port counts as
-//! a door (reachable port) only if that connection comes, with the request's unpredictable identifier: it is this
-//! host's own observation, not a claim of the server. The same test confirms a port that a gateway says it forwards
+//! reachable only if that connection comes, with the request's unpredictable identifier: it is this host's own
+//! observation, not a claim of the server. The same test confirms a port that a gateway says it forwards
 //! ([`crate::nat::mapping`]).
 //!
-//! A port that is no door is tested from a second address too. If both see it at the same endpoint, a simultaneous open
-//! by both peers can use it.
+//! A port that is not reachable is tested from a second address too. If both see it at the same endpoint, a
+//! simultaneous open by both peers can use it.
 
 use super::io::{Effect, Output, Sight};
 use super::{Discovery, HTTPS, transaction_id};
@@ -57,7 +57,7 @@ struct Look {
 
 /// State of the listening ports and their reachability.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Doors {
+pub(super) struct TcpReach {
     locals: Vec<u16>,
     /// Listening port, and the gateway's port that is said to be forwarded to it.
     forwarded: Option<(u16, u16)>,
@@ -83,8 +83,8 @@ pub(super) struct Doors {
     pub(super) open: Vec<SocketAddr>,
 }
 
-impl Doors {
-    /// Begins a round; open doors stay open until proven otherwise.
+impl TcpReach {
+    /// Begins a round; reachable ports count as such until proven otherwise.
     pub(super) fn begin(&mut self) {
         self.server = None;
     }
@@ -172,8 +172,8 @@ impl Discovery {
     /// Sets the listening ports and tests them.
     pub(super) fn listens(&mut self, cx: &mut Cx<'_, Self>, mut locals: Vec<u16>) {
         locals.truncate(DOORS_MAX);
-        self.doors.left();
-        self.doors.locals = locals;
+        self.tcp_reach.left();
+        self.tcp_reach.locals = locals;
         if let Some((server, _)) = self.tcp.iter().find(|(_, answered)| **answered == Some(true)) {
             self.knock(cx, *server);
         }
@@ -186,7 +186,7 @@ impl Discovery {
         *tcp = Some(answer.is_some());
         if let Some(answer) = answer {
             self.seen = answer.mapped().or(self.seen);
-            self.doors.other = answer.other_address().or(self.doors.other);
+            self.tcp_reach.other = answer.other_address().or(self.tcp_reach.other);
             self.knock(cx, server);
         }
         self.finish_if_done(cx);
@@ -194,23 +194,23 @@ impl Discovery {
 
     /// Asks a server that answers over TCP to dial back, once per round.
     fn knock(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
-        self.doors.written.retain(|_, at| cx.now.since(*at) < CONTACT_MEMORY);
+        self.tcp_reach.written.retain(|_, at| cx.now.since(*at) < CONTACT_MEMORY);
         let ip = server.ip().to_canonical();
-        let remembered = self.doors.written.len() < WRITTEN_MAX || self.doors.written.contains_key(&ip);
-        if self.doors.server.is_some() || self.doors.locals.is_empty() || !remembered {
+        let remembered = self.tcp_reach.written.len() < WRITTEN_MAX || self.tcp_reach.written.contains_key(&ip);
+        if self.tcp_reach.server.is_some() || self.tcp_reach.locals.is_empty() || !remembered {
             return;
         }
-        self.doors.written.insert(ip, cx.now);
-        let doors = &mut self.doors;
-        (doors.server, doors.until) = (Some(server), Some(cx.now.after(cx.cfg.within)));
-        doors.knocks.clear();
-        doors.seen.clear();
-        let locals = doors.locals.clone();
+        self.tcp_reach.written.insert(ip, cx.now);
+        let reach = &mut self.tcp_reach;
+        (reach.server, reach.until) = (Some(server), Some(cx.now.after(cx.cfg.within)));
+        reach.knocks.clear();
+        reach.seen.clear();
+        let locals = reach.locals.clone();
         let first = locals.first().copied();
         for local in locals.iter().copied() {
             // a router may forward the port of HTTPS, which every network lets out, to another one here
             let https = (Some(local) == first && !locals.contains(&HTTPS)).then_some(HTTPS);
-            let told = self.doors.forwarded.filter(|(to, outer)| *to == local && Some(*outer) != https);
+            let told = self.tcp_reach.forwarded.filter(|(to, outer)| *to == local && Some(*outer) != https);
             let others = https.into_iter().chain(told.map(|(_, outer)| outer)).map(Some);
             self.ask_back(cx, (server, local), [None].into_iter().chain(others));
         }
@@ -225,9 +225,9 @@ impl Discovery {
     ) {
         let mut requests = Vec::new();
         for outer in outers {
-            if self.doors.knocks.len() < KNOCKS_MAX {
+            if self.tcp_reach.knocks.len() < KNOCKS_MAX {
                 let id = transaction_id(cx.rng);
-                self.doors.knocks.insert(id, Knock { server, local, outer, came: false });
+                self.tcp_reach.knocks.insert(id, Knock { server, local, outer, came: false });
                 let asks = Attribute::DialBack(outer.unwrap_or(0));
                 requests.push(Message::new(Class::Request, id, alloc::vec![asks]).encode());
             }
@@ -235,27 +235,27 @@ impl Discovery {
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
-    /// Handles a gateway's report of a forwarded port: it becomes a door only once a server has connected through it. A
+    /// Handles a gateway's report of a forwarded port: it counts as reachable only once a server has connected through it. A
     /// port no longer forwarded is removed.
     pub(super) fn forwards(&mut self, cx: &mut Cx<'_, Self>, local: u16, outer: Option<u16>) {
         let now = outer.map(|outer| (local, outer));
-        let Some(before) = Some(core::mem::replace(&mut self.doors.forwarded, now)).filter(|b| *b != now) else {
+        let Some(before) = Some(core::mem::replace(&mut self.tcp_reach.forwarded, now)).filter(|b| *b != now) else {
             return;
         };
         if let Some((_, port)) = before.filter(|(_, port)| *port != HTTPS) {
-            self.doors.knocks.retain(|_, k| k.outer != Some(port));
-            self.doors.open.retain(|d| d.port() != port);
+            self.tcp_reach.knocks.retain(|_, k| k.outer != Some(port));
+            self.tcp_reach.open.retain(|d| d.port() != port);
         }
         // the connection of the round's knock is still there, and there can be one only between the same two ports
-        self.doors.forward_at = outer.map(|_| cx.now.after(KNOCK_LASTS));
+        self.tcp_reach.forward_at = outer.map(|_| cx.now.after(KNOCK_LASTS));
         self.announce(cx);
     }
 
     /// Returns the IPv4 address translation of the first listening port, for port mapping.
     #[must_use]
     pub fn door_sight(&self) -> Option<Sight> {
-        let seen = self.doors.locals.first().and_then(|local| self.doors.seen.get(local))?;
-        let (SocketAddr::V4(seen), server) = (*seen, self.doors.server?) else { return None };
+        let seen = self.tcp_reach.locals.first().and_then(|local| self.tcp_reach.seen.get(local))?;
+        let (SocketAddr::V4(seen), server) = (*seen, self.tcp_reach.server?) else { return None };
         let translated = !self.hosts.iter().any(|h| h.ip() == IpAddr::V4(*seen.ip()));
         // from which port requests come out matters to nobody here, and may be another one each time
         let mapped = SocketAddrV4::new(*seen.ip(), 0);
@@ -266,30 +266,32 @@ impl Discovery {
     pub(super) fn knocked(&mut self, cx: &mut Cx<'_, Self>, (server, local): (SocketAddr, u16), answer: &[u8]) {
         let Ok(answer) = Message::decode(answer) else { return };
         let Some(seen) = answer.mapped().filter(|_| answer.class == Class::Success) else { return };
-        if self.doors.knocks.get(&answer.id).is_some_and(|k| k.server == server && k.local == local) {
-            self.doors.seen.insert(local, seen);
+        if self.tcp_reach.knocks.get(&answer.id).is_some_and(|k| k.server == server && k.local == local) {
+            self.tcp_reach.seen.insert(local, seen);
             self.announce(cx);
-        } else if let Some(look) = self.doors.look.as_mut().filter(|l| l.id == answer.id && l.server == server) {
+        } else if let Some(look) = self.tcp_reach.look.as_mut().filter(|l| l.id == answer.id && l.server == server) {
             look.seen = Some(seen);
             self.announce(cx);
             cx.push(Output::Report(self.report(cx.cfg)));
         }
     }
 
-    /// Tests the first listening port from a second address, if it is no door. Done last and rarely, since a connection
+    /// Tests the first listening port from a second address, if it is not reachable. Done last and rarely, since a connection
     /// from an address just written to proves nothing for a while.
     fn look_at_crossing(&mut self, cx: &mut Cx<'_, Self>) {
-        let (Some(first), Some(local)) = (self.doors.server, self.doors.locals.first().copied()) else { return };
-        let fresh = self.doors.look.is_some_and(|l| cx.now.since(l.at) < LOOK_AGAIN);
-        if fresh || !self.doors.open.is_empty() || !self.doors.seen.contains_key(&local) {
+        let (Some(first), Some(local)) = (self.tcp_reach.server, self.tcp_reach.locals.first().copied()) else {
+            return;
+        };
+        let fresh = self.tcp_reach.look.is_some_and(|l| cx.now.since(l.at) < LOOK_AGAIN);
+        if fresh || !self.tcp_reach.open.is_empty() || !self.tcp_reach.seen.contains_key(&local) {
             return;
         }
         let elsewhere = |s: &SocketAddr| s.is_ipv4() == first.is_ipv4() && s.ip() != first.ip();
-        let second = self.servers.iter().copied().find(elsewhere).or(self.doors.other.filter(elsewhere));
-        let Some(server) = second.filter(|_| self.doors.written.len() < WRITTEN_MAX) else { return };
+        let second = self.servers.iter().copied().find(elsewhere).or(self.tcp_reach.other.filter(elsewhere));
+        let Some(server) = second.filter(|_| self.tcp_reach.written.len() < WRITTEN_MAX) else { return };
         let id = transaction_id(cx.rng);
-        self.doors.look = Some(Look { id, server, at: cx.now, seen: None });
-        self.doors.written.insert(server.ip().to_canonical(), cx.now);
+        self.tcp_reach.look = Some(Look { id, server, at: cx.now, seen: None });
+        self.tcp_reach.written.insert(server.ip().to_canonical(), cx.now);
         let requests = alloc::vec![Message::request(id).encode()];
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
@@ -298,59 +300,57 @@ impl Discovery {
     /// filter that lets it in lets in anybody.
     pub(super) fn dialled_back(&mut self, cx: &mut Cx<'_, Self>, from: SocketAddr, local: u16, bytes: &[u8]) {
         let Ok(message) = Message::decode(bytes) else { return };
-        let Some(knock) = self.doors.knocks.get(&message.id).copied() else { return };
-        let shows = knock.local == local && !self.doors.was_written_to(cx.now, from.ip(), &knock);
+        let Some(knock) = self.tcp_reach.knocks.get(&message.id).copied() else { return };
+        let shows = knock.local == local && !self.tcp_reach.was_written_to(cx.now, from.ip(), &knock);
         if shows && message.class == Class::Indication {
-            self.doors.knocks.insert(message.id, Knock { came: true, ..knock });
+            self.tcp_reach.knocks.insert(message.id, Knock { came: true, ..knock });
             self.announce(cx);
         }
     }
 
-    /// Returns the doors open now. Until the round's requests have expired, earlier doors stay open.
-    pub(super) fn doors_now(&mut self) -> Vec<SocketAddr> {
-        let mut open = self.doors.reached();
-        if self.doors.until.is_some() || self.doors.server.is_none() {
-            let before = self.doors.open.iter().filter(|d| !open.contains(d)).copied();
+    /// Returns the endpoints reached now. Until the round's requests have expired, earlier ones stay.
+    pub(super) fn reachable_now(&mut self) -> Vec<SocketAddr> {
+        let mut open = self.tcp_reach.reached();
+        if self.tcp_reach.until.is_some() || self.tcp_reach.server.is_none() {
+            let before = self.tcp_reach.open.iter().filter(|d| !open.contains(d)).copied();
             open = open.iter().copied().chain(before).take(DOORS_MAX).collect();
         }
-        self.doors.open.clone_from(&open);
+        self.tcp_reach.open.clone_from(&open);
         open
     }
 
-    pub(super) fn doors_due(&mut self, cx: &mut Cx<'_, Self>) {
-        let now = cx.now;
-        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if due(self.doors.until) {
-            self.doors.until = None;
+    pub(super) fn tcp_reach_due(&mut self, cx: &mut Cx<'_, Self>) {
+        if cx.is_due(self.tcp_reach.until) {
+            self.tcp_reach.until = None;
             self.announce(cx);
             self.look_at_crossing(cx);
-            let kept = !self.doors.open.is_empty() || self.doors.look.is_some();
-            let mapped = kept && !self.hosts.iter().any(|h| self.is_door_of(h));
-            self.doors.refresh = mapped.then(|| cx.now.after(cx.cfg.door_keep_alive));
+            let kept = !self.tcp_reach.open.is_empty() || self.tcp_reach.look.is_some();
+            let mapped = kept && !self.hosts.iter().any(|h| self.is_reached_at(h));
+            self.tcp_reach.refresh = mapped.then(|| cx.now.after(cx.cfg.door_keep_alive));
             cx.push(Output::Report(self.report(cx.cfg)));
         }
-        if due(self.doors.forward_at) {
-            self.doors.forward_at = None;
-            let forwarded = self.doors.forwarded.filter(|(local, _)| self.doors.locals.contains(local));
-            if let (Some(server), Some((local, outer))) = (self.doors.server, forwarded) {
-                self.doors.until = Some(cx.now.after(cx.cfg.within));
+        if cx.is_due(self.tcp_reach.forward_at) {
+            self.tcp_reach.forward_at = None;
+            let forwarded = self.tcp_reach.forwarded.filter(|(local, _)| self.tcp_reach.locals.contains(local));
+            if let (Some(server), Some((local, outer))) = (self.tcp_reach.server, forwarded) {
+                self.tcp_reach.until = Some(cx.now.after(cx.cfg.within));
                 self.ask_back(cx, (server, local), [Some(outer)]);
             }
         }
-        if due(self.doors.refresh) {
-            self.doors.refresh = Some(cx.now.after(cx.cfg.door_keep_alive));
-            let server = self.doors.server.into_iter();
-            for (server, local) in server.flat_map(|s| self.doors.locals.iter().map(move |l| (s, *l))) {
+        if cx.is_due(self.tcp_reach.refresh) {
+            self.tcp_reach.refresh = Some(cx.now.after(cx.cfg.door_keep_alive));
+            let server = self.tcp_reach.server.into_iter();
+            for (server, local) in server.flat_map(|s| self.tcp_reach.locals.iter().map(move |l| (s, *l))) {
                 let bytes = Message::request(transaction_id(cx.rng)).encode();
                 cx.out.push(Output::Effect(Effect::Knock { server, local, requests: alloc::vec![bytes] }));
             }
         }
     }
 
-    /// Returns whether a door is at an address of this host, so that no NAT mapping needs refreshes.
-    fn is_door_of(&self, host: &SocketAddr) -> bool {
-        let seen = self.doors.seen.values().filter(|_| self.doors.open.is_empty());
-        self.doors.open.iter().chain(seen).any(|d| d.ip() == host.ip())
+    /// Returns whether an address of this host was reached, so that no NAT mapping needs refreshes.
+    fn is_reached_at(&self, host: &SocketAddr) -> bool {
+        let seen = self.tcp_reach.seen.values().filter(|_| self.tcp_reach.open.is_empty());
+        self.tcp_reach.open.iter().chain(seen).any(|d| d.ip() == host.ip())
     }
 }
 
@@ -362,10 +362,11 @@ mod tests {
     #[test]
     fn each_clause_about_listening_ports_fires() {
         let seen = SocketAddr::from(([192, 0, 2, 1], 5000));
-        let healthy = Doors { locals: alloc::vec![5000], seen: BTreeMap::from([(5000, seen)]), ..Doors::default() };
+        let healthy =
+            TcpReach { locals: alloc::vec![5000], seen: BTreeMap::from([(5000, seen)]), ..TcpReach::default() };
         assert_all_fire(
             &healthy,
-            Doors::check,
+            TcpReach::check,
             &[
                 ("no more ports listen than allowed", |d| d.locals = alloc::vec![1, 2, 3]),
                 ("no more ports are reachable than may listen", |d| {
