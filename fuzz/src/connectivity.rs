@@ -1,11 +1,11 @@
 //! Fuzz body for the connectivity machine, with arbitrary messages of introduced peers and strangers.
 
-use crate::play::{drive, step};
+use crate::play::{START, drive_shifted, step};
 use arbitrary::{Result, Unstructured};
 use std::net::SocketAddr;
 use swarmedge_core::codec::List;
 use swarmedge_core::ids::{IntroId, RawTcpId};
-use swarmedge_core::machine::{Machine as _, Time};
+use swarmedge_core::machine::Machine as _;
 use swarmedge_core::nat::connectivity::{
     Along, Config, Connectivity, Input, Line, LineEvent, Offer, Output, Role, Ticket,
 };
@@ -30,7 +30,7 @@ fn key(n: u8) -> [u8; 16] {
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg) =
         (Connectivity::default(), Config { sessions_max: 3, crosses_from: Some(5000), ..Config::default() });
-    let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Asked::default());
+    let (mut now, mut rng, mut asked) = (START, Seeded::new(1), Asked::default());
     while !u.is_empty() {
         step(u, &mut now)?;
         let input = input(u, &asked)?;
@@ -40,7 +40,7 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
             Some(Input::Line(LineEvent::Failed(_))) | Some(_) | None => None,
         };
         let before = m.clone();
-        for output in drive(&mut m, &cfg, now, &mut rng, input) {
+        for output in drive_shifted(&mut m, &cfg, now, &mut rng, input) {
             match output {
                 Output::Send { to, bytes, .. } => {
                     let proven = came == Some(to);

@@ -1,6 +1,6 @@
 //! Fuzz bodies for machines on arbitrary inputs: none may panic, hang or answer without bound.
 
-use crate::play::{drive, one_of, step};
+use crate::play::{START, drive, drive_shifted, one_of, step};
 use arbitrary::{Result, Unstructured};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -58,6 +58,7 @@ pub(crate) fn mux_inputs(bytes: &[u8]) {
                 5 => _ = m.next_frame(),
                 _ => {}
             }
+            m.check();
         }
         m.close(0);
         assert!(
@@ -77,12 +78,12 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     use swarmedge_core::nat::discovery::io::{Config, Effect, Input, Network, Output, Socket};
     let addrs = [1, 2, 3, 4].map(|n| std::net::SocketAddr::new([198, 51, 100, n & 1].into(), 3478 + u16::from(n & 2)));
     let (mut m, cfg) = (swarmedge_core::nat::discovery::Discovery::default(), Config::default());
-    let (mut now, mut rng, mut asked) = (Time::ZERO, Seeded::new(1), Vec::new());
+    let (mut now, mut rng, mut asked) = (START, Seeded::new(1), Vec::new());
     let hosts = std::vec![keys::addr(1)];
     let network = |n: usize| Network { hosts: hosts.clone(), servers: addrs[..n].to_vec(), gateway: None };
     let mut input = Some(Input::Network(network(2)));
     while !u.is_empty() {
-        for output in drive(&mut m, &cfg, now, &mut rng, input.take()) {
+        for output in drive_shifted(&mut m, &cfg, now, &mut rng, input.take()) {
             if let Output::Effect(Effect::Send { to, bytes, .. }) = output {
                 asked.push((to, stun::Message::decode(&bytes).expect("ours").id));
             }

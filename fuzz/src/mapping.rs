@@ -1,9 +1,8 @@
 //! Fuzz body for the port-mapping machine, with an arbitrary gateway and STUN server.
 
-use crate::play::{drive, step};
+use crate::play::{START, drive_shifted, step};
 use arbitrary::{Result, Unstructured};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use swarmedge_core::machine::Time;
 use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::discovery::io::{Sight, Socket, Witness};
 use swarmedge_core::nat::mapping::io::{Config, Effect, IgdEnd, IgdError, Input, Opened, Output, Site};
@@ -25,13 +24,13 @@ struct Asked {
 /// Checks that the machine claims nothing before the witness answered its request.
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg, mut rng) = (Mapping::default(), Config::default(), Seeded::new(1));
-    let (mut now, mut asked, mut shown) = (Time::ZERO, Asked::default(), false);
+    let (mut now, mut asked, mut shown) = (START, Asked::default(), false);
     let over = if u.arbitrary()? { Transport::Tcp } else { Transport::Udp };
     let site = Site { gateway: GATEWAY, local: SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000), over };
     let mut input = Some(Input::Site(Some(site)));
     while !u.is_empty() {
         shown |= is_shown(input.as_ref(), asked.stun);
-        for output in drive(&mut m, &cfg, now, &mut rng, input.take()) {
+        for output in drive_shifted(&mut m, &cfg, now, &mut rng, input.take()) {
             match output {
                 Output::Effect(Effect::Send { socket: Socket::Gateway | Socket::TcpGateway, bytes, .. }) => {
                     asked.pcp = pcp::decode_request(&bytes).ok().or(asked.pcp);

@@ -42,6 +42,33 @@ pub(crate) fn drive<M: Machine>(
     out
 }
 
+/// Start of the bodies that use [`drive_shifted`]: no machine stores an earlier time.
+pub(crate) const START: Time = Time(86_400_000_000);
+
+/// Passes one input or time-out to the machine, and to a copy whose clock started a day later: both must do the same.
+pub(crate) fn drive_shifted<M: Machine>(
+    m: &mut M,
+    cfg: &M::Config,
+    now: Time,
+    rng: &mut Seeded,
+    input: Option<M::Input>,
+) -> Vec<M::Output>
+where
+    M::Input: Clone,
+    M::Output: PartialEq + Debug,
+{
+    let by = Duration::from_micros(START.0);
+    let (mut later, mut draws) = (m.clone(), rng.clone());
+    later.rebase(by);
+    let same = drive(&mut later, cfg, now.rebased(by), &mut draws, input.clone());
+    let out = drive(m, cfg, now, rng, input);
+    assert_eq!(out, same, "the effects depend on when the clock started");
+    let mut shifted = m.clone();
+    shifted.rebase(by);
+    assert!(shifted == later, "the state depends on when the clock started");
+    out
+}
+
 pub(crate) fn one_of<T: Copy>(u: &mut Unstructured<'_>, all: &[T], other: T) -> Result<T> {
     if all.is_empty() { Ok(other) } else { Ok(*u.choose(all)?) }
 }
