@@ -1,6 +1,7 @@
 //! Test bench for one machine, with explicit inputs and time.
 
 use crate::seeded::Seeded;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use std::vec::Vec;
 use swarmedge_core::machine::{Cx, Machine, Time};
@@ -61,5 +62,19 @@ impl<M: Machine> Bench<M> {
             self.machine.check();
         }
         panic!("the machine is always due");
+    }
+}
+
+/// A clause of a `check`: its message, and a corruption of a sound state that it must find.
+pub type Clause<T> = (&'static str, fn(&mut T));
+
+/// Asserts that `check` accepts the sound state, and that each corruption of it fires the clause with that message.
+pub fn assert_each_clause_fires<T: Clone>(sound: &T, check: fn(&T), clauses: &[Clause<T>]) {
+    check(sound);
+    for (clause, corrupt) in clauses {
+        let mut state = sound.clone();
+        corrupt(&mut state);
+        let Err(fired) = catch_unwind(AssertUnwindSafe(|| check(&state))) else { panic!("not found: {clause}") };
+        assert_eq!(fired.downcast_ref::<&str>(), Some(clause), "another clause has fired");
     }
 }
