@@ -64,6 +64,8 @@ fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
         let before = book.bill(keys::verify, now_ms);
         book.add(record.clone(), now_ms);
         evidence.add(now_ms, record.clone());
+        book.check();
+        evidence.check();
         let bill = book.bill(keys::verify, now_ms);
         let of_edge = matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_));
         let stands = match settlement {

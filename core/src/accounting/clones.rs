@@ -115,6 +115,16 @@ impl Starts {
         }
     }
 
+    /// Asserts that predecessors and successors mirror one another.
+    pub fn check(&self) {
+        for (start, (before, after)) in &self.joined {
+            let follows = |old: &SecondaryGuid| self.joined.get(old).is_some_and(|(_, after)| after.contains(start));
+            assert!(before.iter().all(follows), "a start follows its predecessors");
+            let leads = |new: &SecondaryGuid| self.joined.get(new).is_some_and(|(before, _)| before.contains(start));
+            assert!(after.iter().all(leads), "a start precedes its successors");
+        }
+    }
+
     /// Returns the connected graphs of all starts.
     #[must_use]
     pub fn history(&self) -> History {
@@ -193,6 +203,21 @@ mod tests {
 
     fn history(text: &str) -> History {
         classify(logins(text).iter().map(Vec::as_slice))
+    }
+
+    #[test]
+    fn each_clause_of_starts_finds_a_corruption() {
+        let mut starts = Starts::default();
+        let (old, new) = (SecondaryGuid::numbered(1), SecondaryGuid::numbered(2));
+        starts.login(&[new, old]);
+        crate::bench::assert_each_clause_fires(
+            &starts,
+            Starts::check,
+            &[
+                ("a start follows its predecessors", |s| s.joined.values_mut().for_each(|(_, after)| after.clear())),
+                ("a start precedes its successors", |s| s.joined.values_mut().for_each(|(before, _)| before.clear())),
+            ],
+        );
     }
 
     #[test]

@@ -66,6 +66,14 @@ impl Conduct {
         counts
     }
 
+    /// Asserts that the counts are within their limits.
+    pub fn check(&self) {
+        assert!(self.reported.len() <= INTRODUCTIONS_MAX, "remembered introductions are bounded");
+        let counted = self.reported.values().filter(|r| r.counted).count();
+        assert!(usize::from(self.times) <= counted, "an introduction counts once");
+        assert!((self.times > 0) == self.last.is_some(), "an end that counted has a time");
+    }
+
     /// Returns the bytes without receipts, summed over all introductions.
     #[must_use]
     pub fn owed(&self) -> u64 {
@@ -102,6 +110,21 @@ mod tests {
     }
 
     const NOTHING: End = End { owed: MIB, receipted: 0 };
+
+    #[test]
+    fn each_clause_of_a_history_finds_a_corruption() {
+        crate::bench::assert_each_clause_fires(
+            &after([(0, NOTHING), (60, NOTHING)]),
+            Conduct::check,
+            &[
+                ("remembered introductions are bounded", |c| {
+                    c.reported.extend((0..=256).map(|n| (IntroId::numbered(n), Reported::default())));
+                }),
+                ("an introduction counts once", |c| c.times = 3),
+                ("an end that counted has a time", |c| c.last = None),
+            ],
+        );
+    }
 
     #[test]
     fn the_third_unreceipted_end_is_the_last_with_peers() {

@@ -170,8 +170,29 @@ impl Evidence {
                 Vec::new()
             }
         };
+        debug_assert!(gone.iter().all(|gone| self.held.contains_key(gone)), "what no longer counts was held");
         let gone = gone.into_iter().filter_map(|at| self.held.remove(&at));
         gone.map(|(came_ms, record)| Dropped { came_ms, record, late: false }).collect()
+    }
+
+    /// Asserts that the held records are exactly those of the chains and the grants, and those that replace no other.
+    pub fn check(&self) {
+        self.book.check();
+        let mut of_one = 0;
+        for (of, chain) in &self.chains {
+            let is_of = |at: &u64| self.held.get(at).and_then(|(_, r)| source(r)).is_some_and(|(s, _)| s == *of);
+            assert!(chain.iter().all(is_of), "a chain holds its source's records");
+            assert!(chain.is_sorted_by(|a, b| a < b && self.seq(*a) < self.seq(*b)), "a chain's records are in order");
+            of_one += chain.len();
+        }
+        let in_chain = self.held.values().filter(|(_, r)| source(r).is_some()).count();
+        assert!(in_chain == of_one, "a source's records are in its chain");
+        assert!(self.grants.iter().all(|at| self.downloader(*at).is_some()), "a grant that counts is held");
+        let earlier = |a: &u64, b: &u64| a < b && self.issued(*a) > self.issued(*b);
+        assert!(self.grants.is_sorted_by(earlier), "a later grant counts only if it was issued before");
+        let granted = self.held.values().filter(|(_, r)| issued(r).is_some()).count();
+        assert!(granted == self.grants.len(), "a held grant counts");
+        assert!(self.held.last_key_value().is_none_or(|(at, _)| *at < self.next), "records are numbered in order");
     }
 
     fn hold(&mut self, came_ms: u64, record: LedgerRecord) {

@@ -38,6 +38,7 @@ pub fn root(intros: &[Introduction]) -> Digest {
 /// Returns the introductions with their paths, under the CN's `signature` over [`root`].
 #[must_use]
 pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) -> Vec<SignedIntroduction> {
+    debug_assert!(intros.len() <= limits::PEERS_PER_ANSWER_MAX, "an answer has no more introductions than paths reach");
     let levels = levels(&intros);
     let path = |i: usize| {
         let below_root = levels.len().saturating_sub(1);

@@ -30,8 +30,14 @@ impl Default for Log {
 }
 
 impl Log {
+    /// Asserts that an empty log has no digest.
+    fn check(&self) {
+        debug_assert!(self.place > 0 || self.digest == Digest([0; 32]), "an empty log has no digest");
+    }
+
     /// Gives a durable record the next place and returns the head to be signed.
     pub fn append(&mut self, start: SecondaryGuid, record: &UsageRecord) -> Head {
+        self.check();
         self.place = self.place.saturating_add(1);
         let before = self.digest;
         self.digest = digest(start, self.place, &before, record);
@@ -119,6 +125,7 @@ pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec
         let against = near.iter().filter_map(|p| log.get(p)).find(|s| contradict(&s.head, &signed.head)).cloned();
         match against {
             Some(against) => {
+                debug_assert!(contradict(&against.head, &signed.head), "a fork is a contradiction");
                 found.entry(name).or_insert([against, signed]);
             }
             None => {

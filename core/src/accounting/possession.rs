@@ -62,7 +62,9 @@ impl Challenge {
             }
         }
         parts.sort_unstable();
-        (!parts.is_empty()).then(|| Self { nonce: rng.nonce(), parts })
+        let challenge = (!parts.is_empty()).then(|| Self { nonce: rng.nonce(), parts });
+        debug_assert!(challenge.as_ref().is_none_or(|c| c.fits(size)), "a challenge is within the limits");
+        challenge
     }
 
     /// Returns whether the challenge is within the limits for a version of `size` bytes.

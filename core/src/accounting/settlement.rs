@@ -122,6 +122,29 @@ pub struct Claims {
     pub uploader: Option<Guid>,
 }
 
+impl Claims {
+    /// Asserts that no more bytes count than were claimed, and that no more are agreed on than count.
+    fn check(&self) {
+        assert!(self.received_billable <= self.received, "no more received bytes count than are claimed");
+        assert!(self.receipted_billable <= self.receipted, "no more receipted bytes count than have receipts");
+        assert!(self.agreed <= self.receipted_billable, "no more bytes are agreed on than have receipts that count");
+        assert!(self.agreed == 0 || self.uploader.is_some(), "agreed bytes have an uploader");
+    }
+}
+
+impl Bill {
+    /// Asserts that no more bytes are billed than the limits allow, and that each billed byte has one uploader.
+    fn check(&self) {
+        assert!(self.peers_billed <= self.peers_agreed, "no more bytes are billed than are agreed on");
+        assert!(self.peers_agreed <= self.peers_receipted, "no more bytes are agreed on than have receipts");
+        assert!(self.peers_billed <= self.max_peer_bytes, "no more bytes of peers are billed than the grant allows");
+        let all = self.peers_billed.saturating_add(self.edge_unique);
+        assert!(self.peers_billed == 0 || all <= self.size, "no more bytes are billed than the version has");
+        let shared = self.shares.values().fold(0_u64, |sum, share| sum.saturating_add(*share));
+        assert!(shared == self.peers_billed, "the uploaders' shares add up to the bill");
+    }
+}
+
 fn newer<T>(old: Option<&T>, new: &T, seq: impl Fn(&T) -> u32) -> bool {
     old.is_none_or(|old| seq(old) < seq(new))
 }
@@ -137,6 +160,28 @@ impl Book {
     #[must_use]
     pub fn with_quarantines(self, quarantines: Quarantines) -> Self {
         Self { quarantines, ..self }
+    }
+
+    /// Asserts that each record is listed under its reporter, and that the final reports are those of the newest
+    /// records.
+    pub fn check(&self) {
+        let of_side = |records: &BTreeMap<Guid, UsageRecord>, side: Side| {
+            records.iter().all(|(guid, r)| r.reporter == *guid && r.side == side)
+        };
+        assert!(of_side(&self.claimed_downloaders, Side::Downloader), "a downloader's record is listed under its GUID");
+        assert!(of_side(&self.uploaders, Side::Uploader), "an uploader's record is listed under its GUID");
+        assert!(self.edges.iter().all(|(edge, r)| r.edge == *edge), "an edge's record is listed under its key");
+        let of_life = |(at, r): (&(PublicKey, u64), &ServedRecord)| (r.edge, r.life) == *at;
+        assert!(self.served.iter().all(of_life), "an edge's record is listed under its life");
+        let ended =
+            self.claimed_downloaders.iter().filter(|(_, r)| r.state != UsageState::Running).map(|(guid, _)| guid);
+        assert!(ended.eq(self.final_report_ms.keys()), "a download has ended by its downloader's newest report");
+        let since_first = |at: &u64| self.first_ms.is_some_and(|first| first <= *at);
+        assert!(self.final_report_ms.values().all(since_first), "no report comes before the first record");
+        let cut = |((guid, begin, _), r): (&(Guid, u64, bool), &UsageRecord)| {
+            r.reporter == *guid && self.quarantines.begins(*guid).any(|b| b == *begin)
+        };
+        assert!(self.before_quarantine.iter().all(cut), "a record from before a quarantine is its client's");
     }
 
     /// Returns whether a CN recorded this introduction with this uploader's key, or no CN's record is required.
@@ -331,6 +376,9 @@ impl Book {
             // claims
             let held = expired && !self.is_cut(*intro);
             c.agreed = if held { c.receipted_billable } else { c.receipted_billable.min(c.received_billable) };
+            if cfg!(debug_assertions) {
+                c.check();
+            }
         }
         claims
     }
@@ -365,7 +413,7 @@ impl Book {
         let edge_claimed = downloader.map_or(0, |r| r.edge_bytes);
         let edge_unique = self.edge_unique(size, edge_claimed);
         let peers_billed = agreed.min(size.saturating_sub(edge_unique)).min(max_peer_bytes);
-        Bill {
+        let bill = Bill {
             size,
             max_peer_bytes,
             edge_unique,
@@ -380,7 +428,12 @@ impl Book {
             flagged: claimed.saturating_sub(peers_billed),
             state: downloader.map(|r| r.state),
             elapsed_ms: downloader.map_or(0, |r| r.elapsed_ms),
+        };
+        if cfg!(debug_assertions) {
+            self.check();
+            bill.check();
         }
+        bill
     }
 }
 
@@ -391,7 +444,7 @@ fn shares(claims: &BTreeMap<IntroId, Claims>, billed: u64) -> BTreeMap<Guid, u64
     for c in claims.values() {
         let bytes = c.agreed.min(left);
         if let Some(uploader) = c.uploader.filter(|_| bytes > 0) {
-            left -= bytes;
+            left = left.saturating_sub(bytes);
             let share = shares.entry(uploader).or_default();
             *share = share.saturating_add(bytes);
         }

@@ -34,7 +34,15 @@ impl Spans {
         let start = self.0[from..to].first().map_or(range.start, |r| r.start.min(range.start));
         let end = self.0[from..to].last().map_or(range.end, |r| r.end.max(range.end));
         self.0.splice(from..to, core::iter::once(start..end));
+        debug_assert!(from == 0 || self.0[from - 1].end < start, "a range touches none before it");
+        debug_assert!(self.0.get(from + 1).is_none_or(|r| end < r.start), "a range touches none after it");
         true
+    }
+
+    /// Asserts the order of the ranges.
+    pub(crate) fn check(&self) {
+        assert!(!self.0.iter().any(Range::is_empty), "no range is empty");
+        assert!(self.0.is_sorted_by(|a, b| a.end < b.start), "ranges ascend and do not touch");
     }
 
     /// Returns the number of bytes in all ranges.
@@ -157,6 +165,15 @@ mod tests {
             let blob = Blob::new(bytes).expect("short");
             prop_assert!(Spans::from_blob(&blob, size).bytes() <= size);
         }
+    }
+
+    #[test]
+    fn each_clause_of_spans_finds_a_corruption() {
+        crate::bench::assert_each_clause_fires(
+            &Spans::of([0..1, 5..6]),
+            Spans::check,
+            &[("no range is empty", |s| s.0[0].end = 0), ("ranges ascend and do not touch", |s| s.0[0].end = 5)],
+        );
     }
 
     #[test]

@@ -177,7 +177,9 @@ impl System for Installs {
         None
     }
     fn rebase(_: &mut Starts, _: Duration) {}
-    fn check(_: &Starts) {}
+    fn check(node: &Starts) {
+        node.check();
+    }
 
     fn rebase_env(&mut self, _: Duration) {}
     fn perform(_: &mut World<Self>, _: &Cfg, _: NodeIx, (): ()) {}

@@ -1,5 +1,7 @@
 //! Tests that dropped records change no bill, and that the number of reporters bounds the held records.
 
+mod clauses;
+
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::accounting::settlement::LATE_MS;
@@ -117,6 +119,7 @@ fn evidence(quarantines: &Quarantines, records: impl IntoIterator<Item = (u64, L
     let mut evidence = Evidence::new(quarantines.clone());
     for (came_ms, record) in records {
         evidence.add(came_ms, record);
+        evidence.check();
     }
     evidence
 }

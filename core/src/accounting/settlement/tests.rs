@@ -2,6 +2,8 @@
 
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 
+mod clauses;
+
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
 use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};
