@@ -233,6 +233,7 @@ impl Ledger {
             return cx.push(Output::Close { conn });
         }
         self.servers.insert(conn, Server { key, role: None });
+        debug_assert!(self.servers.len() <= cx.cfg.servers_max as usize, "connections are bounded");
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
@@ -338,6 +339,7 @@ impl Ledger {
             return cx.push(Output::Count(Metric::Deferred));
         }
         self.pending.push_back(submitted);
+        debug_assert!(self.pending.len() <= cx.cfg.pending_max as usize, "waiting records are bounded");
         self.store_batch(cx, false);
     }
 
@@ -363,6 +365,7 @@ impl Ledger {
     }
 
     fn send_batch(&mut self, cx: &mut Cx<'_, Self>, records: Vec<Submitted>) {
+        debug_assert!(self.batch.is_none(), "one batch is stored at a time");
         let req = self.next_req.step();
         cx.push(Output::Store { req, records: records.iter().map(|s| s.record.clone()).collect() });
         self.batch = Some(Batch { req, records });
@@ -370,6 +373,7 @@ impl Ledger {
 
     fn on_stored(&mut self, cx: &mut Cx<'_, Self>, req: ReqId, ok: bool) {
         let Some(batch) = self.batch.take_if(|b| b.req == req) else { return };
+        self.timers.clear(Timer::Retry);
         if !ok {
             cx.push(Output::Count(Metric::StoreFailed));
             if self.phase == Phase::Stopping {
@@ -459,7 +463,24 @@ impl Machine for Ledger {
         self.timers.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        let timed = |t: Timer| if let Timer::Silent(conn) = t { self.servers.contains_key(&conn) } else { true };
+        assert!(self.timers.keys().all(timed), "a timed connection is open");
+        let in_time = |conn: &ConnId| self.timers.get(Timer::Silent(*conn)).is_some();
+        assert!(self.servers.keys().all(in_time), "a silent connection is closed in time");
+        let due = self.batch.is_none() && !self.pending.is_empty();
+        assert!(self.timers.get(Timer::Batch).is_some() == due, "waiting records are stored next");
+        assert!(self.timers.get(Timer::Retry).is_none() || self.batch.is_some(), "a failed batch is kept");
+        if let Some(batch) = &self.batch {
+            assert!(batch.req < self.next_req, "batches are numbered in order");
+            let fits = (1..=List::<RecordId, 1024>::MAX).contains(&batch.records.len());
+            assert!(fits, "a batch can be acknowledged in one message");
+        }
+        let quarantined = self.quarantined.as_ref().map_or(0, Vec::len);
+        assert!(quarantined <= QUARANTINED_MAX, "the quarantine is bounded");
+        let idle = self.servers.is_empty() && self.waiting() == 0 && self.timers.next().is_none();
+        assert!(self.phase != Phase::Stopped || idle, "a stopped ledger has nothing to do");
+    }
 }
 
 #[cfg(test)]

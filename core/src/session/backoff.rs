@@ -3,6 +3,9 @@
 use crate::machine::Rng;
 use core::time::Duration;
 
+/// Largest number of failures that is counted; more of them make no delay longer.
+const FAILURES_MAX: u8 = 17;
+
 /// Counter of failures in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backoff {
@@ -14,8 +17,19 @@ impl Backoff {
     /// so that many clients of one lost server do not come back in step.
     pub fn failed(&mut self, (first, longest): (Duration, Duration), rng: &mut dyn Rng) -> Duration {
         let wait = first.saturating_mul(1 << self.failures.min(16)).min(longest);
-        self.failures = self.failures.saturating_add(1).min(17);
+        self.failures = self.failures.saturating_add(1).min(FAILURES_MAX);
         jittered(wait, rng)
+    }
+
+    /// Makes a counter for tests.
+    #[cfg(test)]
+    pub(crate) const fn counting(failures: u8) -> Self {
+        Self { failures }
+    }
+
+    /// Asserts that the counter is within its limit.
+    pub(crate) fn check(self) {
+        assert!(self.failures <= FAILURES_MAX, "failures are counted to a limit");
     }
 
     /// Resets the counter after a success.
@@ -31,7 +45,9 @@ pub fn jittered(wait: Duration, rng: &mut dyn Rng) -> Duration {
         return wait;
     }
     let half = wait / 2;
-    half + half / 16 * (rng.below(16) + 1)
+    let delay = half + half / 16 * (rng.below(16) + 1);
+    debug_assert!(half <= delay && delay <= wait, "a delay lies between half of the wait and all of it");
+    delay
 }
 
 #[cfg(test)]

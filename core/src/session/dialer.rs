@@ -28,6 +28,12 @@ impl Dialer {
         Self { next: first, state: State::Down, backoff: Backoff::default() }
     }
 
+    /// Asserts that the present connection has a number that was given before the next.
+    pub(crate) fn check(&self) {
+        self.backoff.check();
+        assert!(self.conn().is_none_or(|conn| conn.0.wrapping_add(1) == self.next), "the newest connection is in use");
+    }
+
     /// Begins an attempt. Returns `None` if a connection or attempt exists.
     pub fn dial(&mut self) -> Option<ConnId> {
         if self.state != State::Down {
@@ -79,5 +85,25 @@ impl Dialer {
             State::Up(c) => Some(c),
             State::Down | State::Dialing(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::assert_each_clause_fires;
+
+    #[test]
+    fn each_clause_of_a_dialer_finds_a_corruption() {
+        let mut dialer = Dialer::new(7);
+        assert_eq!(dialer.dial(), Some(ConnId(7)));
+        assert_each_clause_fires(
+            &dialer,
+            Dialer::check,
+            &[
+                ("failures are counted to a limit", |d| d.backoff = Backoff::counting(200)),
+                ("the newest connection is in use", |d| d.next = 7),
+            ],
+        );
     }
 }

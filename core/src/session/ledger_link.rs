@@ -114,7 +114,8 @@ impl LedgerLink {
 
     fn pump(&mut self, cx: &mut Cx<'_, Self>) {
         let Some(conn) = self.dialer.up() else { return };
-        let under_way = self.records.len() - self.unsent.len();
+        debug_assert!(self.unsent.len() <= self.records.len(), "what is not sent is kept");
+        let under_way = self.records.len().saturating_sub(self.unsent.len());
         for _ in under_way..cx.cfg.window as usize {
             let Some(record) = self.unsent.pop_first().and_then(|id| self.records.get(&id)) else { break };
             cx.push(Output::Send(conn, ToLedger::Submit(record.clone())));
@@ -239,5 +240,63 @@ impl Machine for LedgerLink {
         self.timers.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.dialer.check();
+        assert!(self.unsent.iter().all(|id| self.records.contains_key(id)), "what is not sent is kept");
+        let (up, sent) = (self.dialer.up().is_some(), self.unsent.len() != self.records.len());
+        assert!(up || !sent, "without a connection nothing is sent");
+        assert!(self.timers.get(Timer::Retry).is_some() == sent, "what is sent is sent again in time");
+        assert!(self.timers.get(Timer::Ping).is_some() == up, "an open connection is pinged");
+        assert!(up || self.quarantined.is_empty(), "a list of clients comes over one connection");
+        assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of clients is bounded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounting::certs::tests::cert;
+    use crate::bench::{Bench, Clause, assert_each_clause_fires};
+    use crate::ids::{DownloadId, PublicKey, VersionId};
+    use crate::wire::records::{PossessionOutcome, PossessionRecord, ServerRole};
+
+    const KEY: PublicKey = PublicKey([3; 32]);
+
+    fn record(n: u32) -> LedgerRecord {
+        LedgerRecord::Possession(PossessionRecord {
+            id: RecordId::numbered(n),
+            edge: KEY,
+            download: DownloadId::numbered(n),
+            guid: Guid::numbered(n),
+            version: VersionId::numbered(n),
+            outcome: PossessionOutcome::Passed,
+            at_ms: 1,
+        })
+    }
+
+    const CLAUSES: &[Clause<LedgerLink>] = &[
+        ("what is not sent is kept", |m| {
+            m.unsent.insert(RecordId::numbered(9));
+        }),
+        ("without a connection nothing is sent", |m| m.dialer = Dialer::new(FIRST_CONN)),
+        ("what is sent is sent again in time", |m| m.timers.clear(Timer::Retry)),
+        ("an open connection is pinged", |m| m.timers.clear(Timer::Ping)),
+        ("a list of clients comes over one connection", |m| {
+            *m = LedgerLink { quarantined: alloc::vec![Guid::numbered(1)], ..LedgerLink::default() };
+        }),
+        ("the list of clients is bounded", |m| m.quarantined = alloc::vec![Guid::numbered(1); QUARANTINED_MAX + 1]),
+    ];
+
+    #[test]
+    fn each_clause_of_a_ledger_link_finds_a_corruption() {
+        let backoff = (Duration::from_secs(1), Duration::from_secs(1));
+        let cfg = Config { window: 1, ..Config::new(cert(ServerRole::Edge, KEY), backoff) };
+        let mut b = Bench::new(LedgerLink::default(), cfg);
+        b.inputs([Input::Start, Input::Submit(record(1)), Input::Submit(record(2))]);
+        let out = b.wait(Duration::ZERO);
+        let [Output::Dial(conn)] = out[..] else { panic!("{out:?}") };
+        b.input(Input::Opened(conn));
+        assert_eq!(b.machine.unsent.len(), 1, "one is on its way, one waits");
+        assert_each_clause_fires(&b.machine, LedgerLink::check, CLAUSES);
+    }
 }

@@ -1,3 +1,5 @@
+mod clauses;
+
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::bench::Bench;
