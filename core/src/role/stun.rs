@@ -238,10 +238,13 @@ impl Stun {
                 Bucket { tokens: full, seen: now }
             }
         };
+        debug_assert!(bucket.tokens <= full, "a bucket holds no more than a second's answers");
         let allowed = bucket.tokens >= answers * ANSWER;
         let tokens = if allowed { bucket.tokens - answers * ANSWER } else { bucket.tokens };
         self.networks.insert(network, Bucket { tokens, seen: now });
         self.by_age.insert((now, network));
+        debug_assert!(self.networks.len() <= cfg.networks_max as usize, "remembered networks are bounded");
+        debug_assert!(self.by_age.len() == self.networks.len(), "each network is listed once by age");
         allowed
     }
 
@@ -358,7 +361,12 @@ impl Machine for Stun {
         self.by_age = self.networks.iter().map(|(n, b)| (b.seen, *n)).collect();
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        assert!(self.by_age.len() == self.networks.len(), "each network is listed once by age");
+        let listed = |(network, bucket): (&IpAddr, &Bucket)| self.by_age.contains(&(bucket.seen, *network));
+        assert!(self.networks.iter().all(listed), "a network is listed under its last request");
+        assert!(self.networks.keys().all(|n| network(*n) == *n), "a bucket is of a whole network");
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::bench::assert_each_clause_fires;
 use crate::machine::Rng;
 use crate::nat::stun::TransactionId;
 use alloc::vec;
@@ -269,4 +270,29 @@ fn dialling_back_costs_a_network_as_much_as_a_hundred_answers() {
     };
     assert_eq!(dials(0), 9, "of 1,000 answers a second");
     assert_eq!(dials(1_000_000), 9);
+}
+
+#[test]
+fn each_clause_of_a_stun_server_finds_a_corruption() {
+    let mut stun = Stun::default();
+    for (n, from) in ["198.51.100.7:4000", "203.0.113.7:4000"].into_iter().enumerate() {
+        ask_at(&mut stun, &Config::default(), Time(n as u64), from, LOCAL, request(vec![]));
+    }
+    assert_each_clause_fires(
+        &stun,
+        Stun::check,
+        &[
+            ("each network is listed once by age", |s| s.by_age.clear()),
+            ("a network is listed under its last request", |s| {
+                s.networks.values_mut().for_each(|b| b.seen = Time(9));
+            }),
+            ("a bucket is of a whole network", |s| {
+                let (seen, own) = s.by_age.pop_first().expect("remembered");
+                let bucket = s.networks.remove(&own).expect("remembered");
+                let one = addr("198.51.100.7:4000").ip();
+                s.by_age.insert((seen, one));
+                s.networks.insert(one, bucket);
+            }),
+        ],
+    );
 }
