@@ -95,7 +95,14 @@ impl Admission {
         if limits.nonces_max > 0 && self.seen.entry(minute).or_default().insert(asked.nonce) {
             self.nonces += 1;
         }
+        debug_assert!(self.nonces <= limits.nonces_max as usize, "remembered requests are bounded");
         Ok(())
+    }
+
+    /// Asserts that the number of nonces is right.
+    pub(super) fn check(&self) {
+        assert!(self.nonces == self.seen.values().map(BTreeSet::len).sum::<usize>(), "nonces are counted right");
+        assert!(!self.seen.values().any(BTreeSet::is_empty), "a remembered minute has nonces");
     }
 
     /// Charges one request to each of these allowances, or to none if one is exhausted.
@@ -112,6 +119,7 @@ impl Admission {
             after.push((payer, whole_at));
         }
         self.whole_at.extend(after);
+        debug_assert!(self.whole_at.len() <= (limits.payers_max as usize).max(1), "remembered payers are bounded");
         Ok(())
     }
 
@@ -140,7 +148,8 @@ impl Admission {
 
     fn forget_oldest(&mut self) {
         if let Some((_, seen)) = self.seen.pop_first() {
-            self.nonces -= seen.len();
+            debug_assert!(self.nonces >= seen.len(), "nonces are counted right");
+            self.nonces = self.nonces.saturating_sub(seen.len());
         }
     }
 

@@ -10,6 +10,7 @@ use super::{Context, Edge, Metric, Output, Phase, Saving, Spans, Timer};
 use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, VersionId};
 use crate::wire::records::{EdgeRecord, Grant, GrantRecord, LedgerRecord, ServedRecord};
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
@@ -36,11 +37,11 @@ pub(super) struct Counted {
     grant: Option<ServedGrant>,
     version: VersionId,
     provider: ProviderId,
-    life: u64,
+    pub(super) life: u64,
     /// Sequence number of the last record.
     seq: u32,
     pub(super) total_bytes: u64,
-    sent: Spans,
+    pub(super) sent: Spans,
     pub(super) room: Room,
     /// Record of the grant, until it is durable; nothing is sent before.
     pub(super) granted: Option<Box<GrantRecord>>,
@@ -53,7 +54,7 @@ pub(super) struct Counted {
     /// Whether something has changed since the last write to the spool.
     unsaved: bool,
     /// Whether a write of this count is in progress.
-    saving: bool,
+    pub(super) saving: bool,
 }
 
 impl Counted {
@@ -83,6 +84,14 @@ impl Counted {
     /// Returns whether nothing of it is being sent or written.
     pub(super) const fn is_quiet(&self) -> bool {
         !self.saving && self.room.is_quiet(self.total_bytes)
+    }
+
+    /// Asserts that the count of a key is sound in itself.
+    fn check(&self, key: Key, newest_life: u64) {
+        let own = self.grant.map_or(Key::Plain(self.version), |g| Key::Download(g.download));
+        assert!(own == key, "a count is listed under its subject");
+        assert!(self.life <= newest_life, "lives are numbered in order");
+        assert!(self.grant.is_some() || self.sent.ranges().is_empty(), "plain traffic has no ranges");
     }
 
     /// Returns its life, see [`ServedRecord::life`].
@@ -135,6 +144,39 @@ impl Counted {
 }
 
 impl Edge {
+    /// Asserts that each count is sound, is in the spool or about to be, and ends when it is idle.
+    pub(super) fn check_counts(&self) {
+        let stopped = self.phase == Phase::Stopped;
+        for (key, c) in &self.counts {
+            c.check(*key, self.life);
+            c.sent.check();
+            assert!(c.sent.bytes() <= c.total_bytes, "no more bytes are distinct than were sent");
+            assert!(self.dirty.contains(key) == (c.unreported || c.unsaved), "a changed count is to be written");
+            let idle = self.timers.get(Timer::Idle(*key)).is_some();
+            assert!(idle == matches!(key, Key::Download(_)) || stopped, "a download ends when it is idle");
+        }
+        assert!(self.dirty.iter().all(|key| self.counts.contains_key(key)), "what is to be written is counted");
+        let counted = |download: &DownloadId| self.counts.contains_key(&Key::Download(*download));
+        assert!(!self.ended.iter().any(counted), "a download that is over has no count");
+        let has_count = |t: Timer| if let Timer::Idle(key) = t { self.counts.contains_key(&key) } else { true };
+        assert!(self.timers.keys().all(has_count), "what is idle is counted");
+    }
+
+    /// Asserts that one batch of counts is written at a time, and another one when there is something to write.
+    pub(super) fn check_writes(&self) {
+        let of_counts =
+            self.saving.values().filter_map(|s| if let Saving::Counts { batch, .. } = s { Some(batch) } else { None });
+        let batches: Vec<&Batch> = of_counts.collect();
+        assert!(batches.len() <= 1, "counts are written one batch at a time");
+        let keys: BTreeSet<Key> = batches.iter().flat_map(|b| b.counts.iter().map(key_of)).collect();
+        let written = |(key, c): (&Key, &Counted)| !c.saving || keys.contains(key);
+        assert!(self.counts.iter().all(written), "a count that is being written is in the batch");
+        let waits = |key: &Key| self.counts.get(key).and_then(|c| c.record).is_some_and(|id| self.ledger.holds(id));
+        let due = !self.dirty.iter().all(waits) || !self.ended.is_empty() || !self.acked.is_empty();
+        let planned = self.timers.get(Timer::Flush).is_some() || !batches.is_empty();
+        assert!(!due || planned || self.phase == Phase::Stopped, "changes are written soon");
+    }
+
     pub(super) fn on_restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>, counts: Vec<Count>) {
         let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
         for c in counts {
@@ -151,7 +193,8 @@ impl Edge {
             self.life = self.life.max(c.life);
             self.counts.insert(key, counted);
             self.dirty.insert(key);
-            if c.grant.is_some() {
+            if let Some(grant) = c.grant {
+                self.ended.remove(&grant.download);
                 let left = Duration::from_millis(c.over_ms.saturating_sub(now_ms)).min(cx.cfg.idle_after);
                 self.timers.set(Timer::Idle(key), Some(cx.now.after(left)));
             }
@@ -200,9 +243,18 @@ impl Edge {
         let key = download.or_else(|| Some(Key::Plain(version)).filter(|key| self.fits(cx, key, version)))?;
         if !self.counts.contains_key(&key) {
             let life = self.next_life(cx);
-            self.counts.insert(key, Counted::new(grant, version, provider, life));
+            self.insert_count(cx, key, Counted::new(grant, version, provider, life));
         }
         Some((key, self.counts.get_mut(&key)?))
+    }
+
+    /// Begins a count. If the same download was over, its old count in the spool will be replaced, not deleted.
+    fn insert_count(&mut self, cx: &Context<'_>, key: Key, counted: Counted) {
+        if let Key::Download(download) = key {
+            self.ended.remove(&download);
+        }
+        self.counts.insert(key, counted);
+        debug_assert!(self.counts.len() <= cx.cfg.counts_max as usize, "counts are bounded");
     }
 
     /// Returns whether bytes of a version can be counted under this key.
@@ -232,7 +284,7 @@ impl Edge {
                 granted: Some(Box::new(GrantRecord::of(grant))),
                 ..Counted::new(Some(ServedGrant::of(grant)), grant.version, grant.provider, life)
             };
-            self.counts.insert(key, counted);
+            self.insert_count(cx, key, counted);
         }
         self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));
         let counted = self.counts.get_mut(&key)?;
@@ -252,6 +304,16 @@ impl Edge {
         self.flush_soon(cx);
         if matches!(key, Key::Download(_)) {
             self.timers.set(Timer::Idle(key), Some(cx.now.after(cx.cfg.idle_after)));
+        }
+        self.check_touched(key);
+    }
+
+    /// Asserts in debug builds that a count which has changed is sound.
+    pub(super) fn check_touched(&self, key: Key) {
+        if cfg!(debug_assertions)
+            && let Some(counted) = self.counts.get(&key)
+        {
+            counted.check(key, self.life);
         }
     }
 
@@ -276,7 +338,8 @@ impl Edge {
         let Key::Download(download) = key else { return };
         self.timers.clear(Timer::Idle(key));
         self.counts.remove(&key);
-        self.ended.push(download);
+        self.dirty.remove(&key);
+        self.ended.insert(download);
         self.flush_soon(cx);
     }
 
@@ -291,12 +354,15 @@ impl Edge {
         let edge = cx.cfg.cert.body.key;
         let mut batch = Batch {
             acked: core::mem::take(&mut self.acked),
-            ended: core::mem::take(&mut self.ended),
+            ended: core::mem::take(&mut self.ended).into_iter().collect(),
             ..Batch::default()
         };
         for key in core::mem::take(&mut self.dirty) {
             let over_ms = self.over_ms(cx, key);
-            let Some(c) = self.counts.get_mut(&key) else { continue };
+            let Some(c) = self.counts.get_mut(&key) else {
+                debug_assert!(false, "what ends a count also takes it from the changed ones");
+                continue;
+            };
             let under_way = c.record.is_some_and(|id| self.ledger.holds(id)) && self.phase == Phase::Serving;
             if under_way {
                 self.dirty.insert(key);
@@ -333,7 +399,8 @@ impl Edge {
     /// Restores the state before a failed write of counts, and schedules another one.
     pub(super) fn on_counts_not_saved(&mut self, cx: &mut Context<'_>, records: &[LedgerRecord], batch: Batch) {
         self.acked.extend(batch.acked);
-        self.ended.extend(batch.ended);
+        let over = |download: &DownloadId| !self.counts.contains_key(&Key::Download(*download));
+        self.ended.extend(batch.ended.into_iter().filter(over));
         for count in batch.counts {
             let key = key_of(&count);
             let Some(c) = self.counts.get_mut(&key) else { continue };

@@ -55,8 +55,8 @@ pub struct Edge {
     last_reported: Option<Uncountable>,
     /// Counts with changes that are not yet in the spool or in a record for the ledger.
     dirty: BTreeSet<Key>,
-    /// Downloads that are over; the next batch deletes their counts from the spool.
-    ended: Vec<DownloadId>,
+    /// Downloads that are over and have no count; the next batch deletes their counts from the spool.
+    ended: BTreeSet<DownloadId>,
     /// Records that the ledger has; the next batch deletes them from the spool.
     acked: Vec<RecordId>,
     saving: BTreeMap<ReqId, Saving>,
@@ -172,7 +172,7 @@ impl Edge {
             Saving::Probe => {}
             Saving::Counts { records, .. } if ok => {
                 records.into_iter().for_each(|record| self.submit(cx, record));
-                if !self.dirty.is_empty() || !self.acked.is_empty() {
+                if !self.dirty.is_empty() || !self.acked.is_empty() || !self.ended.is_empty() {
                     self.flush_soon(cx);
                 }
             }
@@ -186,6 +186,16 @@ impl Edge {
             // sent even if the spool could not keep it: a record that a crash may lose is better than none
             Saving::Outcome(record) => self.submit(cx, record),
         }
+    }
+
+    /// Asserts that writes in progress are answered and that the edge stops when they are.
+    fn check_phase(&self) {
+        let requested = |req: &ReqId| *req < self.next_req;
+        assert!(self.saving.keys().chain(self.checks.keys()).all(requested), "requests are numbered in order");
+        let stops = self.timers.get(Timer::Stop).is_some() || !self.saving.is_empty();
+        assert!(self.phase != Phase::Stopping || stops, "a stopping edge stops one day");
+        let idle = self.saving.is_empty() && self.timers.next().is_none();
+        assert!(self.phase != Phase::Stopped || idle, "a stopped edge has nothing to do");
     }
 
     fn submit(&mut self, cx: &mut Context<'_>, record: LedgerRecord) {
@@ -321,5 +331,14 @@ impl Machine for Edge {
         self.ledger.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.ledger.check();
+        self.admission.check();
+        self.check_counts();
+        self.check_writes();
+        self.check_reservations();
+        self.check_challenges();
+        self.check_places();
+        self.check_phase();
+    }
 }

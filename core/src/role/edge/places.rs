@@ -63,6 +63,18 @@ impl Edge {
         }
     }
 
+    /// Asserts that the shell knows whether new downloads can be counted, and that a failed spool is probed.
+    pub(super) fn check_places(&self) {
+        let known = match self.last_reported {
+            Some(Uncountable::Refused) => self.spool_failed,
+            Some(Uncountable::Full) => self.full && !self.spool_failed,
+            None => !self.full && !self.spool_failed,
+        };
+        assert!(known, "the shell knows whether new downloads can be counted");
+        let probed = self.timers.get(Timer::Probe).is_some() || !self.saving.is_empty();
+        assert!(!self.spool_failed || probed || self.phase != Phase::Serving, "a failed spool is tried again");
+    }
+
     /// Schedules a probe of a failed spool, since without requests nothing else would write to it.
     pub(super) fn probe_soon(&mut self, cx: &Context<'_>) {
         if self.phase == Phase::Serving && self.timers.get(Timer::Probe).is_none() {

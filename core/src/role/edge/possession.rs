@@ -12,7 +12,7 @@ use crate::wire::records::{LedgerRecord, PossessionOutcome, PossessionRecord};
 /// Challenge of a client, kept until the client may get another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ChallengeState {
-    grant: ServedGrant,
+    pub(super) grant: ServedGrant,
     version: VersionId,
     challenge: Challenge,
     stage: Stage,
@@ -33,6 +33,22 @@ impl Edge {
     #[must_use]
     pub fn challenges(&self) -> usize {
         self.challenges.len()
+    }
+
+    /// Asserts that each challenge is timed or being checked, and that each check is of a challenge.
+    pub(super) fn check_challenges(&self) {
+        for (guid, state) in &self.challenges {
+            assert!(state.grant.guid == *guid, "a challenge is listed under its client");
+            let timed = self.timers.get(Timer::Challenge(*guid)).is_some() || self.phase == Phase::Stopped;
+            match state.stage {
+                Stage::Open | Stage::Over => assert!(timed, "a challenge ends in time"),
+                Stage::Answered(_, req) => assert!(self.checks.get(&req) == Some(guid), "an answer is being checked"),
+            }
+        }
+        let is_of_use = |(req, guid): (&ReqId, &Guid)| {
+            self.challenges.get(guid).is_some_and(|p| matches!(p.stage, Stage::Answered(_, r) if r == *req))
+        };
+        assert!(self.checks.iter().all(is_of_use), "a check is of an answer");
     }
 
     /// Draws whether a new download will be challenged at its end.
@@ -76,6 +92,7 @@ impl Edge {
         cx.push(Output::Count(Metric::Challenged));
         let state = ChallengeState { grant, version, challenge: challenge.clone(), stage: Stage::Open };
         self.challenges.insert(grant.guid, state);
+        debug_assert!(self.challenges.len() <= cx.cfg.challenges_max as usize, "challenges are bounded");
         self.timers.set(Timer::Challenge(grant.guid), Some(cx.now.after(cx.cfg.answer_within)));
         Some(challenge)
     }
@@ -94,6 +111,7 @@ impl Edge {
         state.stage = Stage::Answered(proof, check);
         let (version, challenge) = (state.version, state.challenge.clone());
         self.checks.insert(check, grant.guid);
+        debug_assert!(self.checks.len() <= cx.cfg.checks_max as usize, "checks of proofs are bounded");
         cx.push(Output::Prove { req: check, version, challenge });
     }
 

@@ -4,10 +4,11 @@
 
 use super::counting::Key;
 use super::io::{Batch, ServedGrant};
-use super::{Context, Edge, Metric, Output, Saving};
+use super::{Context, Edge, Metric, Output, Phase, Saving};
 use crate::ids::ReqId;
 use crate::limits::{RESERVE_FIRST, RESERVE_MAX};
 use crate::wire::records::{Grant, LedgerRecord};
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -18,9 +19,9 @@ pub(super) struct Room {
     /// Bytes that may be sent or have been sent.
     allowed: u64,
     /// Reservation that is durable in the spool.
-    durable: u64,
+    pub(super) durable: u64,
     /// Reservation of the newest write, durable or not.
-    written: u64,
+    pub(super) written: u64,
     /// Bytes that crashes may have hidden, see [`Count::unsure`].
     pub(super) unsure: u64,
     /// Requests that wait until their reservation is durable.
@@ -40,6 +41,13 @@ impl Room {
     pub(super) const fn restored(total: u64, reserved: u64, unsure: u64) -> Self {
         let unsure = unsure.saturating_add(reserved.saturating_sub(total));
         Self { allowed: total, durable: total, written: total, unsure, waiting: Vec::new() }
+    }
+
+    /// Asserts the limits of a reservation. `reserving` tells whether a write of it is in progress.
+    fn check(&self, reserving: bool, serving: bool) {
+        assert!(self.durable <= self.written, "no more is durable than was written");
+        assert!(self.written == self.durable || reserving, "a reservation that is not durable is being written");
+        assert!(self.waiting.is_empty() || reserving || !serving, "requests wait for a reservation");
     }
 
     /// Returns the reservation that the next write of this count contains.
@@ -79,6 +87,17 @@ impl Room {
 }
 
 impl Edge {
+    /// Asserts the limits of all reservations.
+    pub(super) fn check_reservations(&self) {
+        let key_of = |s: &Saving| if let Saving::Reserve { key, .. } = s { Some(*key) } else { None };
+        let reserving: BTreeSet<Key> = self.saving.values().filter_map(key_of).collect();
+        for (key, counted) in &self.counts {
+            let in_progress = reserving.contains(key);
+            counted.room.check(in_progress, self.phase == Phase::Serving);
+            assert!(counted.granted.is_none() || in_progress, "a grant that is not recorded is being written");
+        }
+    }
+
     /// Handles a request for bytes of a download: allows it at once if the durable reservation covers it.
     pub(super) fn on_serving(&mut self, cx: &mut Context<'_>, req: ReqId, grant: &Grant, bytes: u64) {
         if !cx.cfg.ledger {
@@ -97,6 +116,7 @@ impl Edge {
         if let Some(upto) = room.due() {
             self.reserve(cx, key, upto);
         }
+        self.check_touched(key);
     }
 
     /// Writes a reservation, with the record of the grant until that is durable.
@@ -126,11 +146,12 @@ impl Edge {
             }
             // an earlier write has failed, and the requests that waited were answered without counting
             (None, Key::Download(download)) if ok => {
-                self.ended.push(download);
+                self.ended.insert(download);
                 self.flush_soon(cx);
             }
             (None, _) => {}
         }
+        self.check_touched(key);
     }
 
     /// Handles a failed reservation. Waiting requests of a download with peers are withheld; others are allowed, and

@@ -127,3 +127,17 @@ fn the_tables_are_bounded_and_deny_nobody_when_full() {
         assert_eq!(all.nonces, all.seen.values().map(BTreeSet::len).sum::<usize>());
     }
 }
+
+#[test]
+fn each_clause_of_admission_finds_a_corruption() {
+    let mut all = Admission::default();
+    assert_eq!(admitted(&mut all, at(0), core::iter::once(asked(1, [192, 0, 2, 1], 1))), 1);
+    crate::bench::assert_each_clause_fires(
+        &all,
+        Admission::check,
+        &[
+            ("nonces are counted right", |a| a.nonces = 2),
+            ("a remembered minute has nonces", |a| drop(a.seen.insert(0, BTreeSet::new()))),
+        ],
+    );
+}

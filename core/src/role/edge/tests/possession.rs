@@ -10,7 +10,7 @@ use crate::wire::records::{PossessionOutcome, PossessionRecord};
 const SIZE: u64 = 64 * PART_LEN;
 
 /// Reports that client `n` has completed its download of 64 parts. Returns the challenge, if there is one.
-fn complete(b: &mut Bench<Edge>, n: u32, challenged: bool) -> Option<Challenge> {
+pub(super) fn complete(b: &mut Bench<Edge>, n: u32, challenged: bool) -> Option<Challenge> {
     let grant = served_grant(n);
     let done = Completed { req: ReqId(80), grant, version: V, size: SIZE, challenged };
     let out = b.input(Input::Completed(Box::new(done)));
@@ -24,14 +24,14 @@ fn complete(b: &mut Bench<Edge>, n: u32, challenged: bool) -> Option<Challenge> 
     answer
 }
 
-fn proof_of(challenge: &Challenge) -> Digest {
+pub(super) fn proof_of(challenge: &Challenge) -> Digest {
     let mut prover = Prover::new(challenge);
     challenge.parts.iter().for_each(|part| prover.add(&part.to_be_bytes()));
     prover.finish()
 }
 
 /// Sends the proof of client `n`. Returns whether it was awaited, and the request for the edge's own proof, if any.
-fn answer(b: &mut Bench<Edge>, n: u32, proof: Digest) -> (bool, Option<ReqId>) {
+pub(super) fn answer(b: &mut Bench<Edge>, n: u32, proof: Digest) -> (bool, Option<ReqId>) {
     let out = b.input(Input::Proof { req: ReqId(81), grant: served_grant(n), proof });
     let taken = |o: &Output| if let Output::AnswerProof { asked, .. } = o { Some(*asked) } else { None };
     let work = |o: &Output| if let Output::Prove { req, .. } = o { Some(*req) } else { None };
