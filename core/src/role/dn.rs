@@ -448,7 +448,10 @@ impl Machine for Dn {
         self.directory.renumber();
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.directory.check();
+        self.conduct.values().for_each(Conduct::check);
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! lists of that version. The cost of an event does not grow with the number of versions that a peer shares: the lists
 //! of a peer with many are updated in lots (batches, see [`sweep`]), and until then it is not offered.
 
+mod check;
 mod draw;
 mod lists;
 mod sweep;
@@ -20,7 +21,6 @@ use crate::wire::control::Shared;
 use crate::wire::directory::PeerEntry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::net::IpAddr;
 use draw::Draw;
 #[cfg(test)]
 pub(crate) use lists::steps;
@@ -66,8 +66,6 @@ pub struct Directory {
     unsettled: BTreeSet<PeerKey>,
     /// Last such peer that a lot (batch) was spent on.
     settling: Option<PeerKey>,
-    /// Tickets at which the next draws begin behind an address, if it has more copies than one draw examines.
-    home_from: BTreeMap<(VersionId, IpAddr), u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -176,6 +174,7 @@ impl Directory {
         let mut room = COPIES_PER_LOT;
         self.aim(key, |peer| peer.place = place, &mut room);
         self.relist(guid, &mut room);
+        self.check_touched(key);
     }
 
     /// Inserts a new registration after those that it replaces: of one start of a client the highest incarnation is the
@@ -211,6 +210,9 @@ impl Directory {
         let mut kept = if is_full { peer.shares.values().filter(|s| !s.doubtful).count() } else { 0 };
         for shared in add {
             if let Some(share) = peer.shares.get_mut(&shared.version) {
+                if share.doubtful && kept >= SHARES_PER_PEER_MAX {
+                    continue;
+                }
                 kept += usize::from(share.doubtful);
                 (share.complete, share.doubtful) = (shared.complete, false);
             } else if kept < SHARES_PER_PEER_MAX {
@@ -260,18 +262,16 @@ impl Directory {
         let mut learned = core::mem::take(&mut self.learned);
         let me = self.peers.get(&querier)?;
         let mut draw = Draw::new((self, &mut learned), me, version, exclude, choice);
-        draw.home_from = home.and_then(|h| self.home_from.get(&h)).copied().unwrap_or(0);
+        draw.home_from = home.map_or(0, |h| self.lists.home_from(h));
         draw.choose(want, kept);
         let (chosen, home_from) = (draw.chosen, draw.home_from);
         self.learned = learned;
         if let Some(home) = home {
-            if home_from == 0 {
-                self.home_from.remove(&home);
-            } else {
-                self.home_from.insert(home, home_from);
-            }
+            self.lists.set_home_from(home, home_from);
         }
+        debug_assert!(chosen.len() <= want, "no more are chosen than are wanted");
         for key in &chosen {
+            debug_assert!(self.offered(*key, version).is_some(), "who is chosen may be offered");
             self.send_back(*key, version);
         }
         Some(chosen)
@@ -297,7 +297,6 @@ impl Directory {
             share.ticket = new(share.ticket);
         }
         self.lists.renumber(new);
-        self.home_from.values_mut().for_each(|t| *t = new(*t));
         self.tickets = old.len() as u64;
     }
 }

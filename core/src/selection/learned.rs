@@ -68,6 +68,18 @@ impl Learned {
         }
     }
 
+    /// Asserts that the counts are within their limits, and the same as either side sees them.
+    pub(super) fn check(&self) {
+        assert!(self.counts.len() <= KINDS_MAX, "remembered kinds of pairs are bounded");
+        for ((a, b), counts) in &self.counts {
+            assert!(counts.succeeded <= counts.tried, "no more attempts succeed than are made");
+            assert!(counts.tried < MEMORY, "old attempts fade");
+            let of = |c: &Counts| (c.tried, c.succeeded);
+            let back = self.counts.get(&(*b, *a)).map_or(of(counts), of);
+            assert!(back == of(counts), "both sides of a pair see the same attempts");
+        }
+    }
+
     fn count(&mut self, pair: Pair, succeeded: bool) {
         if self.counts.len() >= KINDS_MAX && !self.counts.contains_key(&pair) {
             return;
@@ -79,6 +91,7 @@ impl Learned {
             counts.tried /= 2;
             counts.succeeded /= 2;
         }
+        debug_assert!(counts.succeeded <= counts.tried && counts.tried < MEMORY, "old attempts fade");
     }
 
     /// Returns the expected success rate, in permille, of a pair that the initial table offers: of the two networks if
@@ -114,6 +127,7 @@ impl Learned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::assert_each_clause_fires;
     use crate::nat::connectivity::Rung;
     use crate::nat::{Endpoint, NatBehaviour, NatDescriptor};
 
@@ -147,6 +161,27 @@ mod tests {
         let mut learned = after(None, 60);
         assert_eq!(offered(&mut learned, (side(Apd, None), side(Ei, None)), 64), 2);
         assert!(learned.offers(side(Ei, None), side(Ei, None)), "others are offered as before");
+    }
+
+    #[test]
+    fn each_clause_of_the_table_finds_a_corruption() {
+        fn first(learned: &mut Learned) -> &mut Counts {
+            learned.counts.values_mut().next().expect("an attempt was counted")
+        }
+        assert_each_clause_fires(
+            &after(Some(7), 2),
+            Learned::check,
+            &[
+                ("no more attempts succeed than are made", |l| first(l).succeeded = 3),
+                ("old attempts fade", |l| first(l).tried = MEMORY),
+                ("both sides of a pair see the same attempts", |l| first(l).tried = 3),
+                ("remembered kinds of pairs are bounded", |l| {
+                    let any = side(Ei, None).0;
+                    let most = u32::try_from(KINDS_MAX).expect("few");
+                    l.counts.extend((0..=most).map(|n| (((any, n), (any, n)), Counts::default())));
+                }),
+            ],
+        );
     }
 
     #[test]

@@ -27,6 +27,14 @@ pub(super) struct Listing {
     pub(super) sets: Vec<Set>,
 }
 
+/// A copy that is on the lists.
+pub(super) struct ListedCopy<'a> {
+    pub(super) version: VersionId,
+    pub(super) listing: &'a Listing,
+    pub(super) ticket: u64,
+    pub(super) key: PeerKey,
+}
+
 /// Key of a list entry, ending in the ticket.
 pub(super) type At = (VersionId, Set, Bucket, u64);
 
@@ -36,6 +44,8 @@ pub(super) struct Lists {
     turns: BTreeMap<At, PeerKey>,
     /// All copies behind each public address, whatever their class: neighbours connect by other rules.
     homes: BTreeMap<(VersionId, IpAddr, u64), PeerKey>,
+    /// Tickets at which the next draws begin behind an address, if it has more copies than one draw examines.
+    home_from: BTreeMap<(VersionId, IpAddr), u64>,
 }
 
 impl Listing {
@@ -106,6 +116,53 @@ impl Lists {
         rest.chain(begin).map(|(at, key)| (at.2, *key))
     }
 
+    /// Returns the ticket at which the next draw begins behind an address.
+    pub(super) fn home_from(&self, home: (VersionId, IpAddr)) -> u64 {
+        self.home_from.get(&home).copied().unwrap_or(0)
+    }
+
+    /// Sets the ticket at which the next draw begins behind an address; 0 is the first one.
+    pub(super) fn set_home_from(&mut self, home: (VersionId, IpAddr), from: u64) {
+        if from == 0 {
+            self.home_from.remove(&home);
+        } else {
+            self.home_from.insert(home, from);
+        }
+    }
+
+    /// Asserts that the lists hold exactly these copies, in each set only the first ones of its narrower sets.
+    pub(super) fn check(&self, copies: &[ListedCopy<'_>]) {
+        let bucket = |c: &ListedCopy<'_>| Bucket { link: c.key.link, class: c.listing.class };
+        let mut first: BTreeMap<(VersionId, Set, Bucket), u64> = BTreeMap::new();
+        for c in copies {
+            for set in &c.listing.sets {
+                let ticket = first.entry((c.version, *set, bucket(c))).or_insert(c.ticket);
+                *ticket = c.ticket.min(*ticket);
+            }
+        }
+        let mut turns = 0;
+        for c in copies {
+            let narrower = c.listing.sets.iter().skip(1).map(Some).chain([None]);
+            for (set, narrower) in c.listing.sets.iter().zip(narrower) {
+                let stands = narrower.is_none_or(|n| first.get(&(c.version, *n, bucket(c))) == Some(&c.ticket));
+                let turn = self.turns.get(&(c.version, *set, bucket(c), c.ticket));
+                assert!(turn == Some(&c.key).filter(|_| stands), "a set lists the first copy of each narrower one");
+                turns += usize::from(stands);
+            }
+            let home = c.listing.address().and_then(|a| self.homes.get(&(c.version, a, c.ticket)));
+            assert!(home == Some(&c.key), "a copy is listed behind its address");
+        }
+        assert!(self.turns.len() == turns, "the sets list no other copies");
+        assert!(self.homes.len() == copies.len(), "no other copies are listed behind addresses");
+        let is_of_use = |((version, address), _): (&(VersionId, IpAddr), &u64)| self.has_home(*version, *address);
+        assert!(self.home_from.iter().all(is_of_use), "a draw continues where there are copies");
+    }
+
+    /// Returns whether copies are listed behind an address.
+    fn has_home(&self, version: VersionId, address: IpAddr) -> bool {
+        self.homes.range((version, address, 0)..=(version, address, u64::MAX)).next().is_some()
+    }
+
     /// Returns all copies of a version, in ticket order.
     pub(super) fn all(&self, version: VersionId) -> BTreeMap<u64, PeerKey> {
         let of_version = self.homes.range((version, IpAddr::from([0; 4]), 0)..);
@@ -115,7 +172,10 @@ impl Lists {
     /// Adds a copy to the lists of its sets.
     pub(super) fn put(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
-        self.homes.extend(listing.address().map(|address| ((version, address, ticket), key)));
+        if let Some(address) = listing.address() {
+            let old = self.homes.insert((version, address, ticket), key);
+            debug_assert!(old.is_none(), "a copy is listed once");
+        }
         // who stood for the narrower set before
         let mut displaced = None;
         for set in listing.sets.iter().rev() {
@@ -136,14 +196,19 @@ impl Lists {
     pub(super) fn take(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         if let Some(address) = listing.address() {
-            self.homes.remove(&(version, address, ticket));
+            let old = self.homes.remove(&(version, address, ticket));
+            debug_assert!(old == Some(key), "a copy that leaves the lists was on them");
+            if self.home_from.contains_key(&(version, address)) && !self.has_home(version, address) {
+                self.home_from.remove(&(version, address));
+            }
         }
         // who stands for the narrower set from now on
         let mut heir: Option<(u64, PeerKey)> = None;
         for set in listing.sets.iter().rev() {
             let was_first = self.first(version, *set, bucket).is_some_and(|(t, _)| t == ticket);
             steps::count();
-            self.turns.remove(&(version, *set, bucket, ticket));
+            let old = self.turns.remove(&(version, *set, bucket, ticket));
+            debug_assert!(old == Some(key), "a set lists the first copy of each narrower one");
             if let Some((t, k)) = heir {
                 self.turns.insert((version, *set, bucket, t), k);
             }
@@ -154,24 +219,13 @@ impl Lists {
         }
     }
 
-    /// Returns the number of listed copies.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.homes.len()
-    }
-
-    /// Returns the keys of all list entries.
-    #[cfg(test)]
-    pub(super) fn places(&self) -> alloc::collections::BTreeSet<At> {
-        self.turns.keys().copied().collect()
-    }
-
     /// Renumbers every ticket by `new`, which keeps their order.
     pub(super) fn renumber(&mut self, new: impl Fn(u64) -> u64) {
         let turns = core::mem::take(&mut self.turns);
         self.turns = turns.into_iter().map(|((v, s, b, t), key)| ((v, s, b, new(t)), key)).collect();
         let homes = core::mem::take(&mut self.homes);
         self.homes = homes.into_iter().map(|((v, a, t), key)| ((v, a, new(t)), key)).collect();
+        self.home_from.values_mut().for_each(|t| *t = new(*t));
     }
 }
 

@@ -1,8 +1,8 @@
+mod clauses;
 mod lots;
 mod worlds;
 
-use super::super::locality::{Locality, Set};
-use super::lists::Bucket;
+use super::super::locality::Locality;
 use super::*;
 use crate::ids::SecondaryGuid;
 use crate::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
@@ -204,43 +204,6 @@ fn an_unknown_querier_gets_no_answer() {
     assert_eq!(d.select(key(99), V, (1, &BTreeSet::new()), PLAIN, &mut Seeded::new(1)), None);
 }
 
-/// Checks that the lists hold exactly the shares of the listed, in each set only the first copies of its narrower sets,
-/// and that each GUID's newest registration is listed if it uploads.
-pub(super) fn check(d: &Directory) {
-    let mut copies = Vec::new();
-    for (key, p) in &d.peers {
-        let all = d.by_guid.get(&p.entry.guid).into_iter().flatten();
-        let newest = all.rev().find(|k| !d.dead.contains(&k.link)) == Some(key);
-        let (dead, waits) = (d.dead.contains(&key.link), d.unsettled.contains(key));
-        let may = newest && p.entry.uploads && p.place.class.meets_anybody();
-        // a newer one over a dead connection stands before it until it is swept
-        let hidden = d.by_guid.get(&p.entry.guid).is_some_and(|all| all.iter().any(|k| d.dead.contains(&k.link)));
-        assert!(dead || p.listed == may || p.gone || hidden && !p.listed, "{key:?}");
-        let on = p.shares.iter().filter(|(_, s)| s.on);
-        copies
-            .extend(on.map(|(v, s)| (*v, Bucket { link: key.link, class: p.listing().class }, p.listing(), s.ticket)));
-        assert!(p.shares.values().all(|s| s.on == p.is_offered() && !s.doubtful) || dead || waits);
-        assert!(p.left.is_none() && !p.gone || waits);
-    }
-    let mut first: BTreeMap<(VersionId, Set, Bucket), u64> = BTreeMap::new();
-    for (v, bucket, listing, ticket) in &copies {
-        for set in &listing.sets {
-            let f = first.entry((*v, *set, *bucket)).or_insert(*ticket);
-            *f = (*f).min(*ticket);
-        }
-    }
-    let mut expected = BTreeSet::new();
-    for (v, bucket, listing, ticket) in &copies {
-        let narrower = listing.sets.iter().skip(1).map(Some).chain([None]);
-        let stands = |n: Option<&Set>| n.is_none_or(|n| first.get(&(*v, *n, *bucket)) == Some(ticket));
-        let sets = listing.sets.iter().zip(narrower).filter(|(_, n)| stands(*n));
-        expected.extend(sets.map(|(set, _)| (*v, *set, *bucket, *ticket)));
-    }
-    assert_eq!(d.lists.places(), expected);
-    assert_eq!(d.lists.len(), copies.len());
-    assert!(d.by_guid.values().map(Vec::len).sum::<usize>() == d.peers.values().filter(|p| !p.gone).count());
-}
-
 proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 
@@ -259,14 +222,14 @@ proptest! {
                 3 => d.remove(key),
                 4 => {
                     d.remove_link(link);
-                    check(&d);
+                    d.check();
                     d.sweep();
                     d.sweep();
                 }
                 5 => drop(d.select(key, version, (2, &BTreeSet::new()), PLAIN, &mut Seeded::new(1))),
                 _ => d.renumber(),
             }
-            check(&d);
+            d.check();
         }
     }
 }

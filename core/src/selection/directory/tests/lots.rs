@@ -34,7 +34,7 @@ fn worst(d: &mut Directory, acts: impl IntoIterator<Item = fn(&mut Directory)>) 
         steps::taken();
         act(d);
         worst = worst.max(steps::taken());
-        check(d);
+        d.check();
     }
     worst
 }
@@ -46,7 +46,7 @@ fn swept(d: &mut Directory) -> u64 {
         d.sweep();
         worst = worst.max(steps::taken());
     }
-    check(d);
+    d.check();
     worst
 }
 

@@ -7,7 +7,7 @@ use crate::nat::{compatible, is_private};
 use crate::selection::directory::draw::LOOKS_AT_ADDRESS;
 use crate::selection::directory::lists::steps;
 use crate::selection::locality::prefix;
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const WANT: usize = 40;
 const CHOICE: Choice = Choice { diversity: 0, per_prefix: 10 };
@@ -202,7 +202,7 @@ proptest! {
             }
             ask(&mut d, rng, kind.copies, &excluded, q % (queries / 10) == 0 || q + 3 > queries);
         }
-        check(&d);
+        d.check();
     }
 }
 
@@ -339,5 +339,5 @@ fn who_can_be_connected_with_nobody_is_not_listed() {
     assert_eq!(d.listed(V).count(), 0);
     d.register(LINK, PeerEntry { nat: blocked(true), ..entry(1, "198.51.100.1") });
     assert_eq!(d.listed(V).count(), 1, "it gets out to others' doors");
-    check(&d);
+    d.check();
 }

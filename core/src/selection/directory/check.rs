@@ -1,0 +1,73 @@
+//! Invariants of the directory: registrations, their copies and the lists mirror one another.
+
+use super::lists::ListedCopy;
+use super::{Directory, Listing, Peer, PeerKey};
+use crate::limits::SHARES_PER_PEER_MAX;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+impl Directory {
+    /// Asserts the invariants by a walk over all registrations, copies and lists.
+    pub fn check(&self) {
+        let (mut copies, mut tickets) = (Vec::new(), BTreeSet::new());
+        for (key, peer) in &self.peers {
+            self.check_peer(*key, peer);
+            self.check_shares(*key, peer);
+            for (version, share) in &peer.shares {
+                let own = share.ticket < self.tickets && tickets.insert(share.ticket);
+                assert!(own, "each copy has a ticket of its own");
+                if share.on {
+                    copies.push(ListedCopy {
+                        version: *version,
+                        listing: peer.listing(),
+                        ticket: share.ticket,
+                        key: *key,
+                    });
+                }
+            }
+        }
+        self.lists.check(&copies);
+        self.learned.check();
+        for (guid, keys) in &self.by_guid {
+            let is_one = |key: &PeerKey| self.peers.get(key).is_some_and(|p| p.entry.guid == *guid && !p.gone);
+            assert!(!keys.is_empty() && keys.iter().all(is_one), "a GUID lists its registrations");
+        }
+        let (listed, alive) =
+            (self.by_guid.values().flatten().count(), self.peers.values().filter(|p| !p.gone).count());
+        assert!(listed == alive, "a GUID lists each registration once");
+        assert!(self.unsettled.iter().all(|key| self.peers.contains_key(key)), "who waits for a sweep is registered");
+    }
+
+    /// Asserts what holds of a registration, without its copies.
+    fn check_peer(&self, key: PeerKey, peer: &Peer) {
+        let all = self.by_guid.get(&peer.entry.guid).map(Vec::as_slice).unwrap_or_default();
+        assert!(all.contains(&key) != peer.gone, "a registration is listed under its GUID until it ends");
+        let (place, waits) = (Listing::of(&peer.entry), self.unsettled.contains(&key));
+        assert!(peer.place == place, "a peer is to be listed where it said last");
+        assert!(peer.left.is_none() && !peer.gone || waits, "what is outdated waits for a sweep");
+        let newest = all.iter().rev().find(|k| !self.dead.contains(&k.link)) == Some(&key);
+        let may_be = newest && peer.entry.uploads && place.class.meets_anybody();
+        let dead = self.dead.contains(&key.link);
+        // a newer one over a dead connection stands before it until it is swept
+        let hidden = !peer.listed && all.iter().any(|k| self.dead.contains(&k.link));
+        assert!(peer.listed == may_be || dead || peer.gone || hidden, "a GUID's newest registration is offered");
+    }
+
+    /// Asserts what holds of a registration's copies.
+    fn check_shares(&self, key: PeerKey, peer: &Peer) {
+        let settled = peer.shares.values().all(|s| s.on == peer.is_offered() && !s.doubtful);
+        let waits = self.dead.contains(&key.link) || self.unsettled.contains(&key);
+        assert!(settled || waits, "the copies of a peer are on the lists while it is offered");
+        let sure = peer.shares.values().filter(|s| !s.doubtful).count();
+        assert!(sure <= SHARES_PER_PEER_MAX, "the copies of a peer are bounded");
+    }
+
+    /// Asserts in debug builds what holds of a registration that an event has changed.
+    pub(super) fn check_touched(&self, key: PeerKey) {
+        if cfg!(debug_assertions)
+            && let Some(peer) = self.peers.get(&key)
+        {
+            self.check_peer(key, peer);
+        }
+    }
+}
