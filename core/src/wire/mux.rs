@@ -1,33 +1,33 @@
-//! Peer ↔ peer where UDP does not pass: what one connection over TLS and TCP carries in place of QUIC's streams. The
-//! side that dials opens streams, numbered from 0; each has two directions that end separately, as QUIC's do. What is
-//! said on the streams is the same ([`super::peer`]).
+//! Frames of a connection between two peers over TLS and TCP, used where UDP does not pass. They carry what QUIC's
+//! streams carry elsewhere ([`super::peer`]). The side that dials opens streams, numbered from 0; each stream has two
+//! directions that end separately, as QUIC's do.
 
 use super::Blob;
 use crate::limits;
 
-/// The application protocol of the TLS handshake.
+/// Application protocol of the TLS handshake.
 pub const ALPN: &[u8] = b"swarmedge-mux/1";
 
 crate::wire! {
-    /// A frame of a connection.
+    /// Frames that either side sends.
     pub enum MuxMsg {
-        /// The side that dialled: a stream begins; its number is one above the last one's.
+        /// Beginning of a stream, sent by the side that dialled; its number is one above the last one's.
         Open(u32) = 1,
-        /// The next bytes of a stream.
+        /// Next bytes of a stream.
         Data(StreamData) = 2,
-        /// The sender has sent all of a stream.
+        /// End of a stream's direction: the sender has sent all of it.
         Finish(u32) = 3,
-        /// The sender sends no more of a stream; what has not been read of it is void.
+        /// Abrupt end of a stream's direction: the sender sends no more, and what was not read is void.
         Reset(StreamEnd) = 4,
-        /// The sender wants no more of a stream: the other side answers with `Reset`, at its next frame.
+        /// Request to send no more of a stream; the other side answers with `Reset` at its next frame.
         Stop(StreamEnd) = 5,
-        /// So many more bytes of data may come: those of earlier frames have been read, or are not wanted any more.
+        /// Number of bytes by which the window grows: so many were read, or are no longer wanted.
         Taken(u32) = 6,
-        /// Is somebody there? Answered by `Pong`.
+        /// Keep-alive request of either side, answered by `Pong`.
         Ping = 7,
         /// Answer of either side to `Ping`.
         Pong = 8,
-        /// Nothing follows; the code says why.
+        /// Last frame of the connection, with the code of its reason.
         Close(u8) = 9,
     }
 }
@@ -45,7 +45,7 @@ crate::wire! {
     pub struct StreamEnd {
         /// Number of the stream that ends.
         pub stream: u32,
-        /// Why, as the streams' users have it.
+        /// Code of the reason, chosen by the protocol on the stream.
         pub code: u8,
     }
 }

@@ -1,40 +1,41 @@
-//! Peer ↔ peer, over QUIC. One connection an introduction. The downloader opens one bidirectional control stream (first
-//! byte [`CONTROL_STREAM`], then frames of [`PeerMsg`]) and one bidirectional stream a piece request (first byte
-//! [`REQUEST_STREAM`], one frame of [`PieceRequest`], FIN). The answer is one frame of [`PieceAnswer`], then exactly
-//! the bytes of the asked blocks, FIN. Cancel is STOP_SENDING, refusal RESET_STREAM with a [`RefuseCode`].
+//! Messages between two peers over QUIC, one connection for each introduction. The downloader opens one bidirectional
+//! control stream (first byte [`CONTROL_STREAM`], then frames of [`PeerMsg`]), and one bidirectional stream for each
+//! request (first byte [`REQUEST_STREAM`], one frame of [`PieceRequest`], FIN). The answer is one frame of
+//! [`PieceAnswer`], then exactly the bytes of the requested blocks, FIN. The downloader cancels a request by
+//! STOP_SENDING; the uploader refuses it by RESET_STREAM with a [`RefuseCode`].
 
 use super::records::{SignedIntroduction, SignedReceipt};
 use super::{Blob, List};
 use crate::ids::{Digest, PieceIndex};
 use crate::limits;
 
-/// The first byte of a control stream.
+/// First byte of a control stream.
 pub const CONTROL_STREAM: u8 = 1;
-/// The first byte of a request stream.
+/// First byte of a request stream.
 pub const REQUEST_STREAM: u8 = 2;
-/// The application protocol of the QUIC handshake.
+/// Application protocol of the QUIC handshake.
 pub const ALPN: &[u8] = b"swarmedge/1";
 
 crate::wire! {
-    /// A message on the control stream.
+    /// Messages on the control stream.
     pub enum PeerMsg {
-        /// Downloader: the first message.
+        /// Downloader's first message, with its introduction.
         Hello(PeerHello) = 1,
-        /// Uploader's answer to `Hello`: it will serve.
+        /// Uploader's answer to `Hello`: it serves the introduction.
         Welcome(PeerWelcome) = 2,
-        /// Uploader: a page of its have-map; first after `Welcome`, from `first` 0 on.
+        /// Page of the uploader's have-map. The pages follow `Welcome`, in order from piece 0.
         HaveMap(HaveMap) = 3,
-        /// Uploader: has these pieces too.
+        /// Uploader's notice of pieces that it has now too.
         Have(Have) = 4,
-        /// Either: it will close the connection.
+        /// Notice of either side that it is about to close the connection.
         GoingAway = 5,
-        /// Downloader: what it has verified of this uploader's blocks by now.
+        /// Downloader's receipt for all blocks that it has verified from this uploader so far.
         Receipt(SignedReceipt) = 6,
     }
 }
 
 crate::wire! {
-    /// The right to be served.
+    /// Downloader's proof that it may be served.
     pub struct PeerHello {
         /// Highest protocol version the downloader speaks: [`super::PROTOCOL`].
         pub protocol: u16,
@@ -44,15 +45,16 @@ crate::wire! {
 
     /// Uploader's consent to serve the introduction.
     pub struct PeerWelcome {
-        /// The highest protocol both speak.
+        /// Highest protocol version that both sides speak.
         pub protocol: u16,
-        /// How many requests may be open at a time.
+        /// Largest number of open requests.
         pub requests_max: u16,
     }
 
-    /// Page of the pieces an uploader has: bit `i` (most significant first) is piece `first + i`. Spare bits are 0.
+    /// Page of the uploader's pieces: bit `i` (the most significant bit of a byte first) stands for piece `first + i`.
+    /// Spare bits are 0.
     pub struct HaveMap {
-        /// The first piece, a multiple of 8.
+        /// First piece of the page, a multiple of 8.
         pub first: PieceIndex,
         /// Bits of the page, eight pieces a byte.
         pub bits: Blob<{ limits::HAVE_PAGE_MAX }>,
@@ -66,32 +68,32 @@ crate::wire! {
         pub pieces: List<PieceIndex, 1024>,
     }
 
-    /// Asks for blocks of one piece.
+    /// Request for blocks of one piece.
     pub struct PieceRequest {
         /// Index of the requested piece.
         pub piece: PieceIndex,
-        /// The first block within it.
+        /// First requested block within the piece.
         pub first_block: u16,
-        /// How many, at least 1.
+        /// Number of requested blocks, at least 1.
         pub blocks: u16,
-        /// Send the piece's leaf hashes first.
+        /// Whether the answer shall contain the piece's leaf hashes.
         pub want_leaves: bool,
     }
 
-    /// Stands before the bytes.
+    /// Head of an answer, sent before the blocks.
     pub struct PieceAnswer {
-        /// The leaf hashes of the whole piece, if asked for.
+        /// Leaf hashes of the whole piece if they were requested, otherwise none.
         pub leaves: List<Digest, { limits::BLOCKS_PER_PIECE_MAX as usize }>,
     }
 }
 
-/// Why a request was refused: the error code of RESET_STREAM.
+/// Reason for refusing a request, the error code of RESET_STREAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RefuseCode {
     /// Uploader does not have the piece.
     NotHere = 1,
-    /// More requests than allowed.
+    /// The downloader has more open requests than allowed.
     TooMany = 2,
     /// Uploads are off, or the introduction's time or bytes are used up.
     NotAllowed = 3,
@@ -100,7 +102,7 @@ pub enum RefuseCode {
 }
 
 impl RefuseCode {
-    /// The code for `n`; what a later version may add counts as `Failed`.
+    /// Returns the reason for a code; a code that a later version adds counts as `Failed`.
     #[must_use]
     pub const fn from_code(n: u64) -> Self {
         match n {

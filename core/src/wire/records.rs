@@ -73,9 +73,9 @@ crate::wire! {
         pub policy: Policy,
         /// Most bytes that peers may deliver and that may be billed; 0: edges alone deliver.
         pub max_peer_bytes: u64,
-        /// Seeds the order in which pieces are asked for.
+        /// Seed of the order in which the client requests pieces.
         pub order_seed: u64,
-        /// When the download's first grant was issued, Unix milliseconds.
+        /// Time at which the download's first grant was issued, Unix milliseconds.
         pub began_ms: u64,
         /// Start of validity, Unix milliseconds.
         pub issued_ms: u64,
@@ -96,7 +96,7 @@ crate::wire! {
         pub cert: ServerCert,
     }
 
-    /// A sealed grant as clients and networks see it: AEAD under a key that the servers of an epoch share.
+    /// Grant as clients hold it: encrypted and authenticated with a key that edges and CNs share for an epoch.
     pub struct SealedGrant {
         /// Epoch of the sealing key.
         pub epoch: u32,
@@ -142,7 +142,7 @@ crate::wire! {
         pub cert: ServerCert,
     }
 
-    /// Bytes that came over one introduction, or from the edge side of a download.
+    /// Bytes that a client received or sent over one introduction.
     pub struct PeerBytes {
         /// Introduction that permitted the transfer.
         pub intro: IntroId,
@@ -212,7 +212,7 @@ crate::wire! {
         pub edge_bytes: u64,
         /// Bytes from or to peers, by introduction.
         pub peers: List<PeerBytes, { limits::USAGE_SOURCES_MAX }>,
-        /// Time spent fetching or serving up to this record, in milliseconds.
+        /// Time spent downloading, or for an uploader since it began to serve, in milliseconds.
         pub elapsed_ms: u64,
         /// Cause of the failure, if the download failed.
         pub cause: Option<FailCause>,
@@ -259,8 +259,8 @@ crate::wire! {
         pub version: VersionId,
         /// Provider that pays for the delivery.
         pub provider: ProviderId,
-        /// Time this edge began to count, Unix milliseconds. An edge forgets a long-idle download and starts a new life
-        /// for it.
+        /// Time at which the edge began to count, Unix milliseconds, different in each life. An edge forgets a download
+        /// that is idle for long; further requests begin another life.
         pub life: u64,
         /// Record number, rising within this life.
         pub seq: u32,
@@ -268,7 +268,7 @@ crate::wire! {
         pub sent: Blob<{ limits::SPANS_LEN_MAX }>,
         /// Bytes sent, repetitions included.
         pub total_bytes: u64,
-        /// Bytes possibly sent in addition before a crash of this edge: reserved on disk but never counted as sent.
+        /// Bytes that were reserved but not counted when the edge crashed; the downloader's report says how many came.
         pub unsure_bytes: u64,
     }
 }
@@ -399,8 +399,8 @@ crate::wire! {
         Usage(UsageRecord) = 1,
         /// Edge's report of bytes, for a download or plain traffic.
         Edge(EdgeRecord) = 2,
-        /// Link from a download to the paying provider, from the first server that acts on the grant: an edge that
-        /// sends bytes, or a CN that introduces peers.
+        /// Report of a download's grant, which names the paying provider, by the first server that acts on it: an edge
+        /// that sends bytes, or a CN that introduces peers.
         Granted(GrantRecord) = 3,
         /// CN's log entry about a client.
         Log(LogRecord) = 4,
@@ -431,12 +431,12 @@ crate::wire! {
         pub provider: ProviderId,
         /// Object's path within the provider.
         pub path: Text<{ limits::PATH_LEN_MAX }>,
-        /// When the download's first grant was issued, Unix milliseconds.
+        /// Time at which the download's first grant was issued, Unix milliseconds.
         pub issued_ms: u64,
         /// Most peer bytes that are ever billed for the download.
         pub max_peer_bytes: u64,
-        /// Copy of [`Grant::challenged`]: if no [`PossessionRecord`] follows a completion with peers, the client told
-        /// no edge.
+        /// Whether the client must answer a possession challenge when it completes ([`Grant::challenged`]). If it
+        /// completes and no [`PossessionRecord`] comes, it has not reported its completion to an edge.
         pub challenged: bool,
         /// Grant with its edge's signature, presented by a CN as proof. The ledger verifies it and stores the record
         /// without it.
@@ -484,7 +484,7 @@ impl GrantRecord {
 }
 
 impl Grant {
-    /// Whether edges alone deliver: no CN introduces peers, no peer byte is billed.
+    /// Returns whether edges alone deliver: no CN introduces peers, and no peer's byte is billed.
     #[must_use]
     pub const fn is_edge_only(&self) -> bool {
         self.max_peer_bytes == 0
@@ -512,7 +512,7 @@ impl LedgerRecord {
         }
     }
 
-    /// Returns the download that the record is about; none for plain traffic.
+    /// Returns the download that the record is about; `None` for plain traffic and events of a client.
     #[must_use]
     pub const fn download(&self) -> Option<DownloadId> {
         match self {

@@ -9,8 +9,8 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 crate::wire! {
-    /// Secret and address that each introduced peer gets about the other, besides its NAT. Only the peers and their CNs
-    /// know it.
+    /// Data that each of two introduced peers gets from its CN for connectivity checks with the other. Only the two
+    /// peers and their CNs know the key.
     pub struct Ticket {
         /// Key that authenticates connectivity checks, drawn for this introduction alone.
         pub key: [u8; 16],

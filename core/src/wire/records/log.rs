@@ -1,4 +1,4 @@
-//! What CNs log of clients.
+//! Events of clients, as CNs log them.
 
 use super::{SignedHead, SignedRekey};
 use crate::codec::List;
@@ -8,8 +8,8 @@ use crate::wire::place::Place;
 use core::net::SocketAddr;
 
 crate::wire! {
-    /// What a CN saw of a client (the paper's section 4.1): for figures and for finding out who cheats. Of these only
-    /// [`Offered`] touches bills: bytes of an introduction that no CN has recorded are not billed.
+    /// CN's record of an event of a client (the paper's section 4.1), for statistics and for finding cheaters. Only
+    /// [`Offered`] affects bills: bytes of an introduction that no CN has recorded are not billed.
     pub struct LogRecord {
         /// Record's unique id.
         pub id: RecordId,
@@ -21,13 +21,13 @@ crate::wire! {
         pub event: LogEvent,
     }
 
-    /// A session was opened.
+    /// Opening of a session.
     pub struct Login {
-        /// Where the CN saw the client.
+        /// Source address of the client, as its CN observed it.
         pub observed: SocketAddr,
-        /// The secondary GUIDs of its last starts, newest first.
+        /// Secondary GUIDs of the client's last starts, newest first.
         pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
-        /// K_u of the session: offers name it.
+        /// K_u: key under which the session's client is offered to downloaders.
         pub upload_key: PublicKey,
         /// Whether the user allows uploads.
         pub uploads: bool,
@@ -35,13 +35,13 @@ crate::wire! {
         pub client_version: u32,
     }
 
-    /// The client has begun to share versions; told to the DNs.
+    /// Versions that the client has begun to share.
     pub struct Registered {
-        /// Versions that the client registered.
+        /// Versions that were registered at a DN.
         pub versions: List<VersionId, { limits::INVENTORY_PAGE_MAX }>,
     }
 
-    /// A DN has chosen peers for the client's download, and they were introduced.
+    /// Introduction of peers that a DN chose for the client's download.
     pub struct Offered {
         /// Download that needs the peers.
         pub download: DownloadId,
@@ -55,23 +55,24 @@ crate::wire! {
     pub struct OfferedPeer {
         /// Id of the peer's introduction.
         pub intro: IntroId,
-        /// K_u: whose it is, its [`Login`] says.
+        /// K_u: the peer's key; the [`Login`] with the same key names the peer.
         pub upload_key: PublicKey,
     }
 }
 
 crate::wire! {
-    /// See [`LogRecord`].
+    /// Events that a CN records.
     pub enum LogEvent {
-        /// A session was opened.
+        /// Client has opened a session.
         Login(Login) = 1,
-        /// Versions were registered.
+        /// Client has begun to share versions.
         Registered(Registered) = 2,
-        /// Peers were offered.
+        /// Peers were introduced to the client.
         Offered(Offered) = 3,
         /// A usage record came, and this is its place in the client's log. Two that contradict each other are evidence.
         Head(SignedHead) = 4,
-        /// The GUID is retired: its installation has taken another key. Two of one GUID were two copies.
+        /// Client's GUID is retired, because its installation has taken another key. Two such events of one GUID show
+        /// two copies of an installation.
         Rekeyed(SignedRekey) = 5,
         /// Where the client of a session is that was opened at this moment; only where geolocation knows.
         Located(Place) = 8,

@@ -1,29 +1,29 @@
-//! What edges say of possession challenges: see [`crate::accounting::possession`].
+//! Results of possession challenges ([`crate::accounting::possession`]), as edges report them.
 
 use crate::ids::{DownloadId, Guid, PublicKey, RecordId, VersionId};
 
 crate::wire! {
     /// Outcomes of a possession challenge.
     pub enum PossessionOutcome {
-        /// The client holds the parts that it was asked for, or could get them.
+        /// Client gave the right answer: it holds the requested parts, or could fetch them.
         Passed = 1,
         /// Client gave a wrong answer.
         Failed = 2,
         /// Client did not answer in time; it may be switched off.
         Unanswered = 3,
-        /// Edge was too busy to send the challenge.
+        /// Edge dropped the challenge: it was too busy to pose or check it, or could not read its own content.
         Waived = 4,
     }
 }
 impl Copy for PossessionOutcome {}
 
 crate::wire! {
-    /// What became of a download's possession challenge: at most one a download, see
-    /// [`record_id`](crate::accounting::possession::record_id).
+    /// Edge's report of a possession challenge's outcome. The id is derived from the download
+    /// ([`record_id`](crate::accounting::possession::record_id)), so the ledger stores one for each download.
     pub struct PossessionRecord {
         /// Record's unique id.
         pub id: RecordId,
-        /// The edge's signing key.
+        /// Signing key of the reporting edge.
         pub edge: PublicKey,
         /// Download that was challenged.
         pub download: DownloadId,
