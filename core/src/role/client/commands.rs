@@ -79,7 +79,8 @@ impl Client {
         let state = DownloadState::Starting;
         let record =
             DownloadRecord { handle, object, output, replace, granted: None, state, usage_seq: 0, active_ms: 0 };
-        self.jobs.insert(handle, Job::new(record, Bitfield::empty(0), Vec::new(), cx.now));
+        let before = self.jobs.insert(handle, Job::new(record, Bitfield::empty(0), Vec::new(), cx.now));
+        debug_assert!(before.is_none(), "a handle is given once");
         self.begin(cx, handle, req);
     }
 

@@ -253,6 +253,7 @@ impl Client {
             self.tell_session(cx, session::Input::Unwant { download });
         }
         self.end_links_of(cx, handle);
+        debug_assert!(self.links.of(handle).next().is_none(), "a halted download has no links");
         self.set_budgets(cx);
     }
 

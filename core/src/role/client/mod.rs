@@ -183,7 +183,8 @@ impl Client {
 
     fn save(&mut self, cx: &mut Context<'_>, what: Save, saving: Saving) {
         let req = self.next_req.step();
-        self.saves.insert(req, saving);
+        let before = self.saves.insert(req, saving);
+        debug_assert!(before.is_none(), "a request's number is given once");
         cx.push(Output::Save { req, what });
     }
 
@@ -265,7 +266,8 @@ impl Client {
                         Output::Peer(PeerOutput::Fetch { xfer, conn, version, piece, blocks })
                     }
                 };
-                self.fetches.insert(xfer, source);
+                let before = self.fetches.insert(xfer, source);
+                debug_assert!(before.is_none(), "a transfer's number is given once");
                 cx.push(output);
             }
             download::Output::Verified { conn, bytes } => {

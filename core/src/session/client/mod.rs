@@ -196,6 +196,7 @@ impl ClientSession {
         let conn = ConnId(ConnId::CONTROL.0 | self.conns);
         self.conns = (self.conns + 1) % ConnId::CONTROL.0;
         self.next_cn = cn;
+        debug_assert!(cn < self.cns, "a CN that the bootstrap named is dialled");
         self.phase = Phase::Dialing(Link { conn, cn, ping: Duration::ZERO });
         self.timers.clear(Timer::Dial);
         self.timers.set(Timer::Welcome, Some(cx.now.after(cx.cfg.welcome_within)));

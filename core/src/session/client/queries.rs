@@ -176,6 +176,7 @@ impl ClientSession {
             self.timers.set(Timer::Query(download), later);
             return;
         }
+        debug_assert!(asking.want.download == download, "a wish is filed under its download");
         self.queries.number = self.queries.number.wrapping_add(1);
         let query = self.queries.number;
         asking.query = Some(query);

@@ -2,7 +2,6 @@
 
 use super::super::books::Books;
 use super::super::edges::{Ask, Edges};
-use super::super::io::Input;
 use super::super::links::{PeerLinks, Search};
 use super::super::rekey::{Owner, Rekey};
 use super::super::versions::Versions;

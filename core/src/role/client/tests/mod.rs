@@ -9,8 +9,10 @@ mod rekey;
 mod serving;
 mod world;
 
-use super::io::{CloseReason, CommandError, CommandKind, DownloadState, EdgeError, FailReason, Notice};
-use super::io::{Output, PeerOutput, SourceName, StoreError};
+use super::io::{
+    CloseReason, CommandError, CommandKind, DownloadState, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, FailReason,
+    Input, Notice, Output, PeerOutput, SourceName, StoreError,
+};
 use crate::content::Layout;
 use crate::ids::{Handle, IntroId, PublicKey, VersionId};
 use crate::limits::USAGE_SOURCES_MAX;
@@ -150,6 +152,36 @@ fn the_longer_a_download_takes_the_less_often_it_reports() {
     assert_eq!(world.state(handle), Some(DownloadState::Running));
     assert!((6..=12).contains(&young), "{young} in the first minute");
     assert!((4..=8).contains(&older), "{older} in four more");
+}
+
+#[test]
+fn a_download_that_waited_for_its_edge_reports_usage_while_it_runs() {
+    let mut world = World::new(400 * MIB);
+    world.cns = 1;
+    world.edge_rate = 1 << 20;
+    world.edge_up = false;
+    let handle = world.get();
+    world.run_for(Duration::from_secs(10));
+    world.edge_up = true;
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(world.state(handle), Some(DownloadState::Running));
+    assert!(!usage_sent(&world).is_empty());
+}
+
+#[test]
+fn an_edge_answer_to_another_request_is_invalid_and_asked_again() {
+    let mut world = World::new(20 * MIB);
+    let handle = world.get();
+    let asks = |o: &Output| match o {
+        Output::Edge(EdgeOutput::Ask { req, ask: EdgeAsk::Grant { .. }, .. }) => Some(*req),
+        _ => None,
+    };
+    let req = world.outputs.iter().find_map(asks).expect("a request for a grant");
+    let layout = Layout::for_size(20 * MIB).expect("a layout");
+    world.input(Input::Edge { req, answer: Ok(EdgeAnswer::Manifest { layout }) });
+    assert_eq!(world.state(handle), Some(DownloadState::Failed(FailReason::EdgeCorrupt)), "of the only edge");
+    world.command(CommandKind::Resume(handle));
+    world.run_until(handle, DownloadState::Completed);
 }
 
 #[test]

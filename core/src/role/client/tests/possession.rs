@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::accounting::possession::Challenge;
-use crate::role::client::io::{EdgeAsk, EdgeOutput};
 use alloc::vec;
 
 fn sent(world: &World) -> (usize, Vec<Challenge>) {
