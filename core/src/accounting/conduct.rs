@@ -63,6 +63,7 @@ impl Conduct {
             self.times = self.times.saturating_add(1);
             self.last = Some(now);
         }
+        debug_assert!(usize::from(self.times) <= self.reported.len(), "no more ends count than were reported");
         counts
     }
 

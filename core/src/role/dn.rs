@@ -5,6 +5,7 @@
 //! [`Directory`] the index of clients by version and class, and `copies` the detection of copied installations.
 
 mod copies;
+mod invariants;
 
 use crate::accounting::Trust;
 use crate::accounting::conduct::{Conduct, End, FORGIVEN_AFTER};
@@ -60,6 +61,15 @@ pub enum Input {
         /// Connection that is closed.
         conn: ConnId,
     },
+}
+
+impl Input {
+    const fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::WallClock { .. } => None,
+            Self::CnAccepted { conn, .. } | Self::Cn { conn, .. } | Self::CnClosed { conn } => Some(*conn),
+        }
+    }
 }
 
 /// Command of the machine to the shell.
@@ -226,7 +236,8 @@ impl Dn {
     fn remove_conn(&mut self, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
         if let Some(link) = self.conns.remove(&conn).and_then(|c| c.link) {
-            self.by_link.remove(&link);
+            let of_link = self.by_link.remove(&link);
+            debug_assert!(of_link == Some(conn), "each CN is found by its link");
             self.directory.remove_link(link);
             self.copies.remove_link(link);
             self.sweep();
@@ -260,6 +271,8 @@ impl Dn {
             cx.push(Output::CnClose { conn });
             return;
         }
+        // the shell never gives a number twice; if it did, the older connection would be the one that has ended
+        self.remove_conn(conn);
         self.conns.insert(conn, Cn { key, link: None });
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
@@ -354,6 +367,10 @@ impl Dn {
         }
         let given = self.offered.entry(download).or_default();
         *given = given.saturating_add(u16::try_from(more).unwrap_or(u16::MAX));
+        debug_assert!(
+            cx.cfg.offers_max.is_none_or(|max| *given <= max),
+            "a download is offered no more than its share"
+        );
         if !known {
             self.timers.set(Timer::Offer(download), Some(cx.now.after(OFFERS_WITHIN)));
         }
@@ -413,6 +430,7 @@ impl Machine for Dn {
     type Output = Output;
 
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Input) {
+        let conn = input.conn();
         match input {
             Input::WallClock { unix_ms } => self.wall = Wall::showing(unix_ms, cx.now),
             Input::CnAccepted { conn, key } => self.on_cn_accepted(cx, conn, key),
@@ -420,6 +438,9 @@ impl Machine for Dn {
             Input::CnClosed { conn } => self.remove_conn(conn),
         }
         self.schedule_sweep(cx.now);
+        if let Some(conn) = conn.filter(|_| cfg!(debug_assertions)) {
+            self.check_conn(conn);
+        }
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>) {
@@ -449,8 +470,7 @@ impl Machine for Dn {
     }
 
     fn check(&self) {
-        self.directory.check();
-        self.conduct.values().for_each(Conduct::check);
+        self.check_state();
     }
 }
 

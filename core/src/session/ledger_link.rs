@@ -278,7 +278,7 @@ mod tests {
         ("what is not sent is kept", |m| {
             m.unsent.insert(RecordId::numbered(9));
         }),
-        ("without a connection nothing is sent", |m| m.dialer = Dialer::new(FIRST_CONN)),
+        ("without a connection nothing is sent", |m| m.dialer = Dialer::new(ConnId::LEDGER.0)),
         ("what is sent is sent again in time", |m| m.timers.clear(Timer::Retry)),
         ("an open connection is pinged", |m| m.timers.clear(Timer::Ping)),
         ("a list of clients comes over one connection", |m| {

@@ -44,7 +44,8 @@ impl Copies {
             return Vec::new();
         }
         sessions.insert(key, Copy { start: seen.secondary, alive: false });
-        self.guids.insert(key, seen.guid);
+        let before = self.guids.insert(key, seen.guid);
+        debug_assert!(before.is_none(), "a session has one GUID");
         // two sessions on one CN are that CN's own business
         let elsewhere = |(k, c): (&PeerKey, &Copy)| k.link != key.link && c.start != seen.secondary;
         if !sessions.iter().any(elsewhere) {
@@ -70,7 +71,8 @@ impl Copies {
     pub(super) fn remove(&mut self, key: PeerKey) {
         let Some(guid) = self.guids.remove(&key) else { return };
         if let Some(sessions) = self.by_guid.get_mut(&guid) {
-            sessions.remove(&key);
+            let copy = sessions.remove(&key);
+            debug_assert!(copy.is_some(), "each session is found by its GUID");
             if sessions.is_empty() {
                 self.by_guid.remove(&guid);
             }
@@ -80,6 +82,23 @@ impl Copies {
     /// Voids the sessions of a closed connection; they are deleted step by step.
     pub(super) fn remove_link(&mut self, link: u64) {
         self.closed_links.insert(link);
+    }
+
+    /// Asserts that sessions and GUIDs mirror each other, as [`crate::Machine::check`] does.
+    pub(super) fn check(&self, is_open: impl Fn(u64) -> bool) {
+        for (key, guid) in &self.guids {
+            let listed = self.by_guid.get(guid).is_some_and(|sessions| sessions.contains_key(key));
+            assert!(listed, "each session is found by its GUID");
+            assert!(
+                is_open(key.link) || self.closed_links.contains(&key.link),
+                "each session is of a link that is open or swept"
+            );
+        }
+        let sessions = self.by_guid.values().map(BTreeMap::len).sum::<usize>();
+        assert!(sessions == self.guids.len(), "each session of a GUID is found by its key");
+        let is_bounded = |sessions: &BTreeMap<_, _>| (1..=COPIES_MAX).contains(&sessions.len());
+        assert!(self.by_guid.values().all(is_bounded), "each GUID has a session, and not too many");
+        assert!(!self.closed_links.iter().any(|link| is_open(*link)), "no open link is swept");
     }
 
     pub(super) fn is_behind(&self) -> bool {
@@ -119,5 +138,38 @@ impl Dn {
             cx.push(Output::Count(Metric::Cloned));
         }
         self.send_each(cx, &copies, FromDn::Cloned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    const KEY: PeerKey = PeerKey { link: 1, session: SessionId(1) };
+
+    #[test]
+    fn each_clause_about_the_sessions_of_a_guid_fires() {
+        let mut healthy = Copies::default();
+        let seen = Seen { session: SessionId(1), guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(1) };
+        healthy.add(KEY, &seen);
+        assert_all_fire(
+            &healthy,
+            |copies| copies.check(|link| link == 1),
+            &[
+                ("each session is found by its GUID", |c| c.by_guid.clear()),
+                ("each session of a GUID is found by its key", |c| c.guids.clear()),
+                ("each GUID has a session, and not too many", |c| {
+                    c.by_guid.insert(Guid::numbered(2), BTreeMap::new());
+                }),
+                ("no open link is swept", |c| c.remove_link(1)),
+                ("each session is of a link that is open or swept", |c| {
+                    let key = PeerKey { link: 2, ..KEY };
+                    let seen =
+                        Seen { session: SessionId(1), guid: Guid::numbered(2), secondary: SecondaryGuid::numbered(1) };
+                    c.add(key, &seen);
+                }),
+            ],
+        );
     }
 }

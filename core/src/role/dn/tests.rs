@@ -1,4 +1,5 @@
 mod copies;
+mod invariants;
 
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
