@@ -1,7 +1,8 @@
 //! Client connections and their sessions: `Hello`, messages, inventories, updates and draining.
 
-use super::copies::{Challenge, PendingRekey};
+use super::copies::Challenge;
 use super::prices::{Budgets, DnView};
+use super::sessions::{Client, Session};
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
@@ -9,105 +10,27 @@ use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
 use crate::wire::control::{Hello, Inventory, Refusal, Refused, RetryAfter, ToClient, ToCn, Update, Welcome};
-use crate::wire::directory::{PeerEntry, PeerGone, PeerShares, ToDn};
+use crate::wire::directory::{PeerGone, PeerShares, ToDn};
 use crate::wire::place::Place;
-use crate::wire::records::SignedHead;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// A client's connection, with its session once `Hello` has come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Client {
-    /// Public key that the client proved in its TLS handshake.
-    key: PublicKey,
-    from: SocketAddr,
-    /// Country and network; unknown until geolocation has answered.
-    place: Place,
-    session: Option<Session>,
-}
-
-/// Session of a logged-in client: its `Hello`, and what came after.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Session {
-    pub(super) id: SessionId,
-    pub(super) guid: Guid,
-    pub(super) secondary: SecondaryGuid,
-    pub(super) incarnation: u64,
-    pub(super) upload_key: PublicKey,
-    /// Whether the user allows uploads.
-    uploads: bool,
-    /// Whether the GUID is in quarantine: see [`super::quarantine`].
-    pub(super) quarantined: bool,
-    /// NAT type and addresses that other clients and DNs are told.
-    pub(super) nat: NatDescriptor,
-    /// Sequence number of the last inventory page.
-    seq: u64,
-    /// Newest head of its record log that the client has shown.
-    pub(super) log: Option<SignedHead>,
-    pub(super) challenge: Challenge,
-    pub(super) rekey: Option<PendingRekey>,
-    pub(super) budgets: Budgets,
-    pub(super) dn_view: DnView,
-}
-
-impl Session {
-    /// Returns whether it may be offered to other clients as a peer.
-    pub(super) const fn may_upload(&self) -> bool {
-        self.uploads && !self.quarantined
-    }
-}
-
-impl Client {
-    /// Returns the session, once `Hello` has come.
-    pub(super) const fn session(&self) -> Option<&Session> {
-        self.session.as_ref()
-    }
-
-    pub(super) const fn session_mut(&mut self) -> Option<&mut Session> {
-        self.session.as_mut()
-    }
-
-    /// Returns the client's address as this CN sees it.
-    pub(super) const fn observed(&self) -> SocketAddr {
-        self.from
-    }
-
-    /// Returns the client's entry for the DNs.
-    pub(super) fn entry(&self) -> Option<PeerEntry> {
-        let s = self.session.as_ref()?;
-        Some(PeerEntry {
-            session: s.id,
-            guid: s.guid,
-            secondary: s.secondary,
-            incarnation: s.incarnation,
-            observed: self.from,
-            upload_key: s.upload_key,
-            uploads: s.may_upload(),
-            nat: s.nat.clone(),
-            locality: self.place.locality,
-        })
-    }
-
-    pub(super) fn rebase(&mut self, by: Duration) {
-        if let Some(s) = &mut self.session {
-            s.budgets.rebase(by);
-        }
-    }
+/// What is known of a client that claims addresses.
+struct Claimant<'a> {
+    observed: SocketAddr,
+    upload_key: &'a PublicKey,
+    /// What its session has claimed before, and was believed.
+    before: &'a NatDescriptor,
 }
 
 /// Returns the part of `nat` that may be told to others. An address other than the observed one needs a STUN server's
 /// cookie, once a session.
-fn believed(
-    (keys, now_ms): (&CookieKeys, u64),
-    nat: &NatDescriptor,
-    (observed, upload_key): (SocketAddr, &PublicKey),
-    before: &NatDescriptor,
-) -> NatDescriptor {
-    let tag = Tag::of(upload_key);
-    vetted(nat, observed.ip(), |proven| {
+fn believed(keys: &CookieKeys, now_ms: u64, nat: &NatDescriptor, by: &Claimant<'_>) -> NatDescriptor {
+    let tag = Tag::of(by.upload_key);
+    vetted(nat, by.observed.ip(), |proven| {
         let checked = |c| keys.check(now_ms, tag, proven.addr, c).is_ok();
-        proven.cookie.as_ref().is_some_and(checked) || before.proven.iter().any(|p| p.addr == proven.addr)
+        proven.cookie.as_ref().is_some_and(checked) || by.before.proven.iter().any(|p| p.addr == proven.addr)
     })
 }
 
@@ -118,14 +41,16 @@ fn millis(d: Duration) -> u32 {
 impl Cn {
     /// Accepts a connection, or turns it away if the CN is full, draining, or does not know the time.
     pub(super) fn on_client_accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
-        let full = self.clients.len() >= cx.cfg.sessions_max as usize;
+        let full = self.sessions.connections() >= cx.cfg.sessions_max as usize;
         if full || self.wall.is_none() || self.phase != Phase::Serving {
             return self.turn_away(cx, conn);
         }
         if cx.cfg.geolocation {
             cx.push(Output::Locate { conn, addr: from.ip() });
         }
-        self.clients.insert(conn, Client { key, from, place: Place::UNKNOWN, session: None });
+        // the shell never gives a number twice; if it did, the older connection would be the one that has ended
+        self.remove_client(cx, conn);
+        self.sessions.connect(conn, Client::new(key, from));
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
@@ -139,7 +64,7 @@ impl Cn {
 
     /// Stores the answer of geolocation.
     pub(super) fn on_located(&mut self, conn: ConnId, place: Place) {
-        if let Some(client) = self.clients.get_mut(&conn) {
+        if let Some(client) = self.sessions.client_mut(conn) {
             client.place = place;
         }
     }
@@ -150,14 +75,7 @@ impl Cn {
         self.timers.clear(Timer::Challenge(conn));
         self.timers.clear(Timer::Tell(conn));
         self.timers.clear(Timer::Readd(conn));
-        let Some(session) = self.clients.remove(&conn).and_then(|c| c.session) else { return };
-        if let Some(sessions) = self.by_guid.get_mut(&session.guid) {
-            sessions.remove(&conn);
-            if sessions.is_empty() {
-                self.by_guid.remove(&session.guid);
-            }
-        }
-        self.by_session.remove(&session.id);
+        let Some(session) = self.sessions.remove(conn) else { return };
         cx.push(Output::Count(Metric::SessionClosed));
         self.tell_dns(cx, &ToDn::Gone(PeerGone { session: session.id }));
     }
@@ -182,8 +100,8 @@ impl Cn {
     }
 
     pub(super) fn on_client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) {
-        let Some(client) = self.clients.get(&conn) else { return };
-        if client.session.is_none() {
+        let Some(client) = self.sessions.client(conn) else { return };
+        if client.session().is_none() {
             let ToCn::Hello(hello) = msg else { return self.refuse_violation(cx, conn) };
             return self.on_hello(cx, conn, &hello);
         }
@@ -195,7 +113,7 @@ impl Cn {
             ToCn::Opened(o) => self.on_nat_opened(cx, conn, o.intro),
             ToCn::Outcome(o) => self.on_outcome(cx, conn, o),
             ToCn::Usage(logged) => {
-                if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.guid == logged.record.reporter)
+                if self.sessions.get(conn).is_some_and(|s| s.guid == logged.record.reporter)
                     && logs::check(cx.cfg.verify, &logged).is_ok()
                 {
                     self.on_usage(cx, conn, logged);
@@ -213,7 +131,7 @@ impl Cn {
     }
 
     fn on_hello(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello) {
-        let Some(client) = self.clients.get(&conn) else { return };
+        let Some(client) = self.sessions.client(conn) else { return };
         if hello.protocol < crate::wire::PROTOCOL {
             return self.refuse(cx, conn, Refusal::Protocol);
         }
@@ -221,7 +139,7 @@ impl Cn {
             return self.refuse(cx, conn, Refusal::WrongKey);
         }
         let Some(&secondary) = hello.secondary.first() else { return self.refuse_violation(cx, conn) };
-        if !self.replace_older_sessions(cx, hello.guid, (secondary, hello.incarnation)) {
+        if !self.replace_older_sessions(cx, hello, secondary) {
             return self.refuse(cx, conn, Refusal::Replaced);
         }
         self.open_session(cx, conn, hello, secondary);
@@ -229,16 +147,16 @@ impl Cn {
 
     fn open_session(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
         let now_ms = self.now_ms(cx.now);
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        let known = (client.from, &hello.upload_key);
-        let nat = believed((&self.cookies, now_ms), &hello.nat, known, &NatDescriptor::default());
+        let Some(client) = self.sessions.client(conn) else { return };
+        let (observed, place) = (client.from, client.place);
+        let by = Claimant { observed, upload_key: &hello.upload_key, before: &NatDescriptor::default() };
+        let nat = believed(&self.cookies, now_ms, &hello.nat, &by);
         // a checkpoint that fails the check counts as none: the ledger has the log anyway
         let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &Self::trust(cx), c));
         let log = shown.map(|c| c.checkpoint.head.clone());
-        let id = self.next_session.step();
         let quarantined = self.quarantined.contains(&hello.guid);
-        client.session = Some(Session {
-            id,
+        let session = Session {
+            id: SessionId::default(),
             guid: hello.guid,
             secondary,
             incarnation: hello.incarnation,
@@ -252,10 +170,8 @@ impl Cn {
             rekey: None,
             budgets: Budgets::default(),
             dn_view: DnView::default(),
-        });
-        let (observed, place, entry) = (client.from, client.place, client.entry());
-        self.by_guid.entry(hello.guid).or_default().insert(conn);
-        self.by_session.insert(id, conn);
+        };
+        self.sessions.open(conn, session);
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         cx.push(Output::Count(Metric::SessionOpened));
         let welcome = Welcome {
@@ -267,18 +183,18 @@ impl Cn {
             want_inventory: true,
         };
         cx.push(Output::ClientSend { conn, msg: ToClient::Welcome(welcome) });
-        if let Some(entry) = entry {
+        if let Some(entry) = self.sessions.entry(conn) {
             self.tell_dns(cx, &ToDn::Peer(entry));
         }
         self.note_registered(conn);
-        self.session_opened(cx, conn, hello.guid);
+        self.on_session_opened(cx, conn, hello.guid);
         self.log_login(cx, observed, place, hello);
     }
 
     /// Counts an inventory page. A gap in the page numbers ends the session, since the DNs would miss those versions
     /// for good.
     pub(super) fn is_next_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) -> bool {
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return false };
+        let Some(session) = self.sessions.get_mut(conn) else { return false };
         let is_next = page.seq == session.seq.wrapping_add(1);
         session.seq = page.seq;
         if !is_next {
@@ -293,7 +209,7 @@ impl Cn {
             return;
         }
         let page = self.strip(cx, conn, page);
-        let Some(session) = self.clients.get(&conn).and_then(Client::session) else { return };
+        let Some(session) = self.sessions.get(conn) else { return };
         let (id, guid) = (session.id, session.guid);
         self.log_registered(cx, guid, &page);
         let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
@@ -303,13 +219,12 @@ impl Cn {
     /// Stores a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.
     fn on_update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
         let now_ms = self.now_ms(cx.now);
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        let from = client.from;
-        let Some(session) = client.session_mut() else { return };
+        let Some(observed) = self.sessions.client(conn).map(|client| client.from) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut changes = core::mem::replace(&mut session.uploads, update.uploads) != update.uploads;
         if update.nat.epoch >= session.nat.epoch {
-            let known = (from, &session.upload_key);
-            let nat = believed((&self.cookies, now_ms), &update.nat, known, &session.nat);
+            let by = Claimant { observed, upload_key: &session.upload_key, before: &session.nat };
+            let nat = believed(&self.cookies, now_ms, &update.nat, &by);
             changes |= core::mem::replace(&mut session.nat, nat.clone()) != nat;
         }
         if changes {
@@ -322,7 +237,7 @@ impl Cn {
     pub(super) fn drain_clients(&mut self, cx: &mut Context<'_>) {
         let spread = millis(cx.cfg.drain / 2);
         let conns: Vec<(ConnId, bool)> =
-            self.clients.iter().map(|(c, client)| (*c, client.session.is_some())).collect();
+            self.sessions.clients().map(|(conn, client)| (conn, client.session().is_some())).collect();
         for (conn, open) in conns {
             if open {
                 let retry_after_ms = if spread == 0 { 0 } else { cx.rng.below(spread) };

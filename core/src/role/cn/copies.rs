@@ -6,12 +6,11 @@
 //! last one has ended. Sessions without answer are closed. Copies are ordered to rekey; what they do meanwhile counts
 //! as before.
 
-use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::rekeys;
 use crate::ids::{ConnId, Guid, RecordId, SecondaryGuid, SessionId};
 use crate::session::ledger_link;
-use crate::wire::control::{Refusal, Retired, ToClient};
+use crate::wire::control::{Hello, Refusal, Retired, ToClient};
 use crate::wire::directory::{OfSession, Seen, ToDn};
 use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
 use alloc::collections::BTreeSet;
@@ -43,11 +42,19 @@ pub(super) struct PendingRekey {
     durable: bool,
 }
 
+impl Challenge {
+    /// Asserts that an open challenge, and no other, has a time-out and may be waited for.
+    pub(super) fn check(&self, has_timeout: bool) {
+        assert!(self.open == has_timeout, "exactly the open challenges have a time-out");
+        assert!(!self.open || !self.answered, "an answered challenge is not open");
+        assert!(self.open || self.by.is_none(), "a DN waits for an open challenge only");
+    }
+}
+
 impl Cn {
     /// Returns the sessions of a GUID, each with the secondary GUID of its start.
     fn copies(&self, guid: Guid) -> impl Iterator<Item = (ConnId, SecondaryGuid)> + '_ {
-        let conns = self.by_guid.get(&guid).into_iter().flatten();
-        conns.filter_map(|c| Some((*c, self.clients.get(c)?.session()?.secondary)))
+        self.sessions.of_guid(guid).map(|(conn, session)| (conn, session.secondary))
     }
 
     /// Closes older sessions of the same start, before its new session opens. Returns `false` if there is a newer
@@ -55,25 +62,25 @@ impl Cn {
     pub(super) fn replace_older_sessions(
         &mut self,
         cx: &mut Context<'_>,
-        guid: Guid,
-        (secondary, incarnation): (SecondaryGuid, u64),
+        hello: &Hello,
+        secondary: SecondaryGuid,
     ) -> bool {
-        let others: Vec<_> = self.copies(guid).collect();
+        let others: Vec<_> = self.copies(hello.guid).collect();
         for (conn, start) in &others {
-            let session = self.clients.get(conn).and_then(Client::session);
+            let session = self.sessions.get(*conn);
             if *start == secondary {
                 // connections of one start may be accepted in another order than they were made
-                if session.is_some_and(|s| s.incarnation >= incarnation) {
+                if session.is_some_and(|s| s.incarnation >= hello.incarnation) {
                     return false;
                 }
                 self.refuse(cx, *conn, Refusal::Replaced);
             }
         }
-        self.copies(guid).count() < COPIES_MAX
+        self.copies(hello.guid).count() < COPIES_MAX
     }
 
     /// Handles a new session. If its GUID has sessions of other starts, all of them are challenged.
-    pub(super) fn session_opened(&mut self, cx: &mut Context<'_>, conn: ConnId, guid: Guid) {
+    pub(super) fn on_session_opened(&mut self, cx: &mut Context<'_>, conn: ConnId, guid: Guid) {
         let copies: Vec<_> = self.copies(guid).collect();
         if copies.len() > 1 {
             for (copy, _) in copies {
@@ -85,7 +92,7 @@ impl Cn {
 
     /// Reports a session to the GUID's home DN, if that DN is up.
     fn report_to_home(&self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(s) = self.clients.get(&conn).and_then(Client::session) else { return };
+        let Some(s) = self.sessions.get(conn) else { return };
         let home = rekeys::home(&s.guid, cx.cfg.dns).and_then(|dn| self.dns.get(dn as usize));
         if let Some(dn) = home.filter(|dn| dn.is_up()).and_then(super::DnLink::conn) {
             let seen = Seen { session: s.id, guid: s.guid, secondary: s.secondary };
@@ -95,14 +102,14 @@ impl Cn {
 
     /// Reports a session to a DN that has just come up, if that is the home DN of its GUID.
     pub(super) fn report_to_new_home(&self, cx: &mut Context<'_>, dn: u32, conn: ConnId) {
-        let of = self.clients.get(&conn).and_then(Client::session).map(|s| s.guid);
+        let of = self.sessions.get(conn).map(|s| s.guid);
         if of.and_then(|guid| rekeys::home(&guid, cx.cfg.dns)) == Some(dn) {
             self.report_to_home(cx, conn);
         }
     }
 
     fn challenge(&mut self, cx: &mut Context<'_>, conn: ConnId, by: Option<ConnId>) {
-        let Some(s) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        let Some(s) = self.sessions.get_mut(conn) else { return };
         s.challenge.by = by.or(s.challenge.by);
         s.challenge.answered = false;
         if !core::mem::replace(&mut s.challenge.open, true) {
@@ -113,7 +120,7 @@ impl Cn {
 
     /// Challenges a session because a DN has found another one of the GUID.
     pub(super) fn on_challenge(&mut self, cx: &mut Context<'_>, dn: ConnId, session: SessionId) {
-        if let Some(&conn) = self.by_session.get(&session) {
+        if let Some(conn) = self.sessions.conn(session) {
             self.challenge(cx, conn, Some(dn));
         }
     }
@@ -121,20 +128,18 @@ impl Cn {
     /// Handles a client's answer to a ping. Once clients of two starts have answered their challenges, those that have
     /// are ordered to rekey.
     pub(super) fn on_pong(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(s) = self.clients.get_mut(&conn).and_then(Client::session_mut).filter(|s| s.challenge.open) else {
+        let Some(s) = self.sessions.get_mut(conn).filter(|s| s.challenge.open) else {
             return;
         };
         let by = s.challenge.by.take();
         s.challenge = Challenge { open: false, answered: true, by: None };
         let (guid, session) = (s.guid, s.id);
         self.timers.clear(Timer::Challenge(conn));
-        if let Some(dn) = by.filter(|by| self.dns.iter().any(|dn| dn.is_up() && dn.conn() == Some(*by))) {
+        if let Some(dn) = by.filter(|by| self.is_dn_up(*by)) {
             cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Alive(OfSession { session }) });
         }
-        let alive: Vec<_> = self
-            .copies(guid)
-            .filter(|(c, _)| self.clients.get(c).and_then(Client::session).is_some_and(|s| s.challenge.answered))
-            .collect();
+        let alive: Vec<_> =
+            self.copies(guid).filter(|(c, _)| self.sessions.get(*c).is_some_and(|s| s.challenge.answered)).collect();
         let starts: BTreeSet<_> = alive.iter().map(|(_, start)| *start).collect();
         if starts.len() > 1 {
             alive.iter().for_each(|(copy, _)| self.order_rekey(cx, *copy));
@@ -148,14 +153,14 @@ impl Cn {
 
     /// Orders a rekey because the home DN has found a copy alive on another CN.
     pub(super) fn on_cloned(&self, cx: &mut Context<'_>, session: SessionId) {
-        if let Some(&conn) = self.by_session.get(&session) {
+        if let Some(conn) = self.sessions.conn(session) {
             self.order_rekey(cx, conn);
         }
     }
 
     /// Orders a client to rekey, unless this session has sent a new key already.
     pub(super) fn order_rekey(&self, cx: &mut Context<'_>, conn: ConnId) {
-        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.rekey.is_none()) {
+        if self.sessions.get(conn).is_some_and(|s| s.rekey.is_none()) {
             cx.push(Output::Count(Metric::RekeyOrdered));
             cx.push(Output::ClientSend { conn, msg: ToClient::Rekey });
         }
@@ -166,7 +171,7 @@ impl Cn {
     /// A session may bring one key, ordered or not: the order may have come over an earlier session or from a CN that
     /// has crashed. More are refused, since a client that forks its log gets orders again and again.
     pub(super) fn on_rekeyed(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: SignedRekey) {
-        let Some(session) = self.clients.get(&conn).and_then(Client::session) else { return };
+        let Some(session) = self.sessions.get(conn) else { return };
         let (guid, id) = (Guid::of(&signed.rekey.old), rekeys::record_id(&signed));
         match session.rekey {
             Some(rekey) if rekey.record != id => return self.refuse_violation(cx, conn),
@@ -184,7 +189,7 @@ impl Cn {
             return self.turn_away(cx, conn);
         }
         let new = Guid::of(&signed.rekey.new);
-        if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
+        if let Some(session) = self.sessions.get_mut(conn) {
             session.rekey = Some(PendingRekey { record: id, new, durable: false });
         }
         self.rekeys.insert(id, conn);
@@ -196,7 +201,7 @@ impl Cn {
     pub(super) fn on_durable_rekey(&mut self, cx: &mut Context<'_>, id: RecordId) {
         let Some(conn) = self.rekeys.remove(&id) else { return };
         cx.push(Output::Count(Metric::Rekeyed));
-        let session = self.clients.get_mut(&conn).and_then(Client::session_mut);
+        let session = self.sessions.get_mut(conn);
         if let Some(rekey) = session.and_then(|s| s.rekey.as_mut()) {
             rekey.durable = true;
             let new = rekey.new;

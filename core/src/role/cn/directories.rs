@@ -2,7 +2,6 @@
 //! has restarted learns everything anew: after each connect the CN registers its sessions again and requests the
 //! clients' whole inventories (RE-ADD).
 
-use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::{ConnId, SessionId};
 use crate::session::Dialer;
@@ -35,6 +34,17 @@ impl DnLink {
         Self { dialer, welcomed: false, pinged: false, register_from: None }
     }
 
+    /// Asserts that the link waits for what its state needs: a dial, a ping, or the registration of more sessions.
+    pub(super) fn check(&self, dial: bool, ping: bool, register: bool) {
+        let is_open = self.dialer.up().is_some();
+        assert!(!self.welcomed || is_open, "a DN that is up has a connection");
+        assert!(!self.pinged || is_open, "only a connected DN is pinged");
+        assert!(self.register_from.is_none() || self.welcomed, "sessions are registered at DNs that are up");
+        assert!(dial == self.dialer.conn().is_none(), "exactly a DN without connection is dialled");
+        assert!(ping == is_open, "exactly a connected DN is pinged");
+        assert!(register == self.register_from.is_some(), "the registration of sessions goes on to its end");
+    }
+
     pub(super) const fn is_up(&self) -> bool {
         self.welcomed
     }
@@ -57,6 +67,11 @@ impl Cn {
     /// Returns the connection of the first DN that is up.
     pub(super) fn first_dn(&self) -> Option<ConnId> {
         self.dns.iter().find(|d| d.welcomed).and_then(DnLink::conn)
+    }
+
+    /// Returns whether a connection is that of a DN that is up.
+    pub(super) fn is_dn_up(&self, conn: ConnId) -> bool {
+        self.dns.iter().any(|link| link.is_up() && link.conn() == Some(conn))
     }
 
     pub(super) fn tell_dns(&self, cx: &mut Context<'_>, msg: &ToDn) {
@@ -142,11 +157,10 @@ impl Cn {
     pub(super) fn register_more(&mut self, cx: &mut Context<'_>, dn: u32) {
         let Some(link) = self.dns.get(dn as usize).filter(|d| d.welcomed) else { return };
         let (Some(conn), Some(from)) = (link.conn(), link.register_from) else { return };
-        let batch: Vec<(SessionId, ConnId)> =
-            self.by_session.range(from..).take(REGISTER_BATCH).map(|(s, c)| (*s, *c)).collect();
+        let batch: Vec<(SessionId, ConnId)> = self.sessions.from(from).take(REGISTER_BATCH).collect();
         let spread_ms = u32::try_from(cx.cfg.readd_spread.as_millis()).unwrap_or(u32::MAX);
         for (_, client) in &batch {
-            if let Some(entry) = self.clients.get(client).and_then(Client::entry) {
+            if let Some(entry) = self.sessions.entry(*client) {
                 cx.push(Output::DirectorySend { conn, msg: ToDn::Peer(entry) });
                 let readd = ToClient::ReaddRequest(ReaddRequest { spread_ms });
                 cx.push(Output::ClientSend { conn: *client, msg: readd });
@@ -155,9 +169,34 @@ impl Cn {
             }
         }
         let last = batch.last().filter(|_| batch.len() == REGISTER_BATCH).map(|(s, _)| SessionId(s.0 + 1));
+        debug_assert!(last.is_none_or(|last| last > from), "each batch registers further sessions");
         if let Some(link) = self.dn_mut(dn) {
             link.register_from = last;
         }
         self.timers.set(Timer::Register(dn), last.map(|_| cx.now.after(REGISTER_PAUSE)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    #[test]
+    fn each_clause_about_the_link_to_a_dn_fires() {
+        assert_all_fire(
+            &DnLink::new(0),
+            |link| link.check(true, false, false),
+            &[
+                ("a DN that is up has a connection", |link| link.welcomed = true),
+                ("only a connected DN is pinged", |link| link.pinged = true),
+                ("sessions are registered at DNs that are up", |link| link.register_from = Some(SessionId(0))),
+                ("exactly a DN without connection is dialled", |link| _ = link.dialer.dial()),
+                ("exactly a connected DN is pinged", |link| {
+                    let conn = link.dialer.dial().expect("the first");
+                    assert!(link.dialer.opened(conn));
+                }),
+            ],
+        );
     }
 }

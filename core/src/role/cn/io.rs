@@ -122,6 +122,20 @@ pub enum Input {
     Shutdown,
 }
 
+impl Input {
+    /// Returns the connection of the client that the event is about.
+    pub(super) const fn client(&self) -> Option<ConnId> {
+        let (Self::ClientAccepted { conn, .. }
+        | Self::Located { conn, .. }
+        | Self::Client { conn, .. }
+        | Self::ClientClosed { conn }) = self
+        else {
+            return None;
+        };
+        Some(*conn)
+    }
+}
+
 /// Command of the machine to the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {

@@ -4,7 +4,6 @@
 //! The downloader's CN is the broker of the meeting. The uploader's CN only forwards both signals, through the DN that
 //! forwarded the introduction.
 
-use super::clients::Client;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::{ConnId, IntroId, SessionId};
 use crate::nat::connectivity::Role;
@@ -12,7 +11,7 @@ use crate::wire::control::{Go, Outcome, ToClient};
 use crate::wire::directory::{PairOutcome, Route, Signal, Signalled, Step, ToDn};
 
 /// Largest number of uploaders that signals are forwarded for; the others connect without waiting for the peer.
-const INTRODUCED_UPLOADERS_MAX: usize = 65_536;
+pub(super) const INTRODUCED_UPLOADERS_MAX: usize = 65_536;
 
 /// Route to one client of a meeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,23 +25,17 @@ pub(super) enum Party {
 /// Client of this CN that was introduced as uploader to a client of this or another CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct IntroducedUploader {
-    client: ConnId,
-    dn: ConnId,
+    pub(super) client: ConnId,
+    pub(super) dn: ConnId,
     /// Route back to the downloader's CN.
-    back: Route,
+    pub(super) back: Route,
 }
 
 impl Cn {
     /// Forwards the signals of a delivered introduction from now on, for a limited time.
-    pub(super) fn add_uploader(
-        &mut self,
-        cx: &mut Context<'_>,
-        intro: IntroId,
-        client: ConnId,
-        (dn, back): (ConnId, Route),
-    ) {
+    pub(super) fn add_uploader(&mut self, cx: &Context<'_>, intro: IntroId, uploader: IntroducedUploader) {
         if self.introduced_uploaders.len() < INTRODUCED_UPLOADERS_MAX {
-            self.introduced_uploaders.insert(intro, IntroducedUploader { client, dn, back });
+            self.introduced_uploaders.insert(intro, uploader);
             self.timers.set(Timer::IntroducedUploader(intro), Some(cx.now.after(cx.cfg.broker.keep)));
         }
     }
@@ -67,7 +60,7 @@ impl Cn {
     }
 
     fn signal(&self, cx: &mut Context<'_>, dn: ConnId, signal: Signal) {
-        if self.dns.iter().any(|d| d.is_up() && d.conn() == Some(dn)) {
+        if self.is_dn_up(dn) {
             cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Signal(signal) });
         }
     }
@@ -75,7 +68,7 @@ impl Cn {
     /// Handles a signal that another CN has sent through a DN.
     pub(super) fn on_signalled(&mut self, cx: &mut Context<'_>, dn: ConnId, signalled: Signalled) {
         let Signalled { session, intro, what } = signalled;
-        let Some(&client) = self.by_session.get(&session) else { return };
+        let Some(client) = self.sessions.conn(session) else { return };
         match what {
             Step::Opened => {
                 let other = self.broker.peer(intro, Role::Uploader);
@@ -93,7 +86,7 @@ impl Cn {
     }
 
     fn send_go(&self, cx: &mut Context<'_>, conn: ConnId, intro: IntroId) {
-        if self.clients.contains_key(&conn) {
+        if self.sessions.is_connected(conn) {
             cx.push(Output::ClientSend { conn, msg: ToClient::Go(Go { intro }) });
         }
     }
@@ -129,10 +122,10 @@ impl Cn {
         if !self.is_downloader_of(intro, conn) {
             return;
         }
-        let session: Option<SessionId> = self.clients.get(&conn).and_then(Client::session).map(|s| s.id);
+        let session: Option<SessionId> = self.sessions.get(conn).map(|s| s.id);
         let peers = self.broker.done(intro);
         if let (Some([_, Party::ViaDn { dn, route }]), Some(session)) = (peers, session)
-            && self.dns.iter().any(|d| d.is_up() && d.conn() == Some(dn))
+            && self.is_dn_up(dn)
         {
             let msg = ToDn::Outcome(PairOutcome { session, route, attempt });
             cx.push(Output::DirectorySend { conn: dn, msg });

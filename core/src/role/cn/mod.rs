@@ -2,19 +2,22 @@
 //! peers, signs and delivers introductions, and forwards usage records to the ledger. Everything that it knows of
 //! clients is soft state.
 //!
-//! [`Cn`] is the machine; each module holds its handlers for one subject. `clients` has the sessions, `queries` the way
-//! from a query to introductions, `meetings` the coordination of hole punching, `copies` the detection of copied
-//! installations, `prices` the limits of each session, and `spool`, `logs` and `usage` the records for the ledger.
+//! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` what
+//! they say, `queries` the way from a query to introductions, `meetings` the coordination of hole punching, `copies` the
+//! detection of copied installations, `prices` the limits of each session, and `spool`, `logs` and `usage` the records
+//! for the ledger.
 
 mod clients;
 mod copies;
 mod directories;
+mod invariants;
 pub mod io;
 mod logs;
 mod meetings;
 mod prices;
 mod quarantine;
 mod queries;
+mod sessions;
 mod spool;
 mod usage;
 mod withdrawn;
@@ -26,18 +29,18 @@ pub use io::{Config, Input, Metric, Output};
 pub use prices::{LEAD, Prices};
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId, SessionId, VersionId};
+use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId, VersionId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
 use crate::nat::cookie::CookieKeys;
 use crate::session::{LedgerLink, Wall, ledger_link};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use clients::Client;
 use core::time::Duration;
 use directories::DnLink;
 use meetings::{IntroducedUploader, Party};
-use queries::Pending;
+use queries::Queries;
+use sessions::Sessions;
 use spool::Spool;
 use usage::{Ack, Reported};
 
@@ -47,14 +50,9 @@ pub struct Cn {
     /// Wall clock; `None` until the shell has reported the time, and no client is accepted before.
     wall: Option<Wall>,
     phase: Phase,
-    /// Clients by connection; a client has a session once its `Hello` has come.
-    clients: BTreeMap<ConnId, Client>,
-    /// Sessions by GUID: more than one for copies of an installation, or while a broken connection is not yet noticed.
-    by_guid: BTreeMap<Guid, BTreeSet<ConnId>>,
-    by_session: BTreeMap<SessionId, ConnId>,
-    next_session: SessionId,
+    sessions: Sessions,
     dns: Vec<DnLink>,
-    queries: BTreeMap<ReqId, Pending>,
+    queries: Queries,
     next_req: ReqId,
     /// Signed introductions of this CN's queries, until both peers have been told to connect.
     broker: Broker<Party>,
@@ -75,8 +73,6 @@ pub struct Cn {
     rekeys: BTreeMap<RecordId, ConnId>,
     /// Acknowledgements whose checkpoints are being signed.
     acks: BTreeMap<ReqId, Ack>,
-    /// Queries whose answers wait until the record of their introductions is durable.
-    recording: BTreeMap<RecordId, ReqId>,
     spool: Spool,
     timers: Deadlines<Timer>,
 }
@@ -123,7 +119,7 @@ impl Cn {
     /// Returns the number of open sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.by_session.len()
+        self.sessions.len()
     }
 
     /// Returns the number of connected DNs.
@@ -171,7 +167,7 @@ impl Cn {
     /// Stops a draining CN as soon as its clients have left and their records are durable and out of the spool.
     fn stop_if_empty(&mut self, cx: &mut Context<'_>) {
         if self.phase == Phase::Draining
-            && self.clients.is_empty()
+            && self.sessions.connections() == 0
             && self.ledger.waiting() == 0
             && self.spool.is_idle()
         {
@@ -180,7 +176,7 @@ impl Cn {
     }
 
     fn stop(&mut self, cx: &mut Context<'_>) {
-        let conns: Vec<ConnId> = self.clients.keys().copied().collect();
+        let conns: Vec<ConnId> = self.sessions.clients().map(|(conn, _)| conn).collect();
         for conn in conns {
             self.close(cx, conn);
         }
@@ -224,6 +220,7 @@ impl Machine for Cn {
         if self.phase == Phase::Stopped {
             return;
         }
+        let client = input.client();
         match input {
             Input::WallClock { unix_ms } => self.on_wall_clock(cx, unix_ms),
             Input::CookieKeys(keys) => self.cookies = keys,
@@ -248,6 +245,9 @@ impl Machine for Cn {
             Input::Shutdown => self.on_shutdown(cx),
         }
         self.stop_if_empty(cx);
+        if let Some(conn) = client.filter(|_| cfg!(debug_assertions)) {
+            self.check_client(conn);
+        }
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
@@ -257,7 +257,10 @@ impl Machine for Cn {
             due.push(timer);
         }
         for timer in due {
-            self.on_timer(cx, timer);
+            // one of them may have been the end of draining
+            if self.phase != Phase::Stopped {
+                self.on_timer(cx, timer);
+            }
         }
         self.on_meeting_timers(cx);
         if self.ledger.poll_timeout().is_some_and(|at| at <= cx.now) {
@@ -274,8 +277,10 @@ impl Machine for Cn {
         self.timers.rebase(by);
         self.broker.rebase(by);
         self.ledger.rebase(by);
-        self.clients.values_mut().for_each(|c| c.rebase(by));
+        self.sessions.rebase(by);
     }
 
-    fn check(&self) {}
+    fn check(&self) {
+        self.check_state();
+    }
 }

@@ -23,7 +23,7 @@
 //! pages the whole inventory is requested once the budget allows that; an inventory that the CN requests because a DN
 //! has come up is free. Other messages are dropped.
 
-use super::clients::{Client, Session};
+use super::sessions::Session;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::ConnId;
 use crate::limits::SHARES_PER_PEER_MAX;
@@ -125,6 +125,7 @@ impl Budgets {
             return Err(lead.saturating_sub(LEAD));
         }
         *paid = now.after(lead);
+        debug_assert!(paid.since(now) <= LEAD, "no session spends further ahead than it may");
         Ok(())
     }
 
@@ -147,6 +148,15 @@ pub(super) struct DnView {
     has_gap: bool,
 }
 
+impl DnView {
+    /// Asserts that what the DNs lack will be sent: `tell` and `readd` are whether a time is set for it.
+    pub(super) fn check(&self, tell: bool, readd: bool) {
+        assert!(self.is_stale == tell, "exactly a stale state is sent to the DNs later");
+        assert!(self.has_gap || !readd, "only after a gap an inventory is requested");
+        assert!(self.versions <= SHARES_PER_PEER_MAX, "the versions that a client pays for are bounded");
+    }
+}
+
 fn millis(d: Duration) -> u32 {
     u32::try_from(d.as_millis()).unwrap_or(u32::MAX).saturating_add(1)
 }
@@ -154,7 +164,7 @@ fn millis(d: Duration) -> u32 {
 impl Cn {
     /// Charges a message. If the budget does not allow it, answers the client or skips the message, and returns `None`.
     pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) -> Option<ToCn> {
-        let session = self.clients.get_mut(&conn).and_then(Client::session_mut)?;
+        let session = self.sessions.get_mut(conn)?;
         let (budget, price) = cx.cfg.prices.of(&msg);
         let Err(wait) = session.budgets.pay(cx.now, budget, price) else { return Some(msg) };
         cx.push(Output::Count(Metric::Limited));
@@ -174,7 +184,7 @@ impl Cn {
         if !self.is_next_page(cx, conn, page) {
             return;
         }
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         session.dn_view.has_gap = true;
         let whole = cx.cfg.prices.versions(SHARES_PER_PEER_MAX);
         let wait = session.budgets.requests.since(cx.now).saturating_add(whole).saturating_sub(LEAD);
@@ -185,7 +195,7 @@ impl Cn {
 
     /// Returns whether a page may be forwarded to the DNs: after a gap only once a whole inventory begins.
     pub(super) fn forwards_page(&mut self, conn: ConnId, page: &Inventory) -> bool {
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return false };
+        let Some(session) = self.sessions.get_mut(conn) else { return false };
         if page.reset {
             (session.dn_view.has_gap, session.dn_view.versions) = (false, 0);
             self.timers.clear(Timer::Readd(conn));
@@ -197,14 +207,14 @@ impl Cn {
 
     /// Requests the whole inventory of a client whose budget allows it now, after a gap.
     pub(super) fn request_readd(&self, cx: &mut Context<'_>, conn: ConnId) {
-        if self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.dn_view.has_gap) {
+        if self.sessions.get(conn).is_some_and(|s| s.dn_view.has_gap) {
             cx.push(Output::ClientSend { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 0 }) });
         }
     }
 
     /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
     pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
-        if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
+        if let Some(session) = self.sessions.get_mut(conn) {
             let requests = &mut session.budgets.requests;
             *requests = requests.rebased(cx.cfg.prices.versions(session.dn_view.versions));
         }
@@ -212,18 +222,17 @@ impl Cn {
 
     /// Notes that the DNs have been told of a new session.
     pub(super) fn note_registered(&mut self, conn: ConnId) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        let class = client.session().and_then(|s| class_of(s, client.observed().ip()));
-        if let Some(session) = client.session_mut() {
+        let Some(client) = self.sessions.client(conn) else { return };
+        let class = client.session().and_then(|s| class_of(s, client.from.ip()));
+        if let Some(session) = self.sessions.get_mut(conn) {
             session.dn_view.class = class;
         }
     }
 
     /// Sends a client's changed state to the DNs, or delays that until the budget allows it.
     pub(super) fn publish_change(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        let from = client.observed().ip();
-        let Some(session) = client.session_mut() else { return };
+        let Some(from) = self.sessions.client(conn).map(|client| client.from.ip()) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         let class = class_of(session, from);
         let moved = if class == session.dn_view.class { 0 } else { session.dn_view.versions };
         let price = cx.cfg.prices.update.saturating_add(cx.cfg.prices.versions(moved));
@@ -235,7 +244,7 @@ impl Cn {
         }
         (session.dn_view.class, session.dn_view.is_stale) = (class, false);
         self.timers.clear(Timer::Tell(conn));
-        if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
+        if let Some(entry) = self.sessions.entry(conn) {
             self.tell_dns(cx, &ToDn::Peer(entry));
         }
     }
@@ -243,4 +252,23 @@ impl Cn {
 
 fn class_of(session: &Session, observed: core::net::IpAddr) -> Option<Class> {
     session.may_upload().then(|| Class::of(Endpoint { observed, nat: &session.nat }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    #[test]
+    fn each_clause_about_the_state_that_dns_know_fires() {
+        assert_all_fire(
+            &DnView { has_gap: true, ..DnView::default() },
+            |view| view.check(false, true),
+            &[
+                ("exactly a stale state is sent to the DNs later", |view| view.is_stale = true),
+                ("only after a gap an inventory is requested", |view| view.has_gap = false),
+                ("the versions that a client pays for are bounded", |view| view.versions = SHARES_PER_PEER_MAX + 1),
+            ],
+        );
+    }
 }

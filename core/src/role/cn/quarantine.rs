@@ -2,7 +2,6 @@
 //! offered them. The ledger sends the list; while it is away, the last list counts. No download fails because of
 //! quarantine, since none needs a CN.
 
-use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, Guid};
 use crate::wire::directory::ToDn;
@@ -18,11 +17,12 @@ impl Cn {
         for guid in changed {
             cx.push(Output::Count(Metric::QuarantineChanged));
             let quarantined = self.is_quarantined(guid);
-            for conn in self.by_guid.get(&guid).cloned().unwrap_or_default() {
-                if let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) {
+            let conns: Vec<ConnId> = self.sessions.of_guid(guid).map(|(conn, _)| conn).collect();
+            for conn in conns {
+                if let Some(session) = self.sessions.get_mut(conn) {
                     session.quarantined = quarantined;
                 }
-                if let Some(entry) = self.clients.get(&conn).and_then(Client::entry) {
+                if let Some(entry) = self.sessions.entry(conn) {
                     self.tell_dns(cx, &ToDn::Peer(entry));
                 }
             }
@@ -35,6 +35,6 @@ impl Cn {
 
     /// Returns whether a client's queries are answered without peers.
     pub(super) fn is_edge_only(&self, conn: ConnId) -> bool {
-        self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.quarantined)
+        self.sessions.get(conn).is_some_and(|s| s.quarantined)
     }
 }

@@ -4,9 +4,9 @@
 //! This CN is the broker of its clients' queries. An introduction for another of its own clients goes through the DN
 //! and comes back, like any other.
 
-use super::clients::{Client, Session};
 use super::logs::Offering;
-use super::meetings::Party;
+use super::meetings::{IntroducedUploader, Party};
+use super::sessions::Session;
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::grants::{self, ShownError};
 use crate::accounting::introductions;
@@ -18,6 +18,7 @@ use crate::wire::control::{Introduce, IntroducedPeer, Introductions, Query, Quer
 use crate::wire::directory::{Deliver, Relay, Select, Selected, SelectedPeer, ToDn};
 use crate::wire::records::{Introduction, SignedGrant, SignedIntroduction, SigningContext};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -54,6 +55,76 @@ struct Offer {
     peers: Vec<SelectedPeer>,
 }
 
+impl Pending {
+    /// Returns the connection of the DN whose answer or routes the query depends on.
+    const fn dn(&self) -> Option<ConnId> {
+        match &self.step {
+            Step::Opening { .. } => None,
+            Step::Selecting { dn, .. } | Step::Signing { dn, .. } => Some(*dn),
+            Step::Recording { offer, .. } => Some(offer.dn),
+        }
+    }
+
+    /// Returns the record that the answer waits for.
+    const fn record(&self) -> Option<RecordId> {
+        if let Step::Recording { record, .. } = &self.step { Some(*record) } else { None }
+    }
+}
+
+/// The queries in progress. A step ends by taking the query out, and begins by inserting it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Queries {
+    pending: BTreeMap<ReqId, Pending>,
+    /// Queries whose answers wait until the record of their introductions is durable.
+    recording: BTreeMap<RecordId, ReqId>,
+}
+
+impl Queries {
+    fn insert(&mut self, req: ReqId, pending: Pending) {
+        if let Some(record) = pending.record() {
+            self.recording.insert(record, req);
+        }
+        let before = self.pending.insert(req, pending);
+        debug_assert!(before.is_none(), "each query has a number of its own");
+    }
+
+    fn take(&mut self, req: ReqId) -> Option<Pending> {
+        let pending = self.pending.remove(&req)?;
+        if let Some(record) = pending.record() {
+            let of_record = self.recording.remove(&record);
+            debug_assert!(of_record == Some(req), "each query that is recorded is found by its record");
+        }
+        Some(pending)
+    }
+
+    /// Takes a query out if it is in the step that an answer belongs to.
+    fn take_in(&mut self, req: ReqId, is_in: impl FnOnce(&Step) -> bool) -> Option<Pending> {
+        if self.pending.get(&req).is_some_and(|pending| is_in(&pending.step)) { self.take(req) } else { None }
+    }
+
+    /// Returns whether a query has this number.
+    pub(super) fn contains(&self, req: ReqId) -> bool {
+        self.pending.contains_key(&req)
+    }
+
+    /// Asserts that queries and their records agree, as [`crate::Machine::check`] does: `is_up` tells whether a
+    /// connection is that of a DN that is up.
+    pub(super) fn check(&self, is_up: impl Fn(ConnId) -> bool) {
+        for (req, pending) in &self.pending {
+            assert!(pending.dn().is_none_or(&is_up), "each query waits for a DN that is up");
+            let found = pending.record().is_none_or(|id| self.recording.get(&id) == Some(req));
+            assert!(found, "each query that is recorded is found by its record");
+        }
+        let recording = self.pending.values().filter(|pending| pending.record().is_some()).count();
+        assert!(self.recording.len() == recording, "each record of an offer is of a query");
+    }
+
+    /// Returns the numbers of all queries.
+    pub(super) fn reqs(&self) -> impl Iterator<Item = ReqId> {
+        self.pending.keys().copied()
+    }
+}
+
 impl Cn {
     pub(super) fn on_query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
         cx.push(Output::Count(Metric::Query));
@@ -71,18 +142,13 @@ impl Cn {
     /// Removes a query in progress; its client may be gone already.
     fn take_query(&mut self, req: ReqId) -> Option<Pending> {
         self.timers.clear(Timer::Query(req));
-        self.queries.remove(&req)
+        self.queries.take(req)
     }
 
     pub(super) fn on_grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
-        let Some(Pending { client, query, step: Step::Opening { want, exclude } }) = self.queries.get(&req).cloned()
-        else {
-            return;
-        };
-        let Some(session) = self.clients.get(&client).and_then(Client::session) else {
-            self.take_query(req);
-            return;
-        };
+        let asked = self.queries.take_in(req, |step| matches!(step, Step::Opening { .. }));
+        let Some(Pending { client, query, step: Step::Opening { want, exclude } }) = asked else { return };
+        let Some(session) = self.sessions.get(client) else { return self.timers.clear(Timer::Query(req)) };
         let checked = grant.ok_or(QueryError::Regrant).and_then(|g| {
             match grants::check_shown(&Self::trust(cx), &g, session.guid, self.now_ms(cx.now)) {
                 Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
@@ -107,7 +173,7 @@ impl Cn {
                 self.queries.insert(req, Pending { client, query, step });
             }
             (checked, _) => {
-                self.take_query(req);
+                self.timers.clear(Timer::Query(req));
                 let why = checked.err().unwrap_or(QueryError::Unavailable);
                 fail(cx, client, query, why, UNAVAILABLE_RETRY_MS);
             }
@@ -116,22 +182,17 @@ impl Cn {
 
     pub(super) fn on_selected(&mut self, cx: &mut Context<'_>, conn: ConnId, selected: Selected) {
         let req = ReqId(selected.req);
-        let Some(Pending { client, query, step: Step::Selecting { dn, grant } }) = self.queries.get(&req).cloned()
-        else {
-            return;
-        };
-        if dn != conn {
-            return;
-        }
+        let asked = self.queries.take_in(req, |step| matches!(step, Step::Selecting { dn, .. } if *dn == conn));
+        let Some(Pending { client, query, step: Step::Selecting { dn, grant } }) = asked else { return };
         if let Some(retry_after_ms) = selected.edge_only_ms {
-            self.take_query(req);
-            if self.clients.contains_key(&client) {
+            self.timers.clear(Timer::Query(req));
+            if self.sessions.is_connected(client) {
                 fail(cx, client, query, QueryError::Unreceipted, retry_after_ms);
             }
             return;
         }
-        if selected.peers.is_empty() || !self.clients.contains_key(&client) {
-            self.take_query(req);
+        if selected.peers.is_empty() || !self.sessions.is_connected(client) {
+            self.timers.clear(Timer::Query(req));
             return self.answer(cx, client, query, Vec::new());
         }
         let peers = selected.peers.into_vec();
@@ -156,20 +217,16 @@ impl Cn {
     }
 
     pub(super) fn on_introductions_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
-        let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) =
-            self.queries.get(&req).cloned()
-        else {
-            return;
-        };
-        self.take_query(req);
-        let Some(guid) = self.clients.get(&client).and_then(Client::session).map(|s| s.guid) else { return };
+        let asked = self.queries.take_in(req, |step| matches!(step, Step::Signing { .. }));
+        let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) = asked else { return };
+        self.timers.clear(Timer::Query(req));
+        let Some(guid) = self.sessions.get(client).map(|s| s.guid) else { return };
         let offering = self.log_offered(cx, guid, &grant, &intros);
         let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
         match offering {
             Offering::NotKept => self.send_introductions(cx, client, query, offer),
             Offering::Refused => fail(cx, client, query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS),
             Offering::Recording(record) => {
-                self.recording.insert(record, req);
                 self.queries.insert(req, Pending { client, query, step: Step::Recording { record, offer } });
                 let within = if cx.cfg.spool { cx.cfg.select_within } else { cx.cfg.record_within };
                 self.timers.set(Timer::Query(req), Some(cx.now.after(within)));
@@ -180,9 +237,9 @@ impl Cn {
     /// Sends the introductions to both sides of each pair.
     fn send_introductions(&mut self, cx: &mut Context<'_>, client: ConnId, query: u32, offer: Offer) {
         let Offer { dn, intros, peers } = offer;
-        let Some(asking) = self.clients.get(&client) else { return };
+        let Some(asking) = self.sessions.client(client) else { return };
         let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
-        let observed = asking.observed();
+        let observed = asking.from;
         let mut answer = Vec::new();
         for (intro, peer) in intros.into_iter().zip(peers) {
             cx.push(Output::Count(Metric::Introduced));
@@ -201,7 +258,7 @@ impl Cn {
 
     /// Answers the query whose introductions are recorded durably.
     pub(super) fn on_offer_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        let Some(req) = self.recording.remove(&id) else { return };
+        let Some(&req) = self.queries.recording.get(&id) else { return };
         if let Some(Pending { client, query, step: Step::Recording { offer, .. } }) = self.take_query(req) {
             self.send_introductions(cx, client, query, offer);
         }
@@ -209,13 +266,13 @@ impl Cn {
 
     /// Fails the query whose introductions could not be recorded; nobody is told of them.
     pub(super) fn on_offer_not_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        if let Some(req) = self.recording.remove(&id) {
+        if let Some(&req) = self.queries.recording.get(&id) {
             self.fail_query(cx, req);
         }
     }
 
     fn answer(&self, cx: &mut Context<'_>, client: ConnId, query: u32, peers: Vec<IntroducedPeer>) {
-        if self.clients.contains_key(&client) {
+        if self.sessions.is_connected(client) {
             cx.push(Output::Count(Metric::QueryAnswered));
             let peers = List::truncated(peers);
             cx.push(Output::ClientSend { conn: client, msg: ToClient::Introductions(Introductions { query, peers }) });
@@ -224,39 +281,25 @@ impl Cn {
 
     /// Handles a query that has waited long enough.
     pub(super) fn on_query_timeout(&mut self, cx: &mut Context<'_>, req: ReqId) {
-        match self.queries.get(&req).map(|pending| &pending.step) {
+        match self.queries.pending.get(&req).and_then(Pending::record) {
             // no spool: the ledger may be away and will get the record when it is back, so the client is answered now
-            Some(Step::Recording { record, .. }) if !cx.cfg.spool => {
-                let record = *record;
-                self.on_offer_recorded(cx, record);
-            }
-            _ => self.fail_query(cx, req),
+            Some(record) if !cx.cfg.spool => self.on_offer_recorded(cx, record),
+            Some(_) | None => self.fail_query(cx, req),
         }
     }
 
     /// Fails a query as `Unavailable`, for lack of a DN or of a durable record.
     fn fail_query(&mut self, cx: &mut Context<'_>, req: ReqId) {
         let Some(pending) = self.take_query(req) else { return };
-        if let Step::Recording { record, .. } = pending.step {
-            self.recording.remove(&record);
-        }
-        if self.clients.contains_key(&pending.client) {
+        if self.sessions.is_connected(pending.client) {
             fail(cx, pending.client, pending.query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS);
         }
     }
 
     /// Fails the queries of a lost DN: its answers will not come, and its routes are void.
     pub(super) fn fail_queries_of_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let lost: Vec<ReqId> = self
-            .queries
-            .iter()
-            .filter(|(_, p)| match &p.step {
-                Step::Opening { .. } => false,
-                Step::Selecting { dn, .. } | Step::Signing { dn, .. } => *dn == conn,
-                Step::Recording { offer, .. } => offer.dn == conn,
-            })
-            .map(|(req, _)| *req)
-            .collect();
+        let queries = self.queries.pending.iter().filter(|(_, pending)| pending.dn() == Some(conn));
+        let lost: Vec<ReqId> = queries.map(|(req, _)| *req).collect();
         for req in lost {
             self.fail_query(cx, req);
         }
@@ -264,9 +307,10 @@ impl Cn {
 
     /// Delivers an introduction to the uploader, a client of this CN.
     pub(super) fn on_deliver(&mut self, cx: &mut Context<'_>, dn: ConnId, deliver: Deliver) {
-        let Some(&conn) = self.by_session.get(&deliver.session) else { return };
-        if self.clients.get(&conn).and_then(Client::session).is_some_and(Session::may_upload) {
-            self.add_uploader(cx, deliver.introduce.intro.intro.id, conn, (dn, deliver.from));
+        let Some(conn) = self.sessions.conn(deliver.session) else { return };
+        if self.sessions.get(conn).is_some_and(Session::may_upload) {
+            let uploader = IntroducedUploader { client: conn, dn, back: deliver.from };
+            self.add_uploader(cx, deliver.introduce.intro.intro.id, uploader);
             cx.push(Output::ClientSend { conn, msg: ToClient::Introduce(deliver.introduce) });
         }
     }
@@ -276,4 +320,48 @@ pub(super) fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryErr
     cx.push(Output::Count(Metric::QueryRefused));
     let msg = ToClient::QueryFailed(QueryFailed { query, why, retry_after_ms });
     cx.push(Output::ClientSend { conn, msg });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    /// Returns one query that is being recorded.
+    fn healthy() -> Queries {
+        let mut queries = Queries::default();
+        let offer = Offer { dn: ConnId(1), intros: Vec::new(), peers: Vec::new() };
+        let step = Step::Recording { record: RecordId::numbered(1), offer };
+        queries.insert(ReqId(1), Pending { client: ConnId(2), query: 3, step });
+        queries
+    }
+
+    #[test]
+    fn each_clause_about_queries_fires() {
+        assert_all_fire(
+            &healthy(),
+            |queries| queries.check(|dn| dn == ConnId(1)),
+            &[
+                ("each query waits for a DN that is up", |q| {
+                    let step = Step::Opening { want: 1, exclude: List::default() };
+                    let Some(asked) = q.pending.get_mut(&ReqId(1)) else { return };
+                    let Step::Recording { offer, .. } = core::mem::replace(&mut asked.step, step) else { return };
+                    asked.step =
+                        Step::Recording { record: RecordId::numbered(1), offer: Offer { dn: ConnId(9), ..offer } };
+                }),
+                ("each query that is recorded is found by its record", |q| q.recording.clear()),
+                ("each record of an offer is of a query", |q| {
+                    q.recording.insert(RecordId::numbered(99), ReqId(1));
+                }),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_query_is_taken_in_its_step_only_and_leaves_nothing_behind() {
+        let mut queries = healthy();
+        assert!(queries.take_in(ReqId(1), |step| matches!(step, Step::Opening { .. })).is_none());
+        assert!(queries.take_in(ReqId(1), |step| matches!(step, Step::Recording { .. })).is_some());
+        assert_eq!(queries, Queries::default());
+    }
 }

@@ -58,6 +58,17 @@ impl Spool {
         self.granted.insert(download);
     }
 
+    /// Asserts that all records on disk are on their way to the ledger: `is_held` tells which are.
+    pub(super) fn check(&self, is_held: impl Fn(RecordId) -> bool) {
+        assert!(self.held.iter().all(|id| is_held(*id)), "each spooled record is on its way to the ledger");
+        assert!(self.granted.len() <= GRANTED_MAX, "the recorded grants are bounded");
+    }
+
+    /// Returns whether no acknowledged record waits to be deleted.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.acked.is_empty()
+    }
+
     /// Returns whether nothing is left to be written.
     pub(super) fn is_idle(&self) -> bool {
         self.acked.is_empty() && self.saving.is_empty()
@@ -136,5 +147,25 @@ impl Cn {
         if !self.spool.acked.is_empty() {
             self.save(cx, None, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    #[test]
+    fn each_clause_about_the_spool_of_a_cn_fires() {
+        assert_all_fire(
+            &Spool::default(),
+            |spool| spool.check(|id| id == RecordId::numbered(1)),
+            &[
+                ("each spooled record is on its way to the ledger", |s| _ = s.held.insert(RecordId::numbered(2))),
+                ("the recorded grants are bounded", |s| {
+                    s.granted = (0..=u32::try_from(GRANTED_MAX).expect("few")).map(DownloadId::numbered).collect();
+                }),
+            ],
+        );
     }
 }

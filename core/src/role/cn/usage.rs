@@ -4,7 +4,6 @@
 //! once both are durable there the client gets an acknowledgement, with a signed checkpoint of the newest head. A
 //! record beyond the limits is dropped without acknowledgement, so its client keeps it and sends it again.
 
-use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
 use crate::accounting::{introductions, logs};
 use crate::ids::{ConnId, RecordId, ReqId, Signature};
@@ -46,7 +45,7 @@ impl Cn {
     /// report it, and only soon after.
     pub(super) fn on_unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, report: &Unreceipted) {
         let i = &report.intro.intro;
-        let named = self.clients.get(&conn).and_then(Client::session).is_some_and(|s| s.upload_key == i.uploader_key);
+        let named = self.sessions.get(conn).is_some_and(|s| s.upload_key == i.uploader_key);
         if named && introductions::check_ended(&Self::trust(cx), &report.intro, self.now_ms(cx.now)).is_ok() {
             let (owed, receipted) = (report.owed, report.receipted);
             let report = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
@@ -73,7 +72,7 @@ impl Cn {
     /// Compares a log head with the newest one known of the client's log, from its records or from the checkpoint in
     /// `Hello`. Two heads that contradict each other both go to the ledger, and the client is ordered to rekey.
     fn compare_log_head(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
-        let Some(session) = self.clients.get_mut(&conn).and_then(Client::session_mut) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         let guid = session.guid;
         let newer = |known: &SignedHead| known.head.start != head.head.start || known.head.place < head.head.place;
         let forked = session.log.as_ref().filter(|known| logs::contradict(&known.head, &head.head)).cloned();
@@ -133,7 +132,7 @@ impl Cn {
                 self.pending_heads.insert(place, id);
                 continue;
             }
-            let reported = self.usage.remove(&id).filter(|r| self.clients.contains_key(&r.conn));
+            let reported = self.usage.remove(&id).filter(|r| self.sessions.is_connected(r.conn));
             if let Some(Reported { conn, head }) = reported {
                 by_conn.entry(conn).or_default().push((id, head));
             }
@@ -158,7 +157,7 @@ impl Cn {
     /// Sends an acknowledgement, whose checkpoint is now signed.
     pub(super) fn on_checkpoint_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
         let Some(Ack { conn, ids, checkpoint }) = self.acks.remove(&req) else { return };
-        if self.clients.contains_key(&conn) {
+        if self.sessions.is_connected(conn) {
             let checkpoint = Some(SignedCheckpoint { checkpoint, signature, cert: cx.cfg.cert.clone() });
             cx.push(Output::ClientSend { conn, msg: ToClient::UsageAck(UsageAck { ids, checkpoint }) });
         }

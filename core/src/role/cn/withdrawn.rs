@@ -1,7 +1,6 @@
 //! Versions that providers have withdrawn: edges no longer grant them, and CNs stop their sharing. Edges keep the list;
 //! this CN gets all of it every few seconds, so a lost update does no harm.
 
-use super::clients::Client;
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, VersionId};
 use crate::limits::{WITHDRAWN_MAX, WITHDRAWN_PAGE_MAX};
@@ -18,9 +17,8 @@ impl Cn {
             return;
         }
         new.iter().for_each(|_| cx.push(Output::Count(Metric::Withdrawn)));
-        let open = self.clients.iter().filter(|(_, client)| client.session().is_some());
-        let open: Vec<ConnId> = open.map(|(conn, _)| *conn).collect();
-        open.into_iter().for_each(|conn| send_withdraw(cx, conn, &new));
+        let open = self.sessions.clients().filter(|(_, client)| client.session().is_some());
+        open.for_each(|(conn, _)| send_withdraw(cx, conn, &new));
     }
 
     /// Returns whether a version is withdrawn and may not be shared.
@@ -32,7 +30,7 @@ impl Cn {
     pub(super) fn strip(&self, cx: &mut Context<'_>, conn: ConnId, mut page: Inventory) -> Inventory {
         let (gone, kept): (Vec<_>, Vec<_>) =
             page.add.into_vec().into_iter().partition(|s| self.is_withdrawn(s.version));
-        if self.clients.get(&conn).and_then(Client::session).is_some() && !gone.is_empty() {
+        if self.sessions.get(conn).is_some() && !gone.is_empty() {
             let versions: Vec<_> = gone.iter().map(|s| s.version).collect();
             send_withdraw(cx, conn, &versions);
         }

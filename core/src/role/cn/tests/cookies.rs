@@ -73,7 +73,7 @@ fn an_address_without_a_valid_cookie_of_its_own_is_dropped() {
         // the DN connection may have timed out meanwhile, so the session's own descriptor is checked
         accept(&mut b, 1, 1);
         say(&mut b, 1, ToCn::Hello(Hello { nat, ..hello(1) }));
-        let session = b.machine.clients[&ConnId(1)].session().expect("open");
+        let session = b.machine.sessions.get(ConnId(1)).expect("open");
         assert!(session.nat.candidates.is_empty() && session.nat.proven.is_empty(), "{why}");
     }
 }

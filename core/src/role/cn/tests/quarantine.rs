@@ -46,7 +46,7 @@ fn a_quarantined_client_gets_no_peers_and_is_offered_to_nobody() {
     // an introduction that is on its way to the client ends here
     let intro = introductions::tests::answer(vec![introductions::tests::intro(1)]).remove(0);
     let introduce = crate::wire::control::Introduce { intro, nat: NatDescriptor::default(), ticket: None };
-    let session = b.machine.clients[&ConnId(1)].session().expect("open").id;
+    let session = b.machine.sessions.get(ConnId(1)).expect("open").id;
     let from = Route { link: 9, session: SessionId(7) };
     let deliver = FromDn::Deliver(Deliver { session, from, introduce });
     assert!(to_client(&b.input(Input::Directory { conn: dn, msg: deliver }), 1).is_empty());

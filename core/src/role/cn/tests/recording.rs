@@ -16,7 +16,7 @@ fn signed_by(spool: bool, usage_max: u32) -> (Bench<Cn>, [ConnId; 2], Vec<Output
 }
 
 /// Runs another query of client 1, up to the signature of its introductions.
-fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
+pub(super) fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
     let req = select_req(&ask(b, Some(signed_grant(grant_of(1)))));
     let peers = List::truncated([SelectedPeer {
         route: Route { link: 3, session: SessionId(1) },

@@ -1,0 +1,113 @@
+//! Invariants of the CN, by a walk over its whole state.
+
+use super::meetings::INTRODUCED_UPLOADERS_MAX;
+use super::{Cn, Phase, Timer};
+use crate::ids::ConnId;
+use crate::limits::{QUARANTINED_MAX, WITHDRAWN_MAX};
+use crate::machine::Machine as _;
+use alloc::collections::BTreeSet;
+
+impl Cn {
+    pub(super) fn check_state(&self) {
+        self.sessions.check();
+        if self.phase == Phase::Stopped {
+            assert!(self.sessions.connections() == 0, "a stopped CN has no clients");
+            assert!(self.timers.next().is_none(), "a stopped CN waits for nothing");
+            return;
+        }
+        assert!(self.wall.is_some() || self.sessions.connections() == 0, "without the time there are no clients");
+        assert!(self.withdrawn.len() <= WITHDRAWN_MAX, "the list of withdrawn versions is bounded");
+        assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of quarantined clients is bounded");
+        for (conn, _) in self.sessions.clients() {
+            self.check_client(conn);
+        }
+        self.check_queries();
+        self.check_meetings();
+        self.check_dns();
+        self.check_records();
+        self.check_timers();
+    }
+
+    /// Asserts the invariants of one client, without a walk.
+    pub(super) fn check_client(&self, conn: ConnId) {
+        let waits_for = |timer: fn(ConnId) -> Timer| self.timers.get(timer(conn)).is_some();
+        let silent = waits_for(Timer::Silent);
+        assert!(silent == self.sessions.is_connected(conn), "each connection has a time-out, and no other");
+        self.sessions.check_one(conn);
+        let Some(session) = self.sessions.get(conn) else {
+            let waits = [Timer::Challenge, Timer::Tell, Timer::Readd].into_iter().any(waits_for);
+            return assert!(!waits, "without a session nothing is waited for");
+        };
+        assert!(session.quarantined == self.is_quarantined(session.guid), "a session is in quarantine as its GUID is");
+        session.challenge.check(waits_for(Timer::Challenge));
+        session.dn_view.check(waits_for(Timer::Tell), waits_for(Timer::Readd));
+    }
+
+    fn check_queries(&self) {
+        self.queries.check(|dn| self.is_dn_up(dn));
+        for req in self.queries.reqs() {
+            assert!(req < self.next_req, "each query has a number that was given");
+            assert!(self.timers.get(Timer::Query(req)).is_some(), "each query has a time-out");
+        }
+        for req in self.acks.keys() {
+            assert!(*req < self.next_req, "each acknowledgement has a number that was given");
+            assert!(!self.queries.contains(*req), "queries and acknowledgements share no number");
+        }
+    }
+
+    fn check_meetings(&self) {
+        self.broker.check();
+        assert!(self.introduced_uploaders.len() <= INTRODUCED_UPLOADERS_MAX, "introduced uploaders are bounded");
+        for intro in self.introduced_uploaders.keys() {
+            let waits = self.timers.get(Timer::IntroducedUploader(*intro)).is_some();
+            assert!(waits, "each introduced uploader has a time-out");
+        }
+    }
+
+    fn check_dns(&self) {
+        assert!(self.wall.is_some() || self.dns.is_empty(), "without the time no DN is dialled");
+        for (dn, link) in (0..).zip(&self.dns) {
+            link.check(
+                self.timers.get(Timer::Dial(dn)).is_some(),
+                self.timers.get(Timer::Ping(dn)).is_some(),
+                self.timers.get(Timer::Register(dn)).is_some(),
+            );
+        }
+    }
+
+    /// Asserts that whatever waits for the ledger is on its way to it.
+    fn check_records(&self) {
+        self.ledger.check();
+        self.spool.check(|id| self.ledger.holds(id));
+        let waits = !self.spool.is_cleared();
+        assert!(waits == self.timers.get(Timer::Spool).is_some(), "the spool is cleared exactly when it must be");
+        assert!(self.rekeys.keys().all(|id| self.ledger.holds(*id)), "each rekey is on its way to the ledger");
+        assert!(
+            self.pending_heads.keys().all(|id| self.ledger.holds(*id)),
+            "each log head is on its way to the ledger"
+        );
+        let by_head: BTreeSet<_> = self.pending_heads.values().collect();
+        for id in self.usage.keys() {
+            assert!(self.ledger.holds(*id) || by_head.contains(id), "each usage record is on its way to the ledger");
+        }
+    }
+
+    fn check_timers(&self) {
+        assert!(
+            (self.phase == Phase::Draining) == self.timers.get(Timer::Stop).is_some(),
+            "exactly a draining CN will stop"
+        );
+        for timer in self.timers.keys() {
+            let is_owned = match timer {
+                Timer::Silent(conn) | Timer::Challenge(conn) | Timer::Tell(conn) | Timer::Readd(conn) => {
+                    self.sessions.is_connected(conn)
+                }
+                Timer::Query(req) => self.queries.contains(req),
+                Timer::Dial(dn) | Timer::Ping(dn) | Timer::Register(dn) => self.dns.get(dn as usize).is_some(),
+                Timer::IntroducedUploader(intro) => self.introduced_uploaders.contains_key(&intro),
+                Timer::Spool | Timer::Stop => true,
+            };
+            assert!(is_owned, "each time-out is of something that waits");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The connected clients and their sessions, which are found by connection, by GUID and by id. The three maps change
+//! only here, so that they agree.
+
+use super::copies::{COPIES_MAX, Challenge, PendingRekey};
+use super::prices::{Budgets, DnView};
+use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
+use crate::nat::NatDescriptor;
+use crate::wire::directory::PeerEntry;
+use crate::wire::place::Place;
+use crate::wire::records::SignedHead;
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// A client's connection, with its session once `Hello` has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Client {
+    /// Public key that the client proved in its TLS handshake.
+    pub(super) key: PublicKey,
+    /// Client's address as this CN sees it.
+    pub(super) from: SocketAddr,
+    /// Country and network; unknown until geolocation has answered.
+    pub(super) place: Place,
+    session: Option<Session>,
+}
+
+/// Session of a logged-in client: its `Hello`, and what came after.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Session {
+    /// Number that [`Sessions::open`] gives.
+    pub(super) id: SessionId,
+    pub(super) guid: Guid,
+    pub(super) secondary: SecondaryGuid,
+    pub(super) incarnation: u64,
+    pub(super) upload_key: PublicKey,
+    /// Whether the user allows uploads.
+    pub(super) uploads: bool,
+    /// Whether the GUID is in quarantine: see [`super::quarantine`].
+    pub(super) quarantined: bool,
+    /// NAT type and addresses that other clients and DNs are told.
+    pub(super) nat: NatDescriptor,
+    /// Sequence number of the last inventory page.
+    pub(super) seq: u64,
+    /// Newest head of its record log that the client has shown.
+    pub(super) log: Option<SignedHead>,
+    pub(super) challenge: Challenge,
+    pub(super) rekey: Option<PendingRekey>,
+    pub(super) budgets: Budgets,
+    pub(super) dn_view: DnView,
+}
+
+impl Session {
+    /// Returns whether the client may be offered to others as a peer.
+    pub(super) const fn may_upload(&self) -> bool {
+        self.uploads && !self.quarantined
+    }
+}
+
+impl Client {
+    /// Returns a client that has connected, and has no session yet.
+    pub(super) const fn new(key: PublicKey, from: SocketAddr) -> Self {
+        Self { key, from, place: Place::UNKNOWN, session: None }
+    }
+
+    /// Returns the session, once `Hello` has come.
+    pub(super) const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// Returns the client's entry for the DNs.
+    fn entry(&self) -> Option<PeerEntry> {
+        let s = self.session.as_ref()?;
+        Some(PeerEntry {
+            session: s.id,
+            guid: s.guid,
+            secondary: s.secondary,
+            incarnation: s.incarnation,
+            observed: self.from,
+            upload_key: s.upload_key,
+            uploads: s.may_upload(),
+            nat: s.nat.clone(),
+            locality: self.place.locality,
+        })
+    }
+}
+
+/// All connected clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Sessions {
+    /// Clients by connection; a client has a session once its `Hello` has come.
+    clients: BTreeMap<ConnId, Client>,
+    /// Sessions by GUID: more than one for copies of an installation, or while a broken connection is not yet noticed.
+    by_guid: BTreeMap<Guid, BTreeSet<ConnId>>,
+    by_id: BTreeMap<SessionId, ConnId>,
+    next: SessionId,
+}
+
+impl Sessions {
+    /// Returns the number of connections, with or without session.
+    pub(super) fn connections(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Returns the number of sessions.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Returns whether a client is connected.
+    pub(super) fn is_connected(&self, conn: ConnId) -> bool {
+        self.clients.contains_key(&conn)
+    }
+
+    pub(super) fn client(&self, conn: ConnId) -> Option<&Client> {
+        self.clients.get(&conn)
+    }
+
+    pub(super) fn client_mut(&mut self, conn: ConnId) -> Option<&mut Client> {
+        self.clients.get_mut(&conn)
+    }
+
+    /// Returns the session of a connection, once `Hello` has come.
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Session> {
+        self.clients.get(&conn)?.session.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Session> {
+        self.clients.get_mut(&conn)?.session.as_mut()
+    }
+
+    /// Returns the connection of a session.
+    pub(super) fn conn(&self, id: SessionId) -> Option<ConnId> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Returns the sessions of a GUID.
+    pub(super) fn of_guid(&self, guid: Guid) -> impl Iterator<Item = (ConnId, &Session)> {
+        let conns = self.by_guid.get(&guid).into_iter().flatten();
+        conns.filter_map(|conn| Some((*conn, self.get(*conn)?)))
+    }
+
+    /// Returns the sessions from this id on, by id.
+    pub(super) fn from(&self, id: SessionId) -> impl Iterator<Item = (SessionId, ConnId)> {
+        self.by_id.range(id..).map(|(id, conn)| (*id, *conn))
+    }
+
+    /// Returns the clients by connection.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (ConnId, &Client)> {
+        self.clients.iter().map(|(conn, client)| (*conn, client))
+    }
+
+    /// Returns a session's entry for the DNs.
+    pub(super) fn entry(&self, conn: ConnId) -> Option<PeerEntry> {
+        self.clients.get(&conn)?.entry()
+    }
+
+    /// Adds a connection without session.
+    pub(super) fn connect(&mut self, conn: ConnId, client: Client) {
+        let before = self.clients.insert(conn, client);
+        debug_assert!(before.is_none(), "a connection's number is given once");
+    }
+
+    /// Opens the session of a connection, and gives it its id.
+    pub(super) fn open(&mut self, conn: ConnId, mut session: Session) {
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return debug_assert!(false, "only the connected have sessions");
+        };
+        session.id = self.next.step();
+        self.by_guid.entry(session.guid).or_default().insert(conn);
+        self.by_id.insert(session.id, conn);
+        let before = client.session.replace(session);
+        debug_assert!(before.is_none(), "a connection has one session");
+    }
+
+    /// Removes a connection, and returns its session.
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<Session> {
+        let session = self.clients.remove(&conn)?.session?;
+        if let Some(conns) = self.by_guid.get_mut(&session.guid) {
+            conns.remove(&conn);
+            if conns.is_empty() {
+                self.by_guid.remove(&session.guid);
+            }
+        }
+        let of_id = self.by_id.remove(&session.id);
+        debug_assert!(of_id == Some(conn), "each session is found by its id");
+        Some(session)
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        let sessions = self.clients.values_mut().filter_map(|client| client.session.as_mut());
+        sessions.for_each(|session| session.budgets.rebase(by));
+    }
+
+    /// Asserts that the three maps agree about one connection, without a walk.
+    pub(super) fn check_one(&self, conn: ConnId) {
+        let Some(session) = self.get(conn) else { return };
+        assert!(self.by_id.get(&session.id) == Some(&conn), "each session is found by its id");
+        let of_guid = self.by_guid.get(&session.guid);
+        assert!(of_guid.is_some_and(|conns| conns.contains(&conn)), "each session is found by its GUID");
+        assert!(session.id < self.next, "each session has an id that was given");
+    }
+
+    /// Asserts that the three maps agree, as [`crate::Machine::check`] does.
+    pub(super) fn check(&self) {
+        self.clients.keys().for_each(|conn| self.check_one(*conn));
+        let open = self.clients.values().filter(|client| client.session.is_some()).count();
+        assert!(self.by_id.len() == open, "each id is of a session");
+        assert!(self.by_guid.values().map(BTreeSet::len).sum::<usize>() == open, "each GUID is of a session");
+        let is_bounded = |conns: &BTreeSet<ConnId>| (1..=COPIES_MAX).contains(&conns.len());
+        assert!(self.by_guid.values().all(is_bounded), "each GUID has a session, and not too many");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::clauses::assert_all_fire;
+
+    const CONN: ConnId = ConnId(1);
+
+    /// Returns one client with a session.
+    fn healthy() -> Sessions {
+        let mut sessions = Sessions::default();
+        let key = PublicKey::numbered(1);
+        let from = "192.0.2.1:4000".parse().expect("an address");
+        sessions.connect(CONN, Client::new(key, from));
+        let session = Session {
+            id: SessionId(0),
+            guid: Guid::of(&key),
+            secondary: SecondaryGuid::numbered(1),
+            incarnation: 1,
+            upload_key: key,
+            uploads: true,
+            quarantined: false,
+            nat: NatDescriptor::default(),
+            seq: 0,
+            log: None,
+            challenge: Challenge::default(),
+            rekey: None,
+            budgets: Budgets::default(),
+            dn_view: DnView::default(),
+        };
+        sessions.open(CONN, session);
+        sessions
+    }
+
+    #[test]
+    fn each_clause_about_the_maps_of_sessions_fires() {
+        assert_all_fire(
+            &healthy(),
+            Sessions::check,
+            &[
+                ("each session is found by its id", |s| _ = s.by_id.insert(SessionId(0), ConnId(77))),
+                ("each session is found by its GUID", |s| s.by_guid.clear()),
+                ("each session has an id that was given", |s| s.next = SessionId(0)),
+                ("each id is of a session", |s| _ = s.by_id.insert(SessionId(5), CONN)),
+                ("each GUID is of a session", |s| _ = s.by_guid.insert(Guid::numbered(9), [CONN].into())),
+                ("each GUID has a session, and not too many", |s| {
+                    s.by_guid.insert(Guid::numbered(9), BTreeSet::new());
+                }),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_removed_connection_leaves_nothing_behind() {
+        let mut sessions = healthy();
+        assert_eq!(sessions.remove(CONN).map(|s| s.id), Some(SessionId(0)));
+        assert_eq!(sessions, Sessions { next: SessionId(1), ..Sessions::default() });
+    }
+}
