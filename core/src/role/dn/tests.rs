@@ -219,16 +219,6 @@ fn a_new_connection_of_a_cn_replaces_its_half_open_one() {
     assert!(b.machine.directory().is_empty());
 }
 
-/// Peer `n` shares so many versions beside `V`.
-fn share_more(b: &mut Bench<Dn>, conn: u64, n: u32, versions: u32) {
-    let all: Vec<_> = (0..versions).map(|v| Shared { version: VersionId::numbered(v), complete: true }).collect();
-    for page in all.chunks(1_500) {
-        let (add, remove) = (List::truncated(page.iter().cloned()), List::default());
-        let session = SessionId(u64::from(n));
-        say(b, conn, ToDn::Shares(PeerShares { session, reset: false, add, remove }));
-    }
-}
-
 /// The most steps on the lists that one event may take.
 const EVENT: u64 = 40 * COPIES_PER_LOT as u64;
 
@@ -259,10 +249,10 @@ fn no_message_costs_more_than_a_lot_however_much_its_client_shares() {
     cn(&mut b, 1);
     register(&mut b, 1, 1);
     register(&mut b, 1, 2);
-    share_more(&mut b, 1, 1, 65_000);
-    let entry = |b: &Bench<Dn>| {
-        b.machine.directory().get(PeerKey { link: 1, session: SessionId(1) }).cloned().expect("registered")
-    };
+    let all: Vec<_> = (0..65_000).map(|v| Shared { version: VersionId::numbered(v), complete: true }).collect();
+    let key = PeerKey { link: 1, session: SessionId(1) };
+    all.chunks(1_500).for_each(|page| b.machine.directory.share(key, false, page, &[]));
+    let entry = |b: &Bench<Dn>| b.machine.directory().get(key).cloned().expect("registered");
     let shares = |reset, add, remove| {
         ToDn::Shares(PeerShares { session: SessionId(1), reset, add: List::truncated(add), remove })
     };
