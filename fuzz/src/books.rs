@@ -5,8 +5,7 @@ use arbitrary::{Result, Unstructured};
 use std::net::{IpAddr, Ipv4Addr};
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::accounting::audit::{
-    self, CappedStatement, DayLeaf, DownloadStatement, Leaf, Outcome, ProviderDay, SumStatement, TotalStatement,
-    Totals, tree,
+    self, DayLeaf, DownloadStatement, Leaf, Outcome, ProviderDay, SumStatement, Totals, tree,
 };
 use swarmedge_core::accounting::edge_auth::{self, Shown, TokenKey};
 use swarmedge_core::accounting::epochs::Epochs;
@@ -264,7 +263,7 @@ fn statement(u: &mut Unstructured<'_>, day: u32, n: u32) -> Result<Leaf> {
     let size = u64::from(u.arbitrary::<u16>()?);
     let edge_bytes = u.int_in_range(0..=size)?;
     let max_peer_bytes = u.int_in_range(0..=size)?;
-    let of = DownloadStatement {
+    Ok(Leaf::Download(DownloadStatement {
         provider: ProviderId(1),
         day,
         download: DownloadId::numbered(day << 8 | n),
@@ -276,8 +275,8 @@ fn statement(u: &mut Unstructured<'_>, day: u32, n: u32) -> Result<Leaf> {
         peer_bytes: u.int_in_range(0..=max_peer_bytes.min(size - edge_bytes))?,
         flagged_bytes: 0,
         evidence: Digest::numbered(n),
-    };
-    Ok(Leaf::Capped(CappedStatement { of, max_peer_bytes }))
+        max_peer_bytes,
+    }))
 }
 
 /// Returns a ledger's days, each with a provider's statements after those of another provider.
@@ -288,8 +287,7 @@ fn days(u: &mut Unstructured<'_>) -> Result<Vec<ProviderDay>> {
         let mut leaves = (0..u.int_in_range(1..=5)?).map(|n| statement(u, day, n)).collect::<Result<Vec<_>>>()?;
         let (statements, mut totals) = (leaves.len() as u64, Totals::default());
         leaves.iter().for_each(|leaf| totals.add(leaf));
-        let of = TotalStatement { provider: ProviderId(1), day, statements, totals };
-        leaves.push(Leaf::Sum(SumStatement { of, since: 100 }));
+        leaves.push(Leaf::Sum(SumStatement { provider: ProviderId(1), day, statements, totals, since: 100 }));
         let first = u.int_in_range(0..=3_u8)?;
         let strangers = (0..first).map(|n| tree::leaf_hash(&[n]));
         let tree: Vec<Digest> = strangers.chain(leaves.iter().map(Leaf::hash)).collect();

@@ -60,12 +60,6 @@ crate::wire! {
         pub flagged_bytes: u64,
         /// SHA-256 over the records behind the settlement ([`digest_of`](super::evidence::digest_of)).
         pub evidence: Digest,
-    }
-
-    /// Settled figures of one download, with its ceiling for bytes from peers.
-    pub struct CappedStatement {
-        /// The download's settled figures.
-        pub of: DownloadStatement,
         /// The most bytes from peers that may be billed, from the download's first grant.
         pub max_peer_bytes: u64,
     }
@@ -99,8 +93,9 @@ crate::wire! {
         pub plain_bytes: u64,
     }
 
-    /// The sum of a provider's statements of a day; by itself a leaf only on days closed by older ledgers.
-    pub struct TotalStatement {
+    /// The last leaf of a provider's day: the sum of its statements. From the provider's first day on each day has one,
+    /// zero without traffic.
+    pub struct SumStatement {
         /// The provider that pays the sum.
         pub provider: ProviderId,
         /// The billing day, counted from 1970-01-01 (UTC).
@@ -109,13 +104,6 @@ crate::wire! {
         pub statements: u64,
         /// Totals over these statements.
         pub totals: Totals,
-    }
-
-    /// The last leaf of a provider's day: the sum of its statements. From the provider's first day on each day has one,
-    /// zero without traffic.
-    pub struct SumStatement {
-        /// The number of statements and their totals.
-        pub of: TotalStatement,
         /// The provider's first day with a statement. Every day from then on has a sum, so a day cannot be emptied
         /// unnoticed.
         pub since: u32,
@@ -157,23 +145,19 @@ crate::wire! {
 crate::wire! {
     /// A leaf of a day's tree.
     pub enum Leaf {
-        /// A download without a stated ceiling (days closed by older ledgers); its ceiling is the version's size.
+        /// A settled download.
         Download(DownloadStatement) = 1,
         /// Plain HTTP traffic of one version from one edge.
         Plain(PlainStatement) = 2,
-        /// A provider's sum without its first day (days closed by older ledgers).
-        Total(TotalStatement) = 3,
-        /// A download with its ceiling for bytes from peers.
-        Capped(CappedStatement) = 4,
-        /// A provider's sum, with the provider's first day.
-        Sum(SumStatement) = 5,
+        /// A provider's sum.
+        Sum(SumStatement) = 3,
     }
 }
 
 impl Totals {
     /// Adds one statement to the totals; ignores a leaf that is itself a sum.
     pub fn add(&mut self, leaf: &Leaf) {
-        if let Some((d, _)) = leaf.download() {
+        if let Leaf::Download(d) = leaf {
             self.downloads = self.downloads.saturating_add(1);
             self.completed = self.completed.saturating_add(u64::from(d.outcome == Outcome::Completed));
             self.edge_bytes = self.edge_bytes.saturating_add(d.edge_bytes);
@@ -207,29 +191,25 @@ impl Leaf {
         match self {
             Self::Download(s) => (s.provider, s.day),
             Self::Plain(s) => (s.provider, s.day),
-            Self::Total(s) => (s.provider, s.day),
-            Self::Capped(s) => (s.of.provider, s.of.day),
-            Self::Sum(s) => (s.of.provider, s.of.day),
+            Self::Sum(s) => (s.provider, s.day),
         }
     }
 
     /// Returns the sum that the leaf holds; `None` for any other kind of leaf.
     #[must_use]
-    pub const fn sum(&self) -> Option<&TotalStatement> {
+    pub const fn sum(&self) -> Option<&SumStatement> {
         match self {
-            Self::Total(s) => Some(s),
-            Self::Sum(s) => Some(&s.of),
-            Self::Download(_) | Self::Plain(_) | Self::Capped(_) => None,
+            Self::Sum(s) => Some(s),
+            Self::Download(_) | Self::Plain(_) => None,
         }
     }
 
-    /// Returns a download's figures and its ceiling for bytes from peers; `None` if the leaf is not a download.
+    /// Returns a download's figures; `None` if the leaf is not a download.
     #[must_use]
-    pub fn download(&self) -> Option<(&DownloadStatement, u64)> {
+    pub const fn download(&self) -> Option<&DownloadStatement> {
         match self {
-            Self::Download(s) => Some((s, s.size)),
-            Self::Capped(s) => Some((&s.of, s.max_peer_bytes.min(s.of.size))),
-            Self::Plain(_) | Self::Total(_) | Self::Sum(_) => None,
+            Self::Download(s) => Some(s),
+            Self::Plain(_) | Self::Sum(_) => None,
         }
     }
 }
@@ -358,8 +338,8 @@ impl ProviderDay {
         let mut totals = Totals::default();
         for leaf in statements {
             totals.add(leaf);
-            if let Some((d, ceiling)) = leaf.download()
-                && d.peer_bytes > d.size.saturating_sub(d.edge_bytes).min(ceiling)
+            if let Leaf::Download(d) = leaf
+                && d.peer_bytes > d.size.saturating_sub(d.edge_bytes).min(d.max_peer_bytes)
             {
                 return Err(Finding::OverBilled(d.download));
             }
@@ -381,7 +361,7 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
             follows(before, day).map_err(found)?;
         }
         for leaf in &day.leaves {
-            if let Some((d, _)) = leaf.download()
+            if let Leaf::Download(d) = leaf
                 && !billed.insert(d.download)
             {
                 return Err(found(Finding::BilledTwice(d.download)));
@@ -395,15 +375,12 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
 
 /// Checks that every day from the provider's first on has a sum and that no sum names another first day.
 fn check_begun(days: &[ProviderDay]) -> Result<(), (usize, Finding)> {
-    let since = days.iter().filter_map(|day| match day.leaves.last()? {
-        Leaf::Sum(sum) => Some(sum.since),
-        Leaf::Total(_) | Leaf::Download(_) | Leaf::Plain(_) | Leaf::Capped(_) => Some(day.day.day),
-    });
-    let Some(first) = since.min() else { return if days.is_empty() { Ok(()) } else { Err((0, Finding::Nothing)) } };
+    let sum = |day: &ProviderDay| day.leaves.last().and_then(Leaf::sum).map(|sum| sum.since);
+    let Some(first) = days.iter().filter_map(sum).min() else {
+        return if days.is_empty() { Ok(()) } else { Err((0, Finding::Nothing)) };
+    };
     for (at, day) in days.iter().enumerate() {
-        if let Some(Leaf::Sum(sum)) = day.leaves.last()
-            && (sum.since > day.day.day || sum.since != first)
-        {
+        if sum(day).is_some_and(|since| since > day.day.day || since != first) {
             return Err((at, Finding::TooEarly));
         }
         if day.leaves.is_empty() && day.day.day >= first {

@@ -51,13 +51,8 @@ pub enum Doubt {
 }
 
 impl Settled {
-    /// Checks a statement with its ceiling, of a day that was closed at `closed_ms`, against these records.
-    pub fn check(
-        &self,
-        verify: Verify,
-        (of, ceiling): (&DownloadStatement, u64),
-        closed_ms: u64,
-    ) -> Result<Proven, Doubt> {
+    /// Checks a statement of a day that was closed at `closed_ms` against these records.
+    pub fn check(&self, verify: Verify, of: &DownloadStatement, closed_ms: u64) -> Result<Proven, Doubt> {
         let records = || self.records.iter().map(|(came_ms, record)| (*came_ms, record));
         let granted = self.granted();
         let of_receipts = granted.map(|granted| self.receipts(verify, granted));
@@ -74,7 +69,7 @@ impl Settled {
         if of.peer_bytes > bill.peers_billed {
             return Err(Doubt::Beyond { billed: of.peer_bytes, proven: bill.peers_billed });
         }
-        let said = (of.size, of.outcome, of.edge_bytes, of.peer_bytes, of.flagged_bytes, ceiling);
+        let said = (of.size, of.outcome, of.edge_bytes, of.peer_bytes, of.flagged_bytes, of.max_peer_bytes);
         let found =
             (bill.size, outcome(bill.state), bill.edge_unique, bill.peers_billed, bill.flagged, bill.max_peer_bytes);
         if said == found { Ok(Proven { peer_bytes: bill.peers_billed, ..proven }) } else { Err(Doubt::Figures) }

@@ -8,7 +8,7 @@ const LEDGER: PublicKey = PublicKey([5; 32]);
 const US: ProviderId = ProviderId(7);
 
 fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
-    let of = DownloadStatement {
+    Leaf::Download(DownloadStatement {
         provider,
         day,
         download: DownloadId::numbered(day * 1_000 + n),
@@ -20,14 +20,14 @@ fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
         peer_bytes: 70,
         flagged_bytes: 0,
         evidence: Digest::numbered(n),
-    };
-    Leaf::Capped(CappedStatement { of, max_peer_bytes: 80 })
+        max_peer_bytes: 80,
+    })
 }
 
 /// Returns the download's statement in a leaf.
 fn of(leaf: &mut Leaf) -> &mut DownloadStatement {
-    let Leaf::Capped(d) = leaf else { panic!("a download") };
-    &mut d.of
+    let Leaf::Download(d) = leaf else { panic!("a download") };
+    d
 }
 
 /// Returns a provider's leaves of a day with `n` downloads.
@@ -43,7 +43,7 @@ fn close(provider: ProviderId, day: u32, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
     let mut totals = Totals::default();
     leaves.iter().for_each(|leaf| totals.add(leaf));
     let statements = leaves.len() as u64;
-    leaves.push(Leaf::Sum(SumStatement { of: TotalStatement { provider, day, statements, totals }, since: 100 }));
+    leaves.push(Leaf::Sum(SumStatement { provider, day, statements, totals, since: 100 }));
     leaves
 }
 
@@ -156,17 +156,6 @@ fn days_before_a_providers_first_are_empty() {
     assert_eq!(check_days(&trust(), &days(100)), Err((0, Finding::Emptied)));
 }
 
-/// Old days without traffic have no sum, so they cannot be told from emptied days.
-#[test]
-fn legacy_days_without_gap_verify() {
-    let old = |leaf| if let Leaf::Sum(s) = leaf { Leaf::Total(s.of) } else { leaf };
-    let old = |leaves: Vec<Leaf>| leaves.into_iter().map(old).collect::<Vec<_>>();
-    let days = ledger(99, &[Vec::new(), old(leaves(US, 100, 1)), old(leaves(US, 101, 1)), leaves(US, 102, 1)]);
-    assert_eq!(check_days(&trust(), &days).map(|t| t.downloads), Ok(3));
-    let days = ledger(100, &[old(leaves(US, 100, 1)), Vec::new(), leaves(US, 102, 1)]);
-    assert_eq!(check_days(&trust(), &days), Err((1, Finding::Emptied)));
-}
-
 #[test]
 fn a_replaced_day_is_found_by_the_days_around_it() {
     let other = ledger(100, &[leaves(US, 100, 5), leaves(US, 101, 2), close(US, 102, Vec::new()), leaves(US, 103, 8)]);
@@ -223,17 +212,6 @@ fn another_providers_day_and_a_double_bill_are_found() {
         let days = ledger(100, &[close(US, 100, over)]);
         assert_eq!(days[0].check(&trust()), Err(Finding::OverBilled(id)));
     }
-}
-
-#[test]
-fn legacy_statements_without_ceiling_verify() {
-    let old = |leaf| if let Leaf::Capped(s) = leaf { Leaf::Download(s.of) } else { leaf };
-    let days = ledger(100, &[leaves(US, 100, 3).into_iter().map(old).collect(), leaves(US, 101, 1)]);
-    assert_eq!(check_days(&trust(), &days).map(|t| (t.downloads, t.peer_bytes)), Ok((4, 280)));
-    let mut over = days[0].clone();
-    let Leaf::Download(d) = &mut over.leaves[0] else { panic!("an old one") };
-    d.peer_bytes += 1;
-    assert_eq!(over.check(&trust()), Err(Finding::OverBilled(DownloadId::numbered(100_000))));
 }
 
 #[test]

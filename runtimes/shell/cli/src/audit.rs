@@ -322,7 +322,7 @@ fn words(finding: &Finding) -> String {
         Finding::Replaced => "the day was replaced: two signed histories disagree about it".into(),
         Finding::Gap => "the day before it is missing".into(),
         Finding::Emptied => "the day was emptied: each day has a sum, zero where there was no traffic, from the \
-            provider's first on (days without traffic that versions before 0.2 closed have none, and prove nothing)"
+            provider's first on"
             .into(),
         Finding::TooEarly => "the provider's first day is said to be another".into(),
         Finding::Nothing => "no day has a statement: nothing shows that there was no traffic".into(),

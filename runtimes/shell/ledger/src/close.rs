@@ -12,8 +12,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::audit::{
-    CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
-    SumStatement, TotalStatement, Totals, tree,
+    DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead, SumStatement, Totals,
+    tree,
 };
 use swarmedge_core::ids::{Digest, ProviderId};
 use swarmedge_core::wire::records::{CertBody, ServerCert, SigningContext};
@@ -193,8 +193,8 @@ async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::
         let mut leaves = by_provider.remove(&provider).unwrap_or_default();
         let mut totals = Totals::default();
         leaves.iter().for_each(|leaf| totals.add(leaf));
-        let of = TotalStatement { provider, day: day.0, statements: leaves.len() as u64, totals };
-        leaves.push(Leaf::Sum(SumStatement { of, since }));
+        let statements = leaves.len() as u64;
+        leaves.push(Leaf::Sum(SumStatement { provider, day: day.0, statements, totals, since }));
         leaves
     };
     Ok(providers.into_iter().flat_map(with_sum).collect())
@@ -214,7 +214,7 @@ async fn providers(
 
 fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
     let path: String = row.try_get(2)?;
-    let of = DownloadStatement {
+    Ok(Leaf::Download(DownloadStatement {
         provider: provider_at(row, 0)?,
         day: day.0,
         download: id_at(row, 1)?,
@@ -232,10 +232,8 @@ fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
         peer_bytes: bytes_at(row, 7)?,
         flagged_bytes: bytes_at(row, 8)?,
         evidence: id_at(row, 9)?,
-    };
-    // rows settled before grants had a ceiling: the ceiling is the size
-    let max_peer_bytes = bytes_at(row, 10)?.min(of.size);
-    Ok(Leaf::Capped(CappedStatement { of, max_peer_bytes }))
+        max_peer_bytes: bytes_at(row, 10)?,
+    }))
 }
 
 fn provider_at(row: &AnyRow, column: usize) -> Result<ProviderId, sqlx::Error> {
@@ -317,7 +315,6 @@ pub async fn close_due(
 ) -> Result<Vec<Closed>, Error> {
     let today = Day::of_ms(now_ms);
     let mut store = Store::open(database).await?;
-    store.roll_closed().await?;
     let mut closed = Vec::new();
     if let Some(last) = cfg.last_due(today) {
         closed = store.close_days(last, signer, now_ms).await?;

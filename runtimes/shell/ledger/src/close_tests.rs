@@ -7,8 +7,8 @@ use futures_lite::future::block_on;
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::accounting::audit::settled::{Doubt, Proven, Settled};
 use swarmedge_core::accounting::audit::{DownloadStatement, Leaf, ProviderDay, Totals, check_days};
-use swarmedge_core::accounting::evidence::{digest_of, key};
-use swarmedge_core::ids::{Guid, IntroId, ProviderId, RecordId};
+use swarmedge_core::accounting::evidence::digest_of;
+use swarmedge_core::ids::{Guid, IntroId, ProviderId};
 use swarmedge_core::wire::records::{CertBody, LedgerRecord, ServerRole, Side, UsageRecord};
 use swarmedge_core::wire::{List, Text};
 use swarmedge_ground::keys::{Key, certify, verify};
@@ -43,8 +43,8 @@ fn signer_until(not_after_ms: u64) -> Signer {
 /// Audits the exported evidence of provider 7's closed days.
 pub(super) fn proven(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Proven, String> {
     let mut all = Proven::default();
-    for (settled, statement, ceiling, closed_ms) in evidence(ledger, days)? {
-        let proven = settled.check(verify, (&statement, ceiling), closed_ms);
+    for (settled, statement, closed_ms) in evidence(ledger, days)? {
+        let proven = settled.check(verify, &statement, closed_ms);
         let proven = proven.map_err(|doubt| format!("{}: {doubt:?}", statement.download))?;
         all.receipts += proven.receipts;
         all.peer_bytes += proven.peer_bytes;
@@ -52,7 +52,7 @@ pub(super) fn proven(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> R
     Ok(all)
 }
 
-type Shown = (Settled, DownloadStatement, u64, u64);
+type Shown = (Settled, DownloadStatement, u64);
 
 fn evidence(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Vec<Shown>, String> {
     block_on(async {
@@ -66,11 +66,11 @@ fn evidence(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Vec
                 Ok(())
             };
             reader.evidence(&closed, write).await.map_err(|e| e.to_string())?;
-            let downloads: Vec<_> = closed.leaves.iter().filter_map(|leaf| leaf.download()).collect();
+            let downloads: Vec<_> = closed.leaves.iter().filter_map(Leaf::download).collect();
             assert_eq!(lines.len(), downloads.len());
-            for (line, (statement, ceiling)) in lines.iter().zip(downloads) {
+            for (line, statement) in lines.iter().zip(downloads) {
                 let settled = super::evidence::from_line(line).expect("a line");
-                all.push((settled, statement.clone(), ceiling, closed.head.head.closed_ms));
+                all.push((settled, statement.clone(), closed.head.head.closed_ms));
             }
         }
         Ok(all)
@@ -248,8 +248,8 @@ fn an_object_path_may_equal_a_json_member_name() {
     let days = export::from_lines(&text).expect("honest");
     for name in ["format", "\"format\"", "{\"format\":\"swarmedge-day/1\"}"] {
         let mut day = days[0].clone();
-        let Some(Leaf::Capped(first)) = day.leaves.first_mut() else { panic!("a download") };
-        first.of.path = Text::new(name).expect("short");
+        let Some(Leaf::Download(first)) = day.leaves.first_mut() else { panic!("a download") };
+        first.path = Text::new(name).expect("short");
         let text = export::to_lines(&day).expect("text");
         assert_eq!(export::from_lines(&text), Ok(vec![day]), "{name}");
     }
@@ -304,8 +304,8 @@ pub(super) fn trimming_records_keeps_settled_figures(fixture: &mut dyn FnMut() -
 #[test]
 fn any_tampering_with_evidence_is_found() {
     let (ledger, _) = honest();
-    let (honest, statement, ceiling, closed_ms) = evidence(&ledger, FIRST.0..=FIRST.0).expect("there").remove(0);
-    let check = |settled: &Settled, of: &DownloadStatement| settled.check(verify, (of, ceiling), closed_ms);
+    let (honest, statement, closed_ms) = evidence(&ledger, FIRST.0..=FIRST.0).expect("there").remove(0);
+    let check = |settled: &Settled, of: &DownloadStatement| settled.check(verify, of, closed_ms);
     assert_eq!(check(&honest, &statement).map(|p| (p.receipts, p.worthless, p.peer_bytes)), Ok((1, 0, 40)));
     for at in 0..honest.records.len() {
         let mut dropped = honest.clone();
@@ -417,8 +417,7 @@ pub(super) fn replaced_records_are_stored_and_not_read_again(fixture: &mut dyn F
     assert_eq!(audit(&exported(&ledger, FIRST.0..=FIRST.0)).map(|t| t.peer_bytes), Ok(40));
 }
 
-/// A client uses the id of a grant's record before that arrives; and a record stored before clients' ids had a key of
-/// their own arrives again.
+/// A client uses the id of a grant's record before that arrives.
 pub(super) fn record_ids_cannot_be_stolen_and_nothing_is_billed_twice(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = traffic(FIRST, 1);
@@ -430,19 +429,6 @@ pub(super) fn record_ids_cannot_be_stolen_and_nothing_is_billed_twice(fixture: &
     store_on(&ledger, FIRST, &day);
     let filter = Filter { provider: Some(ProviderId(7)), ..Filter::default() };
     assert_eq!(ledger.show(&filter)[0].peers_billed, 40);
-    block_on(async {
-        let mut store = Store::open(&ledger.path).await.expect("opens");
-        for record in day.iter().filter(|r| matches!(r, LedgerRecord::Usage(_))) {
-            let [key, id] = [key(record), record.id()].map(|id: RecordId| match &ledger.path {
-                Database::Sqlite(_) => format!("x'{id}'"),
-                Database::Postgres(_) => format!("decode('{id}', 'hex')"),
-            });
-            for table in ["record_id", "record"] {
-                store.execute_for_test(&format!("UPDATE {table} SET id = {id} WHERE id = {key}")).await;
-            }
-        }
-        store.close().await;
-    });
     let store_late = |records: &[LedgerRecord]| {
         block_on(async {
             let mut store = Store::open(&ledger.path).await.expect("opens");

@@ -16,27 +16,12 @@ use std::sync::Once;
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::files::mark::{self, Mark};
 
-/// Migrations of the SQLite schema; the n-th makes version n.
-const SQLITE: &[&str] = &[
-    include_str!("schema/sqlite_1.sql"),
-    include_str!("schema/sqlite_2.sql"),
-    include_str!("schema/sqlite_3.sql"),
-    include_str!("schema/sqlite_4.sql"),
-    include_str!("schema/sqlite_5.sql"),
-    include_str!("schema/sqlite_6.sql"),
-    include_str!("schema/sqlite_7.sql"),
-    include_str!("schema/sqlite_8.sql"),
-    include_str!("schema/sqlite_9.sql"),
-];
-const POSTGRES: &[&str] = &[
-    include_str!("schema/postgres_1.sql"),
-    include_str!("schema/postgres_2.sql"),
-    include_str!("schema/postgres_3.sql"),
-    include_str!("schema/postgres_4.sql"),
-    include_str!("schema/postgres_5.sql"),
-    include_str!("schema/postgres_6.sql"),
-    include_str!("schema/postgres_7.sql"),
-];
+/// Tables and indexes of a new SQLite file.
+const SQLITE: &str = include_str!("schema/sqlite.sql");
+/// Tables and indexes of a new PostgreSQL database.
+const POSTGRES: &str = include_str!("schema/postgres.sql");
+/// Version of both schemas, which an open database must have. Smaller numbers were used before release 0.1.0.
+const VERSION: i64 = 10;
 
 /// The ledger's name in the `accept-loss` command.
 const WHOSE: &str = "ledger";
@@ -73,7 +58,7 @@ impl Database {
         !near && !asks
     }
 
-    /// Opens the database for writing; creates it if it never existed, and migrates the schema.
+    /// Opens the database for writing; creates it if it never existed.
     pub(super) async fn open_writer(&self) -> Result<Connection, Error> {
         if self.is_in_the_clear() {
             tracing::warn!(
@@ -101,11 +86,8 @@ impl Database {
         for setting in settings {
             db.any.execute(sqlx::raw_sql(setting)).await.map_err(|e| self.unusable(&e))?;
         }
-        let steps = self.steps();
-        for n in 0..steps.len() {
-            db.migrate(steps, n).await.map_err(|e| self.unusable(&e))?;
-        }
-        self.check_version(&mut db, steps.len()).await?;
+        db.create_tables().await.map_err(|e| self.unusable(&e))?;
+        self.check_version(&mut db).await?;
         self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
         Ok(db)
     }
@@ -179,7 +161,7 @@ impl Database {
     pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
         self.check_there()?;
         let mut db = self.connect_whole("ro").await?;
-        self.check_version(&mut db, self.steps().len()).await?;
+        self.check_version(&mut db).await?;
         Ok(db)
     }
 
@@ -199,20 +181,15 @@ impl Database {
         Ok(Connection { any, postgres: matches!(self, Self::Postgres(_)) })
     }
 
-    const fn steps(&self) -> &'static [&'static str] {
-        match self {
-            Self::Sqlite(_) => SQLITE,
-            Self::Postgres(_) => POSTGRES,
-        }
-    }
-
-    async fn check_version(&self, db: &mut Connection, known: usize) -> Result<(), Error> {
-        let version = db.version().await.map_err(|e| self.unusable(&e))?;
-        match version.cmp(&known) {
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Err(Error::failed(format!("ledger {self} was written by a newer version"))),
-            std::cmp::Ordering::Less => Err(Error::failed(format!("ledger {self} was written by an older version"))
-                .next("start the ledger server once: it brings its database up to date")),
+    async fn check_version(&self, db: &mut Connection) -> Result<(), Error> {
+        match version(&mut db.any).await.map_err(|e| self.unusable(&e))? {
+            VERSION => Ok(()),
+            0 => Err(Error::failed(format!("ledger {self} has no tables yet"))
+                .next("start the ledger server first: it makes them")),
+            other => Err(Error::failed(format!(
+                "ledger {self} has schema version {other}, and this program reads version {VERSION} only"
+            ))
+            .next("use the program that wrote it; or set [ledger] database to a new one, and keep this one")),
         }
     }
 
@@ -369,28 +346,20 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns the schema version, the number of migrations done.
-    async fn version(&mut self) -> Result<usize, sqlx::Error> {
-        version(&mut self.any).await
-    }
-
-    /// Runs migration `n` unless the schema has it already.
-    async fn migrate(&mut self, steps: &'static [&'static str], n: usize) -> Result<(), sqlx::Error> {
+    /// Creates the tables of a new database, and stores the schema's version.
+    async fn create_tables(&mut self) -> Result<(), sqlx::Error> {
         let postgres = self.postgres;
         let mut change = self.begin_uncounted().await?;
-        if version(&mut change).await? > n {
+        if version(&mut change).await? > 0 {
             return change.rollback().await;
         }
-        change.execute(sqlx::raw_sql(steps[n])).await?;
-        if postgres {
-            let made = "CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT PRIMARY KEY)";
-            change.execute(sqlx::raw_sql(made)).await?;
-            let version = i64::try_from(n + 1).unwrap_or(i64::MAX);
-            sqlx::query("INSERT INTO ledger_version VALUES ($1)").bind(version).execute(&mut *change).await?;
+        change.execute(sqlx::raw_sql(if postgres { POSTGRES } else { SQLITE })).await?;
+        let done = if postgres {
+            format!("INSERT INTO ledger_version VALUES ({VERSION})")
         } else {
-            let done = format!("PRAGMA user_version = {}", n + 1);
-            change.execute(sqlx::raw_sql(AssertSqlSafe(done))).await?;
-        }
+            format!("PRAGMA user_version = {VERSION}")
+        };
+        change.execute(sqlx::raw_sql(AssertSqlSafe(done))).await?;
         change.commit().await
     }
 }
@@ -404,18 +373,18 @@ impl Connection {
     }
 }
 
-async fn version(db: &mut AnyConnection) -> Result<usize, sqlx::Error> {
-    let version: i64 = if db.backend_name() == "PostgreSQL" {
+/// Returns the version of the schema; 0 without tables.
+async fn version(db: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+    if db.backend_name() == "PostgreSQL" {
         let there: bool =
             sqlx::query_scalar("SELECT to_regclass('ledger_version') IS NOT NULL").fetch_one(&mut *db).await?;
         if !there {
             return Ok(0);
         }
-        sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM ledger_version").fetch_one(db).await?
+        sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM ledger_version").fetch_one(db).await
     } else {
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(db).await?
-    };
-    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+        sqlx::query_scalar("PRAGMA user_version").fetch_one(db).await
+    }
 }
 
 #[cfg(test)]

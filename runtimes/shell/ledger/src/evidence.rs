@@ -11,7 +11,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use swarmedge_core::accounting::audit::settled::Settled;
-use swarmedge_core::accounting::audit::{DownloadStatement, ProviderDay};
+use swarmedge_core::accounting::audit::{DownloadStatement, Leaf, ProviderDay};
 use swarmedge_core::accounting::evidence::Evidence;
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::Guid;
@@ -58,8 +58,7 @@ impl Reader {
         of: &ProviderDay,
         mut write: impl FnMut(&str) -> Result<(), Error>,
     ) -> Result<usize, Error> {
-        let downloads: Vec<&DownloadStatement> =
-            of.leaves.iter().filter_map(|leaf| leaf.download()).map(|(statement, _)| statement).collect();
+        let downloads: Vec<&DownloadStatement> = of.leaves.iter().filter_map(Leaf::download).collect();
         let day = Day(of.day.day);
         for some in downloads.chunks(AT_A_TIME) {
             let ids: Vec<Vec<u8>> = some.iter().map(|s| s.download.0.to_vec()).collect();
@@ -79,10 +78,8 @@ impl Reader {
 
 fn forgotten(of: &DownloadStatement, day: Day) -> Error {
     let download = of.download;
-    Error::failed(format!("{day}: download {download} was settled from other records than those that are there")).next(
-        "records that [ledger] keep_days has forgotten cannot be shown, nor can those of days that an older version has \
-         closed: export later days, or without --evidence",
-    )
+    Error::failed(format!("{day}: download {download} was settled from other records than those that are there"))
+        .next("records that [ledger] keep_days has forgotten cannot be shown: export later days, or without --evidence")
 }
 
 fn line(of: &ProviderDay, statement: &DownloadStatement, evidence: &Evidence, spans: &Spans) -> Result<String, Error> {

@@ -6,8 +6,7 @@ use super::day::Day;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::accounting::audit::{
-    CappedStatement, DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead,
-    SumStatement, TotalStatement, Totals,
+    DayLeaf, DownloadStatement, Head, Leaf, Outcome, PlainStatement, ProviderDay, SignedHead, SumStatement, Totals,
 };
 use swarmedge_core::ids::{Digest, ParseIdError, ProviderId};
 use swarmedge_core::wire::records::ServerCert;
@@ -58,8 +57,7 @@ enum LeafLine {
         peer_bytes: u64,
         flagged_bytes: u64,
         evidence: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_peer_bytes: Option<u64>,
+        max_peer_bytes: u64,
     },
     Plain {
         version: String,
@@ -73,8 +71,7 @@ enum LeafLine {
         edge_bytes: u64,
         peer_bytes: u64,
         plain_bytes: u64,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        since: Option<String>,
+        since: String,
     },
 }
 
@@ -134,27 +131,21 @@ fn head_text(h: &SignedHead) -> HeadText {
 
 fn leaf_line(leaf: &Leaf) -> LeafLine {
     match leaf {
-        Leaf::Download(d) => download_line(d, None),
-        Leaf::Capped(d) => download_line(&d.of, Some(d.max_peer_bytes)),
+        Leaf::Download(d) => download_line(d),
         Leaf::Plain(p) => LeafLine::Plain { version: p.version.to_string(), edge: p.edge.to_string(), bytes: p.bytes },
-        Leaf::Total(t) => total_line(t, None),
-        Leaf::Sum(s) => total_line(&s.of, Some(Day(s.since).to_string())),
+        Leaf::Sum(s) => LeafLine::Total {
+            statements: s.statements,
+            downloads: s.totals.downloads,
+            completed: s.totals.completed,
+            edge_bytes: s.totals.edge_bytes,
+            peer_bytes: s.totals.peer_bytes,
+            plain_bytes: s.totals.plain_bytes,
+            since: Day(s.since).to_string(),
+        },
     }
 }
 
-const fn total_line(t: &TotalStatement, since: Option<String>) -> LeafLine {
-    LeafLine::Total {
-        statements: t.statements,
-        downloads: t.totals.downloads,
-        completed: t.totals.completed,
-        edge_bytes: t.totals.edge_bytes,
-        peer_bytes: t.totals.peer_bytes,
-        plain_bytes: t.totals.plain_bytes,
-        since,
-    }
-}
-
-fn download_line(d: &DownloadStatement, max_peer_bytes: Option<u64>) -> LeafLine {
+fn download_line(d: &DownloadStatement) -> LeafLine {
     LeafLine::Download {
         download: d.download.to_string(),
         path: d.path.to_string(),
@@ -171,7 +162,7 @@ fn download_line(d: &DownloadStatement, max_peer_bytes: Option<u64>) -> LeafLine
         peer_bytes: d.peer_bytes,
         flagged_bytes: d.flagged_bytes,
         evidence: d.evidence.to_string(),
-        max_peer_bytes,
+        max_peer_bytes: d.max_peer_bytes,
     }
 }
 
@@ -263,41 +254,32 @@ fn leaf_of(line: LeafLine, provider: ProviderId, day: u32) -> Result<Leaf, Strin
             flagged_bytes,
             evidence,
             max_peer_bytes,
-        } => {
-            let of = DownloadStatement {
-                provider,
-                day,
-                download: id(&download)?,
-                path: Text::new(&path).map_err(|e| e.to_string())?,
-                version: id(&version)?,
-                size,
-                outcome: match outcome {
-                    OutcomeText::Unreported => Outcome::Unreported,
-                    OutcomeText::Unfinished => Outcome::Unfinished,
-                    OutcomeText::Completed => Outcome::Completed,
-                    OutcomeText::Cancelled => Outcome::Cancelled,
-                    OutcomeText::Failed => Outcome::Failed,
-                },
-                edge_bytes,
-                peer_bytes,
-                flagged_bytes,
-                evidence: id(&evidence)?,
-            };
-            match max_peer_bytes {
-                Some(max_peer_bytes) => Leaf::Capped(CappedStatement { of, max_peer_bytes }),
-                None => Leaf::Download(of),
-            }
-        }
+        } => Leaf::Download(DownloadStatement {
+            provider,
+            day,
+            download: id(&download)?,
+            path: Text::new(&path).map_err(|e| e.to_string())?,
+            version: id(&version)?,
+            size,
+            outcome: match outcome {
+                OutcomeText::Unreported => Outcome::Unreported,
+                OutcomeText::Unfinished => Outcome::Unfinished,
+                OutcomeText::Completed => Outcome::Completed,
+                OutcomeText::Cancelled => Outcome::Cancelled,
+                OutcomeText::Failed => Outcome::Failed,
+            },
+            edge_bytes,
+            peer_bytes,
+            flagged_bytes,
+            evidence: id(&evidence)?,
+            max_peer_bytes,
+        }),
         LeafLine::Plain { version, edge, bytes } => {
             Leaf::Plain(PlainStatement { provider, day, version: id(&version)?, edge: id(&edge)?, bytes })
         }
         LeafLine::Total { statements, downloads, completed, edge_bytes, peer_bytes, plain_bytes, since } => {
             let totals = Totals { downloads, completed, edge_bytes, peer_bytes, plain_bytes };
-            let of = TotalStatement { provider, day, statements, totals };
-            match since {
-                Some(since) => Leaf::Sum(SumStatement { of, since: self::day(&since)? }),
-                None => Leaf::Total(of),
-            }
+            Leaf::Sum(SumStatement { provider, day, statements, totals, since: self::day(&since)? })
         }
     })
 }

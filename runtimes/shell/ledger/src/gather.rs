@@ -25,8 +25,6 @@ pub(super) struct Gathered {
     pub(super) spans: Spans,
     /// Records that were read and do not count.
     uncounted: Vec<Uncounted>,
-    /// Stored ids of usage records from before clients' records had keys of their own, by key.
-    legacy: BTreeMap<RecordId, Vec<u8>>,
 }
 
 /// A record that does not count; without its contents, since there may be very many.
@@ -87,15 +85,11 @@ pub(super) async fn gather(
     let mut waiting = fresh.clone();
     let mut builder = EvidenceBuilder { quarantines, pending: BTreeMap::new(), gathered: &mut gathered };
     read(db, selection, |row| {
-        let key = key(&row.record);
         // the clock may have been set back, so fresh records need not be the newest
         while let Some(first) = waiting.get_mut(&row.download).and_then(BTreeMap::first_entry)
-            && (at_ms, &first.key().0[..]) < (row.came_ms, &row.id)
+            && (at_ms, *first.key()) < (row.came_ms, row.key)
         {
             builder.add(&row.download, at_ms, first.remove().clone());
-        }
-        if key.0[..] != row.id {
-            builder.gathered.legacy.insert(key, row.id);
         }
         builder.add(&row.download, row.came_ms, row.record);
     })
@@ -147,16 +141,16 @@ impl EvidenceBuilder<'_> {
 /// A row of the `record` table.
 struct Row {
     download: Vec<u8>,
-    id: Vec<u8>,
+    key: RecordId,
     came_ms: u64,
     record: LedgerRecord,
 }
 
 async fn read(db: &mut AnyConnection, selection: Selection<'_>, mut each: impl FnMut(Row)) -> Result<(), sqlx::Error> {
-    let text = "SELECT download, id, received_ms, body FROM record WHERE download";
+    let text = "SELECT download, received_ms, body FROM record WHERE download";
     each_among(db, text, selection.downloads, selection.since, "ORDER BY received_ms, id", |row| {
-        let (download, id) = (row.try_get(0)?, row.try_get(1)?);
-        each(Row { download, id, came_ms: bytes_at(&row, 2)?, record: decode(&row, 3)? });
+        let (download, record) = (row.try_get(0)?, decode(&row, 2)?);
+        each(Row { download, key: key(&record), came_ms: bytes_at(&row, 1)?, record });
         Ok(())
     })
     .await
@@ -176,10 +170,8 @@ impl Gathered {
         db: &mut AnyConnection,
         fresh: &FreshRecords<'_>,
     ) -> Result<(), sqlx::Error> {
-        let row = |g: &Uncounted| {
-            let id = self.legacy.get(&g.key).map_or(&g.key.0[..], |id| &id[..]);
-            vec![g.download[..].into(), Day::of_ms(g.came_ms).to_sql().into(), id.into()]
-        };
+        let row =
+            |g: &Uncounted| vec![g.download[..].into(), Day::of_ms(g.came_ms).to_sql().into(), g.key.0[..].into()];
         let replaced = self.uncounted.iter().filter(|g| !g.late && !g.is_in(fresh));
         let rows: Vec<Vec<Value>> = replaced.map(row).collect();
         let head = "WITH gone (download, day, id) AS (";

@@ -80,7 +80,7 @@ impl Row {
             let (version, edge) = (p.version.to_string(), Some(p.edge.to_string()));
             return Some(Self { day, kind: "plain", version, edge, bytes: [0, 0, 0, p.bytes], ..Self::default() });
         }
-        let (of, max_peer_bytes) = leaf.download()?;
+        let of = leaf.download()?;
         let spot = spots.get(&of.download).copied().unwrap_or_default();
         Some(Self {
             day,
@@ -98,7 +98,7 @@ impl Row {
                 Outcome::Failed => "failed",
             }),
             bytes: [of.edge_bytes, of.peer_bytes, of.flagged_bytes, 0],
-            max_peer_bytes: Some(max_peer_bytes),
+            max_peer_bytes: Some(of.max_peer_bytes),
             country: spot.has_country().then(|| spot.country()),
             asn: spot.asn(),
             evidence: Some(of.evidence.to_string()),

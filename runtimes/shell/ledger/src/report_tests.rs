@@ -88,23 +88,6 @@ pub(super) fn reports_of_closed_and_open_days_are_equal_to_the_byte(fixture: &mu
     assert_eq!(reported(&ledger), late);
 }
 
-pub(super) fn days_closed_by_an_older_version_get_rollups_later(fixture: &mut dyn FnMut() -> Fixture) {
-    let ledger = fixture();
-    written(&ledger);
-    close_up_to(&ledger, Day(FIRST.0 + 4));
-    let closed = reported(&ledger);
-    execute(&ledger, "DELETE FROM rollup");
-    execute(&ledger, "UPDATE day SET rolled = 0");
-    assert_eq!(reported(&ledger), closed, "from the lines");
-    block_on(async {
-        let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.roll_closed().await.expect("added up");
-        store.close().await;
-    });
-    execute(&ledger, EMPTIED);
-    assert_eq!(reported(&ledger), closed, "from what they came to");
-}
-
 /// Synthetic rows as in `bench ledger --fill`: 30 days, 200 objects.
 pub(super) fn synthetic_download_rows_are_reported(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();

@@ -5,13 +5,11 @@ use super::database::Connection;
 use super::day::Day;
 use super::places::Spot;
 use super::rows::{Value, insert};
-use super::store::Store;
 use futures_lite::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::ids::ProviderId;
-use swarmedge_ground::error::Error;
 
 /// Sums over the downloads of one object on one day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,10 +135,10 @@ pub(super) async fn read(
     // one snapshot, so that a day closed meanwhile is not read twice or missed
     let mut then = db.snapshot().await?;
     let whose = provider.map(|p| i64::from(p.0));
-    let rolled = "SELECT day FROM day WHERE rolled = 1 AND day BETWEEN $1 AND $2";
-    let rolled = sqlx::query_scalar(rolled).bind(from.to_sql()).bind(to.to_sql());
-    let rolled: BTreeSet<i64> = rolled.fetch_all(&mut *then).await?.into_iter().collect();
-    if let (Some(first), Some(last)) = (rolled.first(), rolled.last()) {
+    let closed = "SELECT day FROM day WHERE day BETWEEN $1 AND $2";
+    let closed = sqlx::query_scalar(closed).bind(from.to_sql()).bind(to.to_sql());
+    let closed: BTreeSet<i64> = closed.fetch_all(&mut *then).await?.into_iter().collect();
+    if let (Some(first), Some(last)) = (closed.first(), closed.last()) {
         let text = match whose {
             Some(_) => "SELECT day, path, body FROM rollup WHERE provider = $1 AND day BETWEEN $2 AND $3",
             None => "SELECT day, path, body FROM rollup WHERE $1 < 0 AND day BETWEEN $2 AND $3",
@@ -152,7 +150,7 @@ pub(super) async fn read(
             take(Day::from_sql(row.try_get(0)?), row.try_get(1)?, rollup);
         }
     }
-    for (first, last) in gaps(&rolled, from.to_sql(), to.to_sql()) {
+    for (first, last) in gaps(&closed, from.to_sql(), to.to_sql()) {
         for ((_, day), objects) in of_lines(&mut then, provider, first, last).await? {
             objects.into_iter().for_each(|(path, rollup)| take(day, path, rollup));
         }
@@ -209,28 +207,7 @@ pub(super) async fn roll(change: &mut AnyConnection, day: Day) -> Result<(), sql
             rows.push(vec![i64::from(provider.0).into(), day.to_sql().into(), Value::Text(path), body]);
         }
     }
-    insert(change, "INSERT INTO rollup (provider, day, path, body)", rows, "").await?;
-    sqlx::query("UPDATE day SET rolled = 1 WHERE day = $1").bind(day.to_sql()).execute(change).await?;
-    Ok(())
-}
-
-impl Store {
-    /// Stores the rollups of days that an older version closed without them.
-    pub async fn roll_closed(&mut self) -> Result<(), Error> {
-        let database = self.database().clone();
-        let failed = |e: sqlx::Error| database.unusable(&e);
-        let db = self.connection()?;
-        loop {
-            let mut change = db.begin().await.map_err(failed)?;
-            let next: Option<i64> = sqlx::query_scalar("SELECT MIN(day) FROM day WHERE rolled = 0")
-                .fetch_one(&mut *change)
-                .await
-                .map_err(failed)?;
-            let Some(day) = next.map(Day::from_sql) else { return change.rollback().await.map_err(failed) };
-            roll(&mut change, day).await.map_err(failed)?;
-            change.commit().await.map_err(failed)?;
-        }
-    }
+    insert(change, "INSERT INTO rollup (provider, day, path, body)", rows, "").await.map(|_| ())
 }
 
 #[cfg(test)]

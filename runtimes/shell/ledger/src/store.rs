@@ -9,7 +9,7 @@ use super::places::{self, Places};
 use super::rows::{Value, among, insert};
 use super::successors;
 use super::usage::bytes_at;
-use sqlx::{AnyConnection, Executor as _, Row as _};
+use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use swarmedge_core::accounting::evidence::{Evidence, key};
@@ -29,8 +29,6 @@ const ONE_THREAD_MAX: usize = 32;
 pub(super) const POSSESSION: i64 = 16;
 /// Attempts to empty SQLite's log at shutdown; each one waits some seconds for readers.
 const CHECKPOINTS_MAX: u32 = 3;
-/// Records of schema 1 that are imported at a time.
-const IMPORT_MAX: i64 = 512;
 
 /// The only writer of a ledger's database.
 pub struct Store {
@@ -48,14 +46,10 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database; creates it if it is missing, and migrates the schema.
+    /// Opens the database; creates it if it is missing.
     pub async fn open(database: &Database) -> Result<Self, Error> {
         let db = database.open_writer().await?;
-        let mut store = Self { db: Some(db), database: database.clone(), partitions: BTreeSet::new() };
-        if matches!(database, Database::Sqlite(_)) {
-            store.import_schema_1().await.map_err(|e| database.unusable(&e))?;
-        }
-        Ok(store)
+        Ok(Self { db: Some(db), database: database.clone(), partitions: BTreeSet::new() })
     }
 
     /// Stores `records` durably; after an error some of them may be stored. A record with a known id is skipped, so a
@@ -172,36 +166,6 @@ impl Store {
         if let Err(error) = closed {
             tracing::warn!(database = %self.database, %error, "the ledger's database did not close cleanly");
         }
-    }
-
-    /// Imports the records of schema 1; after a crash it continues where it stopped.
-    async fn import_schema_1(&mut self) -> Result<(), sqlx::Error> {
-        let Some(mut db) = self.db.take() else { return Ok(()) };
-        let old = "SELECT count(*) FROM sqlite_master WHERE name = 'record_1'";
-        let there: i64 = sqlx::query_scalar(old).fetch_one(&mut db.any).await?;
-        if there == 0 {
-            self.db = Some(db);
-            return Ok(());
-        }
-        loop {
-            let rows = sqlx::query("SELECT id, received_ms, body FROM record_1 ORDER BY received_ms LIMIT $1")
-                .bind(IMPORT_MAX)
-                .fetch_all(&mut db.any)
-                .await?;
-            let Some(first) = rows.first() else {
-                db.any.execute(sqlx::raw_sql("DROP TABLE record_1; DROP TABLE download_1")).await?;
-                break;
-            };
-            let received_ms = u64::try_from(first.try_get::<i64, _>(1)?).unwrap_or(0);
-            let records: Vec<LedgerRecord> = rows.iter().map(|row| decode(row, 2)).collect::<Result<_, _>>()?;
-            self.store_in(&mut db, &records, received_ms, Day::of_ms(received_ms)).await?;
-            for row in &rows {
-                let id: Vec<u8> = row.try_get(0)?;
-                sqlx::query("DELETE FROM record_1 WHERE id = $1").bind(id).execute(&mut db.any).await?;
-            }
-        }
-        self.db = Some(db);
-        Ok(())
     }
 }
 
@@ -495,6 +459,7 @@ pub(super) fn brief(e: &sqlx::Error) -> String {
 #[cfg(test)]
 impl Store {
     pub(super) async fn execute_for_test(&mut self, sql: &str) {
+        use sqlx::Executor as _;
         let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
         self.db.as_mut().expect("open").any.execute(sql).await.expect("valid");
     }

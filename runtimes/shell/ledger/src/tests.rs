@@ -4,7 +4,6 @@ use super::postgres::Postgres;
 use super::*;
 use data_encoding::HEXLOWER;
 use futures_lite::future::block_on;
-use sqlx::Connection as _;
 use std::collections::BTreeSet;
 use swarmedge_core::accounting::evidence::key;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
@@ -280,6 +279,24 @@ fn an_absent_or_foreign_database_is_one_clear_error() {
     assert!(block_on(Store::open(&ledger.path)).is_err());
 }
 
+fn another_schema_version_is_refused_with_advice(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    ledger.store(&[&story()]);
+    block_on(async {
+        let mut store = Store::open(&ledger.path).await.expect("opens");
+        let set = match &ledger.path {
+            Database::Sqlite(_) => "PRAGMA user_version = 9",
+            Database::Postgres(_) => "UPDATE ledger_version SET version = 9",
+        };
+        store.execute_for_test(set).await;
+        store.close().await;
+        let refusals = [Store::open(&ledger.path).await.map(|_| ()), Reader::open(&ledger.path).await.map(|_| ())];
+        for error in refusals.map(|opened| opened.expect_err("another version").to_string()) {
+            assert!(error.contains("schema version 9") && error.contains("use the program that wrote it"), "{error}");
+        }
+    });
+}
+
 /// Two days and two objects: one download with peers, one failed, one of another provider, and plain traffic.
 fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
@@ -378,6 +395,7 @@ const RULES: &[Rule] = &[
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
     a_batch_is_stored_whole_or_not_at_all,
+    another_schema_version_is_refused_with_advice,
     a_refused_record_is_set_aside_and_holds_up_no_other,
     a_report_adds_up_by_day_and_object,
     usage_reported_in_quarantine_is_not_billed,
@@ -398,7 +416,6 @@ const RULES: &[Rule] = &[
     super::suspects_tests::clients_that_report_less_than_they_receipted_are_found,
     super::suspects_tests::failed_possession_is_shown_without_accusation,
     super::report_tests::reports_of_closed_and_open_days_are_equal_to_the_byte,
-    super::report_tests::days_closed_by_an_older_version_get_rollups_later,
     super::report_tests::synthetic_download_rows_are_reported,
     super::report_tests::countries_and_networks_add_up_to_the_whole,
     super::report_tests::a_client_in_two_places_at_once_is_found,
@@ -506,52 +523,3 @@ fn short_story(n: u32) -> [LedgerRecord; 4] {
         usage(id + 1, n, 2, Side::Uploader, 1, &peers),
     ]
 }
-
-#[test]
-fn records_of_an_older_schema_are_imported_once() {
-    let ledger = fixture();
-    ledger.store(&[&[]]);
-    block_on(async {
-        let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.execute_for_test(OLD).await;
-        store.close().await;
-        let mut old = sqlx::SqliteConnection::connect(&format!("sqlite:{}", ledger.path)).await.expect("opens");
-        for record in story().iter().chain(&story()) {
-            sqlx::query("INSERT INTO record_1 VALUES ($1, 5, $2) ON CONFLICT DO NOTHING")
-                .bind(&record.id().0[..])
-                .bind(record.to_bytes())
-                .execute(&mut old)
-                .await
-                .expect("inserted");
-        }
-        old.close().await.expect("closes");
-    });
-    for _ in 0..2 {
-        ledger.store(&[&[]]);
-        assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
-    }
-}
-
-/// Some records of a download were stored under schema version 5, some later.
-#[test]
-fn records_stored_by_older_and_newer_schemas_count_together() {
-    let ledger = fixture();
-    ledger.store(&[&story()[..4]]);
-    block_on(async {
-        let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.execute_for_test(VERSION_5).await;
-        store.close().await;
-    });
-    ledger.store(&[&story()[4..], &story()]);
-    assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
-}
-
-const VERSION_5: &str = "DROP TABLE evidence; DROP TABLE successor; DROP TABLE provider; DROP TABLE written;
-    PRAGMA user_version = 5;
-    ALTER TABLE download DROP COLUMN closes_ms;
-    ALTER TABLE record ADD COLUMN reporter BLOB; ALTER TABLE record ADD COLUMN version BLOB;
-    ALTER TABLE record ADD COLUMN seq INTEGER";
-
-/// SQL of a database in schema version 1, renamed as the migration to version 2 leaves it for import.
-const OLD: &str = "CREATE TABLE record_1 (id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, body BLOB NOT NULL);
-    CREATE TABLE download_1 (download BLOB)";

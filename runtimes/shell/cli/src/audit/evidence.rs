@@ -34,9 +34,9 @@ pub(super) fn check(file: &Path, days: &[ProviderDay]) -> Result<Proven, Error> 
     let of = |day: &ProviderDay| {
         let closed_ms = day.head.head.closed_ms;
         let downloads = day.leaves.iter().filter_map(|leaf| leaf.download());
-        downloads.map(|of| (of.0.download, (of.0.clone(), of.1, closed_ms))).collect::<Vec<_>>()
+        downloads.map(|of| (of.download, (of.clone(), closed_ms))).collect::<Vec<_>>()
     };
-    let mut billed: BTreeMap<DownloadId, (DownloadStatement, u64, u64)> = days.iter().flat_map(of).collect();
+    let mut billed: BTreeMap<DownloadId, (DownloadStatement, u64)> = days.iter().flat_map(of).collect();
     let failed = |e: std::io::Error| Error::io(format!("read {}", file.display()), &e);
     let mut proven = Proven::default();
     for (n, line) in BufReader::new(File::open(file).map_err(failed)?).lines().enumerate() {
@@ -46,11 +46,10 @@ pub(super) fn check(file: &Path, days: &[ProviderDay]) -> Result<Proven, Error> 
             let message = format!("{}:{}: download {}: {why}", file.display(), n + 1, settled.download);
             Error::new(Code::Unproven, message).next("keep both files: they are evidence")
         };
-        let Some((statement, ceiling, closed_ms)) = billed.remove(&settled.download) else {
+        let Some((statement, closed_ms)) = billed.remove(&settled.download) else {
             return Err(of("no statement bills it, or its records came before in this file"));
         };
-        let checked = settled.check(verify, (&statement, ceiling), closed_ms);
-        let p = checked.map_err(|doubt| of(&words(&doubt)))?;
+        let p = settled.check(verify, &statement, closed_ms).map_err(|doubt| of(&words(&doubt)))?;
         proven.receipts += p.receipts;
         proven.worthless += p.worthless;
         proven.peer_bytes = proven.peer_bytes.saturating_add(p.peer_bytes);
