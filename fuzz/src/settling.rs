@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use swarmedge_core::accounting::Spans;
 use swarmedge_core::accounting::evidence::Evidence;
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::accounting::settlement::{Bill, Book, Settlement};
 use swarmedge_core::content::{Access, Policy};
@@ -159,7 +160,7 @@ fn anything(u: &mut Unstructured<'_>, signed: &mut Signed) -> Result<LedgerRecor
             let event = LogEvent::Offered(Offered { download: download(), version, peers });
             LedgerRecord::Log(LogRecord { id, at_ms: 0, guid, event })
         }
-        _ => LedgerRecord::Usage(usage(u, (id, version, guid), signed)?),
+        _ => LedgerRecord::Usage(unsigned(usage(u, (id, version, guid), signed)?)),
     })
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 use swarmedge_core::accounting::conduct::{APART, Conduct, End};
 use swarmedge_core::accounting::introductions;
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::accounting::possession::Prover;
 use swarmedge_core::accounting::receipts::CreditRule;
 use swarmedge_core::accounting::settlement::{Bill, Book};
@@ -276,7 +277,7 @@ fn proof(n: u32, bytes: u64) -> ReceiptProof {
 }
 
 fn usage(id: u32, reporter: u32, side: Side, peers: Vec<PeerBytes>) -> LedgerRecord {
-    LedgerRecord::Usage(UsageRecord {
+    LedgerRecord::Usage(unsigned(UsageRecord {
         id: RecordId::numbered(id),
         reporter: Guid::numbered(reporter),
         side,
@@ -288,7 +289,7 @@ fn usage(id: u32, reporter: u32, side: Side, peers: Vec<PeerBytes>) -> LedgerRec
         peers: List::truncated(peers),
         elapsed_ms: 0,
         cause: None,
-    })
+    }))
 }
 
 impl Case {

@@ -120,7 +120,7 @@ fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
         rig.world.env.database.values().collect::<Vec<_>>()
     );
     let version = rig.world.env.objects[film.path].version;
-    let of_it = |r: &LedgerRecord| matches!(r, LedgerRecord::Usage(u) if u.side == Side::Downloader);
+    let of_it = |r: &LedgerRecord| r.usage().is_some_and(|u| u.side == Side::Downloader);
     let reported = rig.world.env.database.values().filter(|r| of_it(r) && r.version() == Some(version));
     let reported = reported.filter_map(LedgerRecord::download);
     let downloads = reported.collect::<BTreeSet<_>>().len();

@@ -17,7 +17,7 @@ use super::quarantine::Quarantines;
 use super::settlement::Book;
 use crate::ids::{Digest, Guid, PublicKey, RecordId};
 use crate::wire::Wire as _;
-use crate::wire::records::{LedgerRecord, Side, UsageState};
+use crate::wire::records::{LedgerRecord, Logged, Side, UsageState};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -30,7 +30,7 @@ const KEY_TEXT: &[u8] = b"swarmedge/1 usage record\0";
 /// also depends on its reporter: nobody can occupy the id of another's record, or of a server's, before that comes.
 #[must_use]
 pub fn key(record: &LedgerRecord) -> RecordId {
-    let LedgerRecord::Usage(r) = record else { return record.id() };
+    let Some(r) = record.usage() else { return record.id() };
     let side = match r.side {
         Side::Downloader => [1],
         Side::Uploader => [2],
@@ -54,7 +54,7 @@ enum Source {
 /// Returns the source and number of a record; `None` for a record that replaces no other.
 fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     match record {
-        LedgerRecord::Usage(r) => match r.side {
+        LedgerRecord::Usage(Logged { record: r, .. }) => match r.side {
             Side::Downloader => Some((Source::Downloader(r.reporter), r.seq)),
             Side::Uploader => Some((Source::Uploader(r.reporter), r.seq)),
         },
@@ -87,16 +87,12 @@ pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
 
 /// Returns whether a record is a downloader's final report (complete, cancelled or failed).
 const fn is_final_report(record: &LedgerRecord) -> bool {
-    match record {
-        LedgerRecord::Usage(r) => matches!(
+    match record.usage() {
+        Some(r) => matches!(
             (r.side, r.state),
             (Side::Downloader, UsageState::Completed | UsageState::Cancelled | UsageState::Failed)
         ),
-        LedgerRecord::Edge(_)
-        | LedgerRecord::Served(_)
-        | LedgerRecord::Granted(_)
-        | LedgerRecord::Log(_)
-        | LedgerRecord::Possession(_) => false,
+        None => false,
     }
 }
 

@@ -7,10 +7,10 @@
 //! checkpoint and shows it at login, so that a CN which never saw the log knows how it must continue.
 
 use super::Trust;
-use crate::ids::{Digest, Guid, SecondaryGuid};
+use crate::ids::{Digest, Guid, PublicKey, RecordId, SecondaryGuid, Signature};
 use crate::wire::Wire as _;
 use crate::wire::records::{
-    Head, Logged, ServerRole, SignedCheckpoint, SignedHead, SigningContext, UsageRecord, Verify,
+    Head, LogEvent, LogRecord, Logged, ServerRole, SignedCheckpoint, SignedHead, SigningContext, UsageRecord, Verify,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -50,6 +50,30 @@ impl Log {
 pub fn digest(start: SecondaryGuid, place: u64, before: &Digest, record: &UsageRecord) -> Digest {
     let hash = sha2::Sha256::new_with_prefix(start.0).chain_update(place.to_be_bytes()).chain_update(before.0);
     Digest(hash.chain_update(record.to_bytes()).finalize().into())
+}
+
+/// Returns the record id of a log head: the same however often and through whichever CN it comes.
+#[must_use]
+pub fn head_id(head: &Head) -> RecordId {
+    let mut id = [0; RecordId::LEN];
+    id.copy_from_slice(&head.digest.0[..RecordId::LEN]);
+    RecordId(id)
+}
+
+/// Returns the log record of a head alone. A ledger stores it if it has the head's usage record already, with another
+/// head: after a start a client puts the records that are not acknowledged into a new log.
+#[must_use]
+pub fn head_alone(logged: &Logged, at_ms: u64) -> LogRecord {
+    let (id, guid) = (head_id(&logged.head.head), logged.record.reporter);
+    LogRecord { id, at_ms, guid, event: LogEvent::Head(logged.head.clone()) }
+}
+
+/// Returns a record as the first of a log, whose head nobody has signed; for tests and benchmarks of what does not
+/// concern logs.
+#[must_use]
+pub fn unsigned(record: UsageRecord) -> Logged {
+    let head = Log::default().append(SecondaryGuid::numbered(1), &record);
+    Logged { record, head: SignedHead { head, key: PublicKey::numbered(0), signature: Signature([0; 64]) } }
 }
 
 /// Reason for not accepting a record as its reporter's.
@@ -140,7 +164,7 @@ pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec
 mod tests {
     use super::super::certs::tests::{fake_sign, fake_verify};
     use super::*;
-    use crate::ids::{DownloadId, PublicKey, RecordId, VersionId};
+    use crate::ids::{DownloadId, VersionId};
     use crate::wire::List;
     use crate::wire::records::{Side, UsageState};
 

@@ -246,7 +246,7 @@ impl Book {
                     self.served.insert((r.edge, r.life), r);
                 }
             }
-            LedgerRecord::Usage(r) => self.add_usage(r, now_ms),
+            LedgerRecord::Usage(r) => self.add_usage(r.record, now_ms),
             // possession records are evidence for people: no bill depends on them
             LedgerRecord::Possession(_) => {}
         }

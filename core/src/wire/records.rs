@@ -395,8 +395,8 @@ impl Copy for FailCause {}
 crate::wire! {
     /// Records that a ledger stores.
     pub enum LedgerRecord {
-        /// Client's usage record, sent through its CN.
-        Usage(UsageRecord) = 1,
+        /// Client's usage record with its log head, sent through its CN.
+        Usage(Logged) = 1,
         /// Edge's report of bytes, for a download or plain traffic.
         Edge(EdgeRecord) = 2,
         /// Report of a download's grant, which names the paying provider, by the first server that acts on it: an edge
@@ -503,7 +503,7 @@ impl LedgerRecord {
     #[must_use]
     pub const fn id(&self) -> RecordId {
         match self {
-            Self::Usage(r) => r.id,
+            Self::Usage(r) => r.record.id,
             Self::Edge(r) => r.id,
             Self::Granted(r) => r.id,
             Self::Log(r) => r.id,
@@ -512,11 +512,20 @@ impl LedgerRecord {
         }
     }
 
+    /// Returns the usage record, without its log head; `None` for other kinds.
+    #[must_use]
+    pub const fn usage(&self) -> Option<&UsageRecord> {
+        match self {
+            Self::Usage(logged) => Some(&logged.record),
+            Self::Edge(_) | Self::Granted(_) | Self::Log(_) | Self::Served(_) | Self::Possession(_) => None,
+        }
+    }
+
     /// Returns the download that the record is about; `None` for plain traffic and events of a client.
     #[must_use]
     pub const fn download(&self) -> Option<DownloadId> {
         match self {
-            Self::Usage(r) => Some(r.download),
+            Self::Usage(r) => Some(r.record.download),
             Self::Edge(r) => r.download,
             Self::Granted(r) => Some(r.download),
             Self::Served(r) => Some(r.download),
@@ -536,7 +545,7 @@ impl LedgerRecord {
     #[must_use]
     pub const fn version(&self) -> Option<VersionId> {
         match self {
-            Self::Usage(r) => Some(r.version),
+            Self::Usage(r) => Some(r.record.version),
             Self::Edge(r) => Some(r.version),
             Self::Granted(r) => Some(r.version),
             Self::Served(r) => Some(r.version),

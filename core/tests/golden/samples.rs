@@ -433,7 +433,7 @@ fn log(event: LogEvent) -> LogRecord {
 pub(crate) fn to_ledger() -> Vec<ToLedger> {
     vec![
         ToLedger::Hello(cert()),
-        ToLedger::Submit(LedgerRecord::Usage(usage())),
+        ToLedger::Submit(LedgerRecord::Usage(Logged { record: usage(), head: head() })),
         ToLedger::Submit(LedgerRecord::Edge(edge_record())),
         ToLedger::Submit(LedgerRecord::Served(served_record())),
         ToLedger::Submit(LedgerRecord::Granted(grant_record())),

@@ -43,7 +43,7 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
         client::Config { served_keep: Duration::ZERO, ..tiny }
     };
     let roles = std::vec![
-        RoleCfg::Cn(cn::Config { dns: 0, logs: true, usage_max: 3, ..cn }),
+        RoleCfg::Cn(cn::Config { dns: 0, logs: true, usage_max: 2, ..cn }),
         RoleCfg::Ledger(ledger::Config { pending_max: 2, batch_max: 2, ..ledger::Config::new(root, verify) }),
         RoleCfg::Edge(edge::Config { ledger: false, ..edge }),
         RoleCfg::Client((0..LIVES).map(client).collect()),
@@ -121,15 +121,15 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
 type W = World<Net>;
 
 fn stored(w: &W) -> impl Iterator<Item = &UsageRecord> {
-    w.env.database.values().filter_map(|r| if let LedgerRecord::Usage(r) = r { Some(r) } else { None })
+    w.env.database.values().filter_map(LedgerRecord::usage)
 }
 
-/// Returns the log heads that the ledger has.
+/// Returns the log heads that the ledger has, with usage records or alone.
 fn places(w: &W) -> impl Iterator<Item = &SignedHead> {
     w.env.database.values().filter_map(|r| match r {
+        LedgerRecord::Usage(logged) => Some(&logged.head),
         LedgerRecord::Log(LogRecord { event: LogEvent::Head(head), .. }) => Some(head),
         LedgerRecord::Log(_)
-        | LedgerRecord::Usage(_)
         | LedgerRecord::Edge(_)
         | LedgerRecord::Granted(_)
         | LedgerRecord::Served(_)

@@ -28,7 +28,6 @@ pub fn crashes() -> Spec<Net> {
             tooth("a batch is acknowledged and not kept", 3, Mutant::LedgerLosesBatches),
             tooth("a record gets another id each time it is sent on", 4, Mutant::FreshRecordIds),
             tooth("acknowledgements do not reach the client", 5, Mutant::AcksAreLost),
-            tooth("places in logs are acknowledged and not kept", 5, Mutant::LedgerLosesHeads),
         ],
     }
 }
@@ -42,6 +41,10 @@ pub fn forks() -> Spec<Net> {
         cfg: cfg(None),
         start: |cfg| world(cfg, Budget { changes: 1, fires: FIRES, ..Budget::default() }),
         rules: FORK_RULES,
-        teeth: vec![tooth("places in logs are acknowledged and not kept", RULES[6].name, Mutant::LedgerLosesHeads)],
+        teeth: vec![tooth(
+            "heads of known records are acknowledged and not kept",
+            RULES[6].name,
+            Mutant::LedgerLosesHeads,
+        )],
     }
 }

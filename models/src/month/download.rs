@@ -6,6 +6,7 @@ use crate::sim::keys::{sign, verify};
 use std::collections::BTreeSet;
 use swarmedge_core::Rng as _;
 use swarmedge_core::accounting::detect::{Demand, Near};
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::accounting::settlement::{Bill, Book};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
@@ -268,9 +269,9 @@ impl Statement {
             let record = self.uploader(month.id(), p, lie);
             if lie == Some(Lie::Repeats) {
                 let again = UsageRecord { id: RecordId::numbered(month.id()), seq: 2, ..record.clone() };
-                book.add(LedgerRecord::Usage(again), 0);
+                book.add(LedgerRecord::Usage(unsigned(again)), 0);
             }
-            book.add(LedgerRecord::Usage(record), 0);
+            book.add(LedgerRecord::Usage(unsigned(record)), 0);
         }
         let claim = |p: &Part| match down {
             Some(Lie::Inflates) => p.received * 2,
@@ -285,7 +286,7 @@ impl Statement {
         }
         let state = if self.whole { UsageState::Completed } else { UsageState::Cancelled };
         let record = self.usage(month.id(), self.who, Side::Downloader, peers);
-        book.add(LedgerRecord::Usage(UsageRecord { edge_bytes: self.edge, state, ..record }), 0);
+        book.add(LedgerRecord::Usage(unsigned(UsageRecord { edge_bytes: self.edge, state, ..record })), 0);
         book
     }
 

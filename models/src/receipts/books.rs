@@ -6,6 +6,7 @@ use super::{DOWNLOADER, Facts, Mutant, SIZE};
 use crate::sim::keys;
 use std::collections::BTreeMap;
 use swarmedge_core::accounting::Spans;
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::accounting::settlement::{Bill, Book, Claims, EXPIRES_MS, LATE_MS};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, Signature, VersionId};
@@ -215,9 +216,9 @@ impl Filing {
         let mut all = std::vec![granted, served, self.offered(facts)];
         all.extend(self.down.clone().map(|peers| {
             let record = usage(u32::from(DOWNLOADER), 1, Side::Downloader, peers);
-            LedgerRecord::Usage(UsageRecord { download: self.download, version: self.version, ..record })
+            LedgerRecord::Usage(unsigned(UsageRecord { download: self.download, version: self.version, ..record }))
         }));
-        all.extend(self.up.iter().cloned().map(LedgerRecord::Usage));
+        all.extend(self.up.iter().cloned().map(|r| LedgerRecord::Usage(unsigned(r))));
         all
     }
 
@@ -233,7 +234,7 @@ impl Filing {
             UsageRecord { seq: 0, peers: List::truncated(peers), ..r.clone() }
         });
         let down = usage(u32::from(DOWNLOADER), 0, Side::Downloader, Vec::new());
-        up.chain([down]).map(LedgerRecord::Usage).collect()
+        up.chain([down]).map(|r| LedgerRecord::Usage(unsigned(r))).collect()
     }
 
     /// Returns the CN's record of every introduction that it made.
@@ -284,7 +285,7 @@ pub(super) fn settle_repeated(mutant: Option<Mutant>, records: &[LedgerRecord], 
 fn renumber(records: &mut [LedgerRecord]) {
     for (n, record) in (1..).zip(records) {
         if let LedgerRecord::Usage(r) = record {
-            r.seq = n;
+            r.record.seq = n;
         }
     }
 }
@@ -293,9 +294,9 @@ fn renumber(records: &mut [LedgerRecord]) {
 pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late: &[LedgerRecord]) -> [u64; 2] {
     let ended = records.iter().cloned().map(|mut record| {
         if let LedgerRecord::Usage(r) = &mut record
-            && r.side == Side::Downloader
+            && r.record.side == Side::Downloader
         {
-            r.state = UsageState::Completed;
+            r.record.state = UsageState::Completed;
         }
         record
     });
@@ -305,7 +306,7 @@ pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late
     for record in late {
         let mut record = record.clone();
         if let LedgerRecord::Usage(r) = &mut record {
-            r.seq += 1;
+            r.record.seq += 1;
         }
         whole.add(record, received_ms);
     }
@@ -335,7 +336,7 @@ pub(super) fn settle_quarantined(
     for record in later {
         let mut record = record.clone();
         if let LedgerRecord::Usage(r) = &mut record {
-            r.seq += 1;
+            r.record.seq += 1;
         }
         book.add(record, from_ms + 1);
     }
@@ -371,7 +372,7 @@ fn billed(mutant: Option<Mutant>, bill: &Bill, agreed: u64) -> u64 {
 
 /// Defect: settles each uploader's record separately and adds up the results.
 fn summed(records: &[LedgerRecord], at_ms: u64) -> BTreeMap<IntroId, u64> {
-    let of_uploader = |r: &&LedgerRecord| matches!(r, LedgerRecord::Usage(u) if u.side == Side::Uploader);
+    let of_uploader = |r: &&LedgerRecord| r.usage().is_some_and(|u| u.side == Side::Uploader);
     let mut sums: BTreeMap<IntroId, u64> = BTreeMap::new();
     for one in records.iter().filter(of_uploader) {
         let others = records.iter().filter(|r| !of_uploader(r));

@@ -346,10 +346,8 @@ impl Campaign {
 
 /// Returns the downloader's newest record of a download.
 fn newest(env: &Net, download: DownloadId) -> Option<&UsageRecord> {
-    let all = env.database.values().filter_map(|r| match r {
-        LedgerRecord::Usage(r) if r.download == download && r.side == Side::Downloader => Some(r),
-        _ => None,
-    });
+    let all = env.database.values().filter_map(LedgerRecord::usage);
+    let all = all.filter(|r| r.download == download && r.side == Side::Downloader);
     all.max_by_key(|r| r.seq)
 }
 

@@ -90,7 +90,7 @@ pub enum Mutant {
     AcksAreLost,
     /// A restarted client continues under its previous start's id.
     StartsRepeat,
-    /// The ledger's database reports log heads as durable but loses them.
+    /// The ledger's database reports log heads as durable but loses those that come without a new usage record.
     LedgerLosesHeads,
     /// A session that its client has left still answers pings.
     GhostsAnswer,

@@ -191,7 +191,7 @@ pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> 
         In::Ledger(ledger::Input::Server { msg: ToLedger::Submit(LedgerRecord::Usage(r)), .. })
             if cfg.mutant == Some(Mutant::FreshRecordIds) =>
         {
-            r.id = RecordId::numbered(u32::try_from(w.env.number()).unwrap_or(0));
+            r.record.id = RecordId::numbered(u32::try_from(w.env.number()).unwrap_or(0));
         }
         In::Client(_) | In::Session(_) | In::Edge(_) | In::Cn(_) | In::Dn(_) | In::Ledger(_) => {}
     }

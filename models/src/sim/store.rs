@@ -7,6 +7,7 @@ use super::{Cfg, Event, Mutant, Net, clients, servers};
 use crate::scenario::Role;
 use crate::world::{Lane, NodeIx, Way, World};
 use std::collections::{BTreeMap, BTreeSet};
+use swarmedge_core::accounting::logs::head_alone;
 use swarmedge_core::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
     DownloadRecord, DownloadState, Input, KeptReceipt, Save, SourceName, StoreError,
@@ -257,7 +258,7 @@ pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
     }
 }
 
-/// Completes a write of the ledger, or refuses it. Of records with one id, the first is kept.
+/// Completes a write of the ledger, or refuses it. Of records with one id, the first is kept, and the log heads of all.
 pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<LedgerRecord>), way: Way) -> In {
     let ok = way == Way::Whole;
     if !ok {
@@ -265,8 +266,17 @@ pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<
     } else if cfg.mutant != Some(Mutant::LedgerLosesBatches) {
         let is_head = |r: &LedgerRecord| matches!(r, LedgerRecord::Log(l) if matches!(l.event, LogEvent::Head(_)));
         let lost = |r: &LedgerRecord| cfg.mutant == Some(Mutant::LedgerLosesHeads) && is_head(r);
-        for record in records.into_iter().filter(|r| !lost(r)) {
-            w.env.database.entry(record.id()).or_insert(record);
+        for record in records {
+            let known = w.env.database.get(&record.id());
+            let record = match (record, known) {
+                (LedgerRecord::Usage(new), Some(LedgerRecord::Usage(known))) if known.head != new.head => {
+                    LedgerRecord::Log(head_alone(&new, 0))
+                }
+                (record, _) => record,
+            };
+            if !lost(&record) {
+                w.env.database.entry(record.id()).or_insert(record);
+            }
         }
     }
     In::Ledger(ledger::Input::Stored { req, ok })

@@ -5,6 +5,7 @@ use crate::rule::{Rule, settles};
 use crate::sim::keys;
 use crate::world::World;
 use std::collections::BTreeSet;
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::accounting::settlement::{Bill, Book};
 use swarmedge_core::ids::{Guid, IntroId, PublicKey, RecordId};
 use swarmedge_core::wire::records::{
@@ -37,7 +38,7 @@ fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord 
         Side::Downloader => (1, Guid::of(&client()), None),
         Side::Uploader => (2, Guid::numbered(0xee), Some(proof)),
     };
-    LedgerRecord::Usage(UsageRecord {
+    LedgerRecord::Usage(unsigned(UsageRecord {
         id: RecordId::numbered(n),
         reporter,
         side,
@@ -49,7 +50,7 @@ fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord 
         peers: List::truncated([PeerBytes { intro, key: UPLOADER, bytes: peers, receipt }]),
         elapsed_ms: 1,
         cause: None,
-    })
+    }))
 }
 
 /// Returns the ledger's bill of a download. The downloader claims `edge_bytes` from edges and, in league with an

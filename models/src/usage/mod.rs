@@ -105,14 +105,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
 }
 
 fn stored(w: &World<Net>) -> impl Iterator<Item = &UsageRecord> {
-    w.env.database.values().filter_map(|r| match r {
-        LedgerRecord::Usage(r) => Some(r),
-        LedgerRecord::Edge(_)
-        | LedgerRecord::Granted(_)
-        | LedgerRecord::Served(_)
-        | LedgerRecord::Possession(_)
-        | LedgerRecord::Log(_) => None,
-    })
+    w.env.database.values().filter_map(LedgerRecord::usage)
 }
 
 /// Returns whether the newest record of each download is in the ledger's database.

@@ -85,8 +85,7 @@ impl Settled {
     /// Counts the receipts with right and wrong signatures, and returns the first introduction with a wrong one.
     fn receipts(&self, verify: Verify, granted: &GrantRecord) -> (Proven, Option<IntroId>) {
         let (mut proven, mut bad) = (Proven::default(), None);
-        let usage =
-            self.records.iter().filter_map(|(_, r)| if let LedgerRecord::Usage(u) = r { Some(u) } else { None });
+        let usage = self.records.iter().filter_map(|(_, r)| r.usage());
         for (r, p) in usage.filter(|r| r.side == Side::Uploader).flat_map(|r| r.peers.iter().map(move |p| (r, p))) {
             match is_signed(verify, granted, r, p) {
                 Some(true) => proven.receipts += 1,

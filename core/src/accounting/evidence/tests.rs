@@ -4,6 +4,7 @@ mod clauses;
 
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
+use crate::accounting::logs::unsigned;
 use crate::accounting::settlement::LATE_MS;
 use crate::ids::{DownloadId, IntroId, ProviderId, VersionId};
 use crate::wire::records::{
@@ -51,7 +52,7 @@ fn usage(reporter: u32, side: Side, seq: u32, state: UsageState, bytes: u64) -> 
     let receipt = Receipt { intro: INTRO, download: D, version: V, uploader_key, seq: 1, bytes };
     let signature = fake_sign(&K_D, SigningContext::Receipt, &receipt.to_bytes());
     let receipt = (side == Side::Uploader).then_some(ReceiptProof { uploader_key, seq: 1, bytes, signature });
-    LedgerRecord::Usage(UsageRecord {
+    LedgerRecord::Usage(unsigned(UsageRecord {
         id: RecordId::numbered(reporter << 16 | seq),
         reporter: Guid::numbered(reporter),
         side,
@@ -63,7 +64,7 @@ fn usage(reporter: u32, side: Side, seq: u32, state: UsageState, bytes: u64) -> 
         peers: List::truncated([PeerBytes { intro: INTRO, key: uploader_key, bytes, receipt }]),
         elapsed_ms: 0,
         cause: None,
-    })
+    }))
 }
 
 fn edge(seq: u32, unique_bytes: u64) -> LedgerRecord {
@@ -238,7 +239,7 @@ fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
 fn held_of(begins: &[(u32, u64)], records: &[(u64, LedgerRecord)]) -> String {
     let held = is_enough(&quarantined(begins), records, &(0..records.len()).collect::<Vec<_>>()).expect("it is enough");
     let letter = |(_, record): (u64, &LedgerRecord)| match record {
-        LedgerRecord::Usage(r) if r.side == Side::Uploader => Some('u'),
+        LedgerRecord::Usage(r) if r.record.side == Side::Uploader => Some('u'),
         LedgerRecord::Usage(_) if is_final_report(record) => Some('E'),
         LedgerRecord::Usage(_) => Some('r'),
         _ => None,
@@ -310,7 +311,7 @@ fn repeated_reports_of_one_source_are_held_once() {
 fn a_usage_records_key_depends_on_its_reporter() {
     let of = |reporter, side| {
         let LedgerRecord::Usage(r) = usage(reporter, side, 1, UsageState::Running, 0) else { panic!("usage") };
-        LedgerRecord::Usage(UsageRecord { id: granted().id(), ..r })
+        LedgerRecord::Usage(unsigned(UsageRecord { id: granted().id(), ..r.record }))
     };
     let keys = [granted(), of(1, Side::Downloader), of(1, Side::Uploader), of(2, Side::Uploader)].map(|r| key(&r));
     assert_eq!(keys[0], granted().id());

@@ -6,6 +6,7 @@ mod clauses;
 
 use super::*;
 use crate::accounting::certs::tests::{fake_sign, fake_verify};
+use crate::accounting::logs::unsigned;
 use crate::ids::{DownloadId, ProviderId, RecordId, Signature, VersionId};
 use crate::wire::records::{LogRecord, Offered, OfferedPeer, ReceiptProof, ServedRecord, SigningContext};
 use crate::wire::{List, Text, Wire as _};
@@ -57,12 +58,12 @@ fn got(seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
         bytes,
         receipt: None,
     };
-    LedgerRecord::Usage(record(1, Side::Downloader, seq, peers.iter().map(peer).collect()))
+    LedgerRecord::Usage(unsigned(record(1, Side::Downloader, seq, peers.iter().map(peer).collect())))
 }
 
 fn ended(mut r: LedgerRecord) -> LedgerRecord {
     if let LedgerRecord::Usage(r) = &mut r {
-        r.state = UsageState::Completed;
+        r.record.state = UsageState::Completed;
     }
     r
 }
@@ -87,13 +88,13 @@ fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
         bytes,
         receipt: Some(proof(intro, bytes)),
     };
-    LedgerRecord::Usage(record(reporter, Side::Uploader, seq, peers.iter().map(peer).collect()))
+    LedgerRecord::Usage(unsigned(record(reporter, Side::Uploader, seq, peers.iter().map(peer).collect())))
 }
 
 /// Returns an uploader's report of 40 bytes over introduction 1 with this proof.
 fn claimed(reporter: u32, proof: Option<ReceiptProof>) -> LedgerRecord {
     let peer = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 40, receipt: proof };
-    LedgerRecord::Usage(record(reporter, Side::Uploader, 1, vec![peer]))
+    LedgerRecord::Usage(unsigned(record(reporter, Side::Uploader, 1, vec![peer])))
 }
 
 fn edge(edge: u32, seq: u32, unique_bytes: u64) -> LedgerRecord {
@@ -164,7 +165,7 @@ fn one_side_alone_cannot_raise_the_bill() {
     assert_eq!(bill(&more).flagged, 100);
     let mut stranger = got(9, &[(1, 40)]);
     if let LedgerRecord::Usage(r) = &mut stranger {
-        r.reporter = Guid::numbered(7);
+        r.record.reporter = Guid::numbered(7);
     }
     assert_eq!(bill(&[granted(100), stranger, sent(2, 1, &[(1, 40)])]).peers_billed, 0);
 }
@@ -199,7 +200,7 @@ fn a_receipt_for_something_else_settles_nothing() {
         let record = |download, version| {
             let mut record = claimed(2, Some(proof.clone()));
             if let LedgerRecord::Usage(u) = &mut record {
-                (u.download, u.version) = (download, version);
+                (u.record.download, u.record.version) = (download, version);
             }
             bill(&[granted(100), got(1, &[(1, 40)]), record]).peers_billed
         };
@@ -291,7 +292,7 @@ fn a_resumed_download_closes_a_day_after_its_next_end() {
 #[test]
 fn only_the_client_with_the_grant_ends_a_download() {
     let mut book = Book::default();
-    let stranger = ended(LedgerRecord::Usage(record(9, Side::Downloader, 1, Vec::new())));
+    let stranger = ended(LedgerRecord::Usage(unsigned(record(9, Side::Downloader, 1, Vec::new()))));
     book.add(stranger, 500);
     book.add(granted(100), 1_000);
     book.add(got(1, &[(1, 40)]), 2_000);
@@ -357,7 +358,7 @@ fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsu
 fn got_of_edges(edge_bytes: u64) -> LedgerRecord {
     let mut r = record(1, Side::Downloader, 9, Vec::new());
     r.edge_bytes = edge_bytes;
-    LedgerRecord::Usage(r)
+    LedgerRecord::Usage(unsigned(r))
 }
 
 #[test]
@@ -441,7 +442,7 @@ fn a_smaller_claim_after_quarantine_keeps_the_earlier_one() {
     let mut book = Book::strict().with_quarantines(quarantines);
     let before = [granted(1_000), introduced(&[(1, 1)]), got(1, &[(1, 40)]), sent(2, 1, &[(1, 50)])];
     let unreceipted = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 7, receipt: None };
-    let after = [got(2, &[(1, 10)]), LedgerRecord::Usage(record(2, Side::Uploader, 2, vec![unreceipted]))];
+    let after = [got(2, &[(1, 10)]), LedgerRecord::Usage(unsigned(record(2, Side::Uploader, 2, vec![unreceipted])))];
     before.into_iter().zip(1..).chain(after.into_iter().zip(11..)).for_each(|(r, came)| book.add(r, came));
     let claims = book.claims(fake_verify, 20);
     let of = &claims[&IntroId::numbered(1)];

@@ -1,12 +1,12 @@
-//! Log records for the ledger beside usage records (section 4.1 of the paper): logins, registrations, offers, log
-//! heads.
+//! Log records for the ledger beside usage records (section 4.1 of the paper): logins, registrations, offers, and log
+//! heads that contradict one another.
 //!
 //! Logins and registrations wait in memory only, and a crash loses those that wait. Offers are durable before clients
 //! learn of them: see [`super::spool`]. A CN without spool keeps them in memory too, and delays the answer a little
 //! until the ledger has them.
 
-use super::usage::head_record_id;
 use super::{Cn, Context, Metric, Output};
+use crate::accounting::logs::head_id;
 use crate::ids::{Guid, RecordId};
 use crate::session::ledger_link;
 use crate::wire::List;
@@ -42,11 +42,11 @@ impl Cn {
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
-    /// Sends a log head to the ledger. Its record id follows from the head, so the ledger stores each head once. Heads
-    /// are never dropped, since two contradictory ones prove a forked log.
+    /// Sends a log head to the ledger without its usage record, since two contradictory heads prove a forked log. Its
+    /// record id follows from the head, so the ledger stores each head once.
     pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
         if cx.cfg.ledger && cx.cfg.logs {
-            let id = head_record_id(&head);
+            let id = head_id(&head.head);
             let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
             self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
         }

@@ -67,8 +67,6 @@ pub struct Cn {
     ledger: LedgerLink,
     /// Usage records on their way to the ledger, and whom to acknowledge them to.
     usage: BTreeMap<RecordId, Reported>,
-    /// Log-head records not yet durable in the ledger, each with its usage record, which is.
-    pending_heads: BTreeMap<RecordId, RecordId>,
     /// Rekey records on their way to the ledger, each with the connection that it last came over.
     rekeys: BTreeMap<RecordId, ConnId>,
     /// Acknowledgements whose checkpoints are being signed.

@@ -211,7 +211,7 @@ fn logged(n: u32, reporter: u32) -> ToCn {
 fn submitted(out: &[Output]) -> Vec<RecordId> {
     out.iter()
         .filter_map(|o| match o {
-            Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Usage(r)), .. } => Some(r.id),
+            Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Usage(r)), .. } => Some(r.record.id),
             _ => None,
         })
         .collect()

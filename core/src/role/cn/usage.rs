@@ -1,7 +1,7 @@
 //! Clients' reports about bytes.
 //!
-//! Reports of missing receipts go to the DNs, which select peers. Usage records and their log heads go to the ledger;
-//! once both are durable there the client gets an acknowledgement, with a signed checkpoint of the newest head. A
+//! Reports of missing receipts go to the DNs, which select peers. Usage records with their log heads go to the ledger;
+//! once they are durable there the client gets an acknowledgement, with a signed checkpoint of the newest head. A
 //! record beyond the limits is dropped without acknowledgement, so its client keeps it and sends it again.
 
 use super::{Cn, Context, Metric, Output};
@@ -33,13 +33,6 @@ pub(super) struct Ack {
     checkpoint: Checkpoint,
 }
 
-/// Returns the record id of a log head: the same however often and through whichever CN it comes.
-pub(super) fn head_record_id(head: &SignedHead) -> RecordId {
-    let mut id = [0; RecordId::LEN];
-    id.copy_from_slice(&head.head.digest.0[..RecordId::LEN]);
-    RecordId(id)
-}
-
 impl Cn {
     /// Forwards an uploader's report of missing receipts to the DNs. Only the uploader named in the introduction may
     /// report it, and only soon after.
@@ -53,20 +46,24 @@ impl Cn {
         }
     }
 
+    /// Forwards a usage record to the ledger. A record that is on its way already keeps the log head that it was
+    /// submitted with: no checkpoint names a head that the ledger lacks.
     pub(super) fn on_usage(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
-        let Logged { record, head } = logged;
         cx.push(Output::Count(Metric::UsageReceived));
-        let id = record.id;
+        let (id, head) = (logged.record.id, logged.head.clone());
         let is_pending = self.ledger.holds(id);
         if !is_pending && self.ledger.waiting() >= cx.cfg.usage_max as usize {
             return cx.push(Output::Count(Metric::UsageDeferred));
         }
         self.compare_log_head(cx, conn, &head);
-        self.usage.insert(id, Reported { conn, head: head.clone() });
-        if !is_pending {
-            self.log_head(cx, record.reporter, head);
-            self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Usage(record)));
+        if is_pending {
+            if let Some(reported) = self.usage.get_mut(&id).filter(|r| r.head.key == head.key) {
+                reported.conn = conn;
+            }
+            return;
         }
+        self.usage.insert(id, Reported { conn, head });
+        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Usage(logged)));
     }
 
     /// Compares a log head with the newest one known of the client's log, from its records or from the checkpoint in
@@ -124,14 +121,6 @@ impl Cn {
             self.unspool(cx, id);
             self.on_offer_recorded(cx, id);
             self.on_durable_rekey(cx, id);
-            // a log head is durable: its usage record may be acknowledged if that was durable before
-            let id = self.pending_heads.remove(&id).unwrap_or(id);
-            let Some(reported) = self.usage.get(&id).filter(|_| !self.ledger.holds(id)) else { continue };
-            let place = head_record_id(&reported.head);
-            if self.ledger.holds(place) {
-                self.pending_heads.insert(place, id);
-                continue;
-            }
             let reported = self.usage.remove(&id).filter(|r| self.sessions.is_connected(r.conn));
             if let Some(Reported { conn, head }) = reported {
                 by_conn.entry(conn).or_default().push((id, head));

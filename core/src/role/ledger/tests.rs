@@ -2,6 +2,7 @@ mod clauses;
 
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
+use crate::accounting::logs::unsigned;
 use crate::bench::Bench;
 use crate::ids::{DownloadId, Guid, ProviderId, VersionId};
 use crate::wire::Wire as _;
@@ -25,7 +26,7 @@ fn bench() -> Bench<Ledger> {
 }
 
 fn usage(n: u32) -> LedgerRecord {
-    LedgerRecord::Usage(UsageRecord {
+    LedgerRecord::Usage(unsigned(UsageRecord {
         id: RecordId::numbered(n),
         reporter: Guid::numbered(1),
         side: Side::Downloader,
@@ -37,7 +38,7 @@ fn usage(n: u32) -> LedgerRecord {
         peers: List::default(),
         elapsed_ms: 0,
         cause: None,
-    })
+    }))
 }
 
 fn served(edge: PublicKey) -> LedgerRecord {

@@ -1,8 +1,9 @@
 //! Queries of the log heads that clients signed and CNs passed on: contradicting heads prove a forked log. And of the
 //! GUIDs that were retired because two copies of an installation ran.
 
-use super::store::{decode, log_kind_of_heads, log_kind_of_rekeys};
+use super::store::{DOWNLOADER, UPLOADER, decode, log_kind_of_heads, log_kind_of_rekeys};
 use super::usage::Reader;
+use futures_lite::StreamExt as _;
 use swarmedge_core::accounting::logs::{self, Fork};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedHead, SignedRekey};
 use swarmedge_ground::error::Error;
@@ -30,16 +31,22 @@ impl Reader {
     }
 
     async fn heads(&mut self) -> Result<Vec<SignedHead>, sqlx::Error> {
-        let logs = self.logs_of(log_kind_of_heads()).await?;
-        let head = |record: LogRecord| match record.event {
-            LogEvent::Head(head) => Some(head),
-            LogEvent::Login(_)
-            | LogEvent::Registered(_)
-            | LogEvent::Offered(_)
-            | LogEvent::Rekeyed(_)
-            | LogEvent::Located(_) => None,
-        };
-        Ok(logs.into_iter().filter_map(head).collect())
+        let text = "SELECT body FROM record WHERE kind IN ($1, $2, $3) ORDER BY received_ms";
+        let query = sqlx::query(text).bind(DOWNLOADER).bind(UPLOADER).bind(log_kind_of_heads());
+        let mut rows = query.fetch(&mut self.db.any);
+        let mut heads = Vec::new();
+        while let Some(row) = rows.next().await {
+            match decode(&row?, 0)? {
+                LedgerRecord::Usage(logged) => heads.push(logged.head),
+                LedgerRecord::Log(LogRecord { event: LogEvent::Head(head), .. }) => heads.push(head),
+                LedgerRecord::Log(_)
+                | LedgerRecord::Edge(_)
+                | LedgerRecord::Granted(_)
+                | LedgerRecord::Served(_)
+                | LedgerRecord::Possession(_) => {}
+            }
+        }
+        Ok(heads)
     }
 
     /// Reads the CNs' log records of one kind, oldest first.

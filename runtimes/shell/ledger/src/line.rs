@@ -109,7 +109,7 @@ fn sources(bill: &Bill, places: &Places, downloader: Spot, ms: u64) -> String {
 pub(super) fn clients(evidence: &Evidence) -> impl Iterator<Item = Guid> {
     evidence.records().filter_map(|(_, record)| match record {
         LedgerRecord::Granted(g) => Some(g.guid),
-        LedgerRecord::Usage(r) if r.side == Side::Uploader => Some(r.reporter),
+        LedgerRecord::Usage(r) if r.record.side == Side::Uploader => Some(r.record.reporter),
         LedgerRecord::Usage(_)
         | LedgerRecord::Edge(_)
         | LedgerRecord::Served(_)
@@ -120,15 +120,8 @@ pub(super) fn clients(evidence: &Evidence) -> impl Iterator<Item = Guid> {
 
 /// Returns the failure cause in the downloader's last usage record, by its number on the wire; 0 if not stated.
 fn cause(evidence: &Evidence, granted: &GrantRecord) -> i64 {
-    let downloader = evidence.records().filter_map(|(_, r)| match r {
-        LedgerRecord::Usage(r) if r.side == Side::Downloader && r.reporter == granted.guid => Some(r),
-        LedgerRecord::Usage(_)
-        | LedgerRecord::Edge(_)
-        | LedgerRecord::Granted(_)
-        | LedgerRecord::Log(_)
-        | LedgerRecord::Served(_)
-        | LedgerRecord::Possession(_) => None,
-    });
+    let usage = evidence.records().filter_map(|(_, r)| r.usage());
+    let downloader = usage.filter(|r| r.side == Side::Downloader && r.reporter == granted.guid);
     let last = downloader.max_by_key(|r| r.seq);
     last.and_then(|r| r.cause).map_or(0, |cause| i64::from(cause.number()))
 }

@@ -196,7 +196,7 @@ pub(super) async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Er
 /// grant, who may never report.
 pub(super) const fn quarantine_subject(record: &LedgerRecord) -> Option<Guid> {
     match record {
-        LedgerRecord::Usage(u) => Some(u.reporter),
+        LedgerRecord::Usage(u) => Some(u.record.reporter),
         LedgerRecord::Granted(g) => Some(g.guid),
         LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_) | LedgerRecord::Log(_) => None,
     }

@@ -5,6 +5,7 @@ use super::tests::{Fixture, granted_on, offered, usage};
 use super::*;
 use futures_lite::future::block_on;
 use std::collections::BTreeSet;
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::accounting::rekeys;
 use swarmedge_core::ids::{Guid, ProviderId, SecondaryGuid};
 use swarmedge_core::limits::HEIRS_MAX;
@@ -55,7 +56,7 @@ fn many_heirs() -> Vec<LedgerRecord> {
 fn uploaded(download: u32, n: u8) -> Vec<LedgerRecord> {
     let peers = [(download, 40)];
     let sent = match usage(download * 10 + 1, download, 2, Side::Uploader, 1, &peers) {
-        LedgerRecord::Usage(r) => LedgerRecord::Usage(UsageRecord { reporter: guid(n), ..r }),
+        LedgerRecord::Usage(r) => LedgerRecord::Usage(unsigned(UsageRecord { reporter: guid(n), ..r.record })),
         other => other,
     };
     let received = usage(download * 10, download, 1, Side::Downloader, 2, &peers);
@@ -154,7 +155,7 @@ pub(super) fn receipts_of_a_silent_downloader_in_quarantine_are_not_billed(fixtu
     for (download, who) in [(1, 1), (2, 3)] {
         let said = uploaded(download, 2).into_iter().filter_map(|record| match record {
             LedgerRecord::Granted(g) => Some(LedgerRecord::Granted(GrantRecord { guid: guid(who), ..g })),
-            LedgerRecord::Usage(r) if r.side == Side::Downloader => None,
+            LedgerRecord::Usage(r) if r.record.side == Side::Downloader => None,
             other => Some(other),
         });
         books.store(&said.collect::<Vec<_>>());

@@ -13,7 +13,8 @@ use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use swarmedge_core::accounting::evidence::{Evidence, key};
-use swarmedge_core::ids::Guid;
+use swarmedge_core::accounting::logs::{head_alone, head_id};
+use swarmedge_core::ids::{Guid, RecordId};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
 use swarmedge_ground::error::Error;
@@ -21,6 +22,10 @@ use swarmedge_ground::error::Error;
 /// Days before the first open day from which a download's records are read: a download without an end stays open for 30
 /// days.
 pub(super) const EVIDENCE_DAYS: i64 = 33;
+/// Kind number of downloaders' usage records.
+pub(super) const DOWNLOADER: i64 = 1;
+/// Kind number of uploaders' usage records.
+pub(super) const UPLOADER: i64 = 2;
 /// First kind number of the CNs' log records, see [`log_kind`].
 pub(super) const LOGS_FROM: i64 = 5;
 /// Below this number, downloads are settled on one thread.
@@ -103,7 +108,8 @@ impl Store {
         if !self.partitions.contains(&today.to_sql()) {
             Connection::partition(&mut change, today.to_sql()).await?;
         }
-        let new = insert_new_keys(&mut change, records, today).await?;
+        let heads = heads_alone(records, now_ms);
+        let new = insert_new_keys(&mut change, heads.iter().chain(records), today).await?;
         places::add(&mut change, &new, today).await?;
         successors::add(&mut change, &new, now_ms).await?;
         let first_open = first_open(&mut change).await?;
@@ -175,13 +181,33 @@ pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Erro
     Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
 }
 
-/// Inserts the records' keys; returns the records whose keys were new.
+/// Returns the log heads of usage records, as records of their own: each head is stored, also if its usage record is
+/// known with another head, so that a forked log can be proven.
+fn heads_alone(records: &[LedgerRecord], now_ms: u64) -> Vec<LedgerRecord> {
+    let head = |r: &LedgerRecord| match r {
+        LedgerRecord::Usage(logged) => Some(LedgerRecord::Log(head_alone(logged, now_ms))),
+        LedgerRecord::Edge(_)
+        | LedgerRecord::Granted(_)
+        | LedgerRecord::Served(_)
+        | LedgerRecord::Possession(_)
+        | LedgerRecord::Log(_) => None,
+    };
+    records.iter().filter_map(head).collect()
+}
+
+/// Returns the key of the log head that a usage record carries; `None` for other records.
+fn carried_head(record: &LedgerRecord) -> Option<RecordId> {
+    if let LedgerRecord::Usage(logged) = record { Some(head_id(&logged.head.head)) } else { None }
+}
+
+/// Inserts the keys of records and log heads; returns the records whose keys were new, without heads that a usage
+/// record among them carries.
 async fn insert_new_keys<'a>(
     change: &mut AnyConnection,
-    records: &'a [LedgerRecord],
+    records: impl Iterator<Item = &'a LedgerRecord>,
     today: Day,
 ) -> Result<Vec<&'a LedgerRecord>, sqlx::Error> {
-    let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.iter().map(|r| (key(r).0.to_vec(), r)).collect();
+    let mut by_id: BTreeMap<Vec<u8>, &LedgerRecord> = records.map(|r| (key(r).0.to_vec(), r)).collect();
     let ids = by_id.keys().map(|id| vec![id[..].into(), today.to_sql().into()]).collect();
     let inserted =
         insert(change, "INSERT INTO record_id (id, day)", ids, "ON CONFLICT (id) DO NOTHING RETURNING id").await?;
@@ -189,6 +215,8 @@ async fn insert_new_keys<'a>(
     for row in &inserted {
         new.extend(by_id.remove(&row.try_get::<Vec<u8>, _>(0)?));
     }
+    let carried: BTreeSet<RecordId> = new.iter().filter_map(|r| carried_head(r)).collect();
+    new.retain(|r| !carried.contains(&key(r)));
     Ok(new)
 }
 
@@ -207,9 +235,9 @@ fn row_of(record: &LedgerRecord, is_read: bool, now_ms: u64, today: Day) -> Vec<
 /// Returns the kind number of a record in the database.
 const fn kind(record: &LedgerRecord) -> i64 {
     match record {
-        LedgerRecord::Usage(r) => match r.side {
-            Side::Downloader => 1,
-            Side::Uploader => 2,
+        LedgerRecord::Usage(r) => match r.record.side {
+            Side::Downloader => DOWNLOADER,
+            Side::Uploader => UPLOADER,
         },
         LedgerRecord::Edge(_) | LedgerRecord::Served(_) => 3,
         LedgerRecord::Granted(_) => 4,

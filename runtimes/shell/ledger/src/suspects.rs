@@ -20,7 +20,7 @@ use swarmedge_core::accounting::settlement::Book;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, VersionId};
 use swarmedge_core::limits::CREDIT_MAX;
 use swarmedge_core::wire::records::{
-    LedgerRecord, LogEvent, Login, PossessionOutcome, PossessionRecord, Side, UsageState,
+    LedgerRecord, LogEvent, Login, PossessionOutcome, PossessionRecord, Side, UsageRecord, UsageState,
 };
 use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::verify;
@@ -569,14 +569,14 @@ impl Reading {
 
 /// Returns whether a record is the downloader's report of completion.
 fn is_completion(record: &LedgerRecord, guid: Guid) -> bool {
-    matches!(record, LedgerRecord::Usage(u)
-        if u.side == Side::Downloader && u.state == UsageState::Completed && u.reporter == guid)
+    let is = |u: &UsageRecord| u.side == Side::Downloader && u.state == UsageState::Completed && u.reporter == guid;
+    record.usage().is_some_and(is)
 }
 
 /// Returns whether a record is the downloader's final report (completed, cancelled, failed).
 fn is_end(record: &LedgerRecord, guid: Guid) -> bool {
-    matches!(record, LedgerRecord::Usage(u)
-        if u.side == Side::Downloader && u.state != UsageState::Running && u.reporter == guid)
+    let is = |u: &UsageRecord| u.side == Side::Downloader && u.state != UsageState::Running && u.reporter == guid;
+    record.usage().is_some_and(is)
 }
 
 /// Returns the keys of a map, ordered by their numbers.

@@ -6,10 +6,11 @@ use data_encoding::HEXLOWER;
 use futures_lite::future::block_on;
 use std::collections::BTreeSet;
 use swarmedge_core::accounting::evidence::key;
-use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
+use swarmedge_core::accounting::logs::{Log, unsigned};
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::wire::records::{
-    EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes, Receipt, ReceiptProof,
-    Side, SigningContext, UsageRecord, UsageState,
+    EdgeRecord, GrantRecord, LedgerRecord, LogEvent, LogRecord, Logged, Offered, OfferedPeer, PeerBytes, Receipt,
+    ReceiptProof, Side, SignedHead, SigningContext, UsageRecord, UsageState,
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 use swarmedge_ground::error::Error;
@@ -72,7 +73,7 @@ fn proof(download: u32, intro: u32, bytes: u64) -> ReceiptProof {
 }
 
 pub(super) fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
-    LedgerRecord::Usage(UsageRecord {
+    LedgerRecord::Usage(unsigned(UsageRecord {
         id: RecordId::numbered(id),
         reporter: Guid::numbered(reporter),
         side,
@@ -89,7 +90,7 @@ pub(super) fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32,
         })),
         elapsed_ms: 5,
         cause: None,
-    })
+    }))
 }
 
 pub(super) fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRecord {
@@ -184,7 +185,7 @@ fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture
 fn a_final_report_dates_from_its_own_batch(fixture: &mut dyn FnMut() -> Fixture) {
     let said = |id, seq, state| {
         let LedgerRecord::Usage(r) = usage(id, 1, 1, Side::Downloader, seq, &[(1, 40)]) else { panic!("usage") };
-        LedgerRecord::Usage(UsageRecord { state, ..r })
+        LedgerRecord::Usage(unsigned(UsageRecord { state, ..r.record }))
     };
     let (day, hour_ms) = (Day(20_000), 3_600_000);
     for ids in [[11, 12], [12, 11]] {
@@ -220,6 +221,43 @@ fn plain_traffic_is_reported_beside_downloads(fixture: &mut dyn FnMut() -> Fixtu
     let plain = block_on(async { Reader::open(&ledger.path).await.expect("opens").plain(None).await.expect("read") });
     let [p] = &plain[..] else { panic!("one version from one edge") };
     assert_eq!((p.provider, p.bytes), (7, 51));
+}
+
+/// Returns a usage record as the first of a log that this start of client 1 began.
+fn logged(id: u32, start: u32) -> LedgerRecord {
+    let key = Key::from_seed([1; 32]);
+    let LedgerRecord::Usage(Logged { record, .. }) = usage(id, 1, 1, Side::Downloader, 1, &[]) else { panic!("usage") };
+    let record = UsageRecord { reporter: Guid::of(&key.public()), ..record };
+    let head = Log::default().append(SecondaryGuid::numbered(start), &record);
+    let signature = key.sign(SigningContext::LogHead, &head.to_bytes());
+    LedgerRecord::Usage(Logged { record, head: SignedHead { head, key: key.public(), signature } })
+}
+
+/// A client that starts anew puts a record, which the ledger has already, into a new log.
+fn each_log_head_is_stored_once_and_a_fork_is_proven(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let found = || {
+        block_on(async {
+            let mut store = Store::open(&ledger.path).await.expect("opens");
+            let forks = Reader::open(&ledger.path).await.expect("opens").forks().await.expect("read");
+            (store.count_for_test("record").await, forks.len())
+        })
+    };
+    let [first, anew] = [logged(1, 1), logged(1, 2)];
+    for _ in 0..2 {
+        ledger.store(&[std::slice::from_ref(&first)]);
+        assert_eq!(found(), (1, 0), "a record with its head");
+    }
+    for _ in 0..2 {
+        ledger.store(&[&[anew.clone(), first.clone()]]);
+        assert_eq!(found(), (2, 0), "another head alone");
+    }
+    ledger.store(&[&[logged(2, 2)]]);
+    assert_eq!(found(), (3, 1), "two records at one place of one log");
+    let together = fixture();
+    together.store(&[&[first, anew, logged(2, 2)]]);
+    let forks = block_on(async { Reader::open(&together.path).await.expect("opens").forks().await.expect("read") });
+    assert_eq!(forks.len(), 1, "in one batch");
 }
 
 fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
@@ -394,6 +432,7 @@ const RULES: &[Rule] = &[
     a_final_report_dates_from_its_own_batch,
     reports_are_by_provider_object_and_download,
     plain_traffic_is_reported_beside_downloads,
+    each_log_head_is_stored_once_and_a_fork_is_proven,
     a_batch_is_stored_whole_or_not_at_all,
     another_schema_version_is_refused_with_advice,
     a_refused_record_is_set_aside_and_holds_up_no_other,

@@ -237,7 +237,7 @@ fn book_of(records: Vec<LedgerRecord>) -> Book {
 /// Settles a download's records; `None` without a grant record.
 fn usage_of(mut records: Vec<LedgerRecord>) -> Option<DownloadUsage> {
     // of one reporter's records the one with the highest sequence number counts
-    records.sort_by_key(|r| if let LedgerRecord::Usage(u) = r { u.seq } else { 0 });
+    records.sort_by_key(|r| r.usage().map_or(0, |u| u.seq));
     let granted = records.iter().find_map(|r| match r {
         LedgerRecord::Granted(g) => Some(g.clone()),
         LedgerRecord::Usage(_)

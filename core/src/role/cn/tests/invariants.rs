@@ -152,10 +152,10 @@ fn each_clause_about_the_records_of_a_cn_fires() {
         &[
             ("the spool is cleared exactly when it must be", |cn| cn.timers.set(Timer::Spool, Some(Time(1)))),
             ("each rekey is on its way to the ledger", |cn| _ = cn.rekeys.insert(RecordId::numbered(9), ConnId(1))),
-            ("each log head is on its way to the ledger", |cn| {
-                cn.pending_heads.insert(RecordId::numbered(9), RecordId::numbered(2));
+            ("each usage record is on its way to the ledger", |cn| {
+                let reported = cn.usage.values().next().expect("a record").clone();
+                cn.usage.insert(RecordId::numbered(9), reported);
             }),
-            ("each usage record is on its way to the ledger", |cn| cn.pending_heads.clear()),
         ],
     );
 }

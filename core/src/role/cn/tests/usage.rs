@@ -1,5 +1,5 @@
-//! Usage records on their way to the ledger, and checkpoints: a record is acknowledged once it and its log head are
-//! durable, and a head that contradicts a checkpoint is evidence.
+//! Usage records on their way to the ledger, and checkpoints: a record is acknowledged once it is durable with its log
+//! head, and a head that contradicts a checkpoint is evidence.
 
 use super::*;
 use crate::wire::records::{Checkpoint, SignedCheckpoint};
@@ -51,7 +51,7 @@ fn logging() -> (Bench<Cn>, ConnId) {
     (b, ledger)
 }
 
-/// Returns the ids of records sent to the ledger: log heads, then usage records.
+/// Returns the ids of records sent to the ledger: log heads without records, then usage records.
 fn ledger_ids(out: &[Output]) -> (Vec<RecordId>, Vec<RecordId>) {
     let records = out.iter().filter_map(|o| match o {
         Output::LedgerSend { msg: ToLedger::Submit(record), .. } => Some(record),
@@ -81,31 +81,34 @@ fn next(log: &mut Log, id: u32) -> Logged {
 
 #[test]
 fn a_record_is_acknowledged_with_a_checkpoint_once_it_is_durable() {
-    for record_first in [true, false] {
-        let (mut b, ledger) = logging();
-        let logged = next(&mut Log::default(), 1);
-        let (heads, records) = ledger_ids(&say(&mut b, 1, ToCn::Usage(logged.clone())));
-        let (first, then) = if record_first { (records[0], heads[0]) } else { (heads[0], records[0]) };
-        assert!(acked(&mut b, ledger, first).iter().all(|o| matches!(o, Output::Count(_))), "the other is not yet");
-        let out = acked(&mut b, ledger, then);
-        let signed = checkpoint(&sign(&mut b, &out)).expect("a checkpoint");
-        assert_eq!(signed.checkpoint.head, logged.head);
-        assert!(logs::is_checkpoint_of(Guid::of(&key(1)), &trust(), &signed));
-        assert!(!logs::is_checkpoint_of(Guid::of(&key(2)), &trust(), &signed), "another's");
-    }
-}
-
-#[test]
-fn a_repeated_record_with_a_head_not_yet_durable_is_acknowledged_once() {
     let (mut b, ledger) = logging();
     let logged = next(&mut Log::default(), 1);
     let (heads, records) = ledger_ids(&say(&mut b, 1, ToCn::Usage(logged.clone())));
-    acked(&mut b, ledger, records[0]);
-    say(&mut b, 1, ToCn::Usage(logged));
-    assert!(checkpoint(&acked(&mut b, ledger, heads[0])).is_none());
+    assert_eq!((heads, &records[..]), (Vec::new(), &[logged.record.id][..]), "one record, with its head");
     let out = acked(&mut b, ledger, records[0]);
-    assert!(checkpoint(&sign(&mut b, &out)).is_some());
-    assert!(b.machine.usage.is_empty() && b.machine.pending_heads.is_empty());
+    let signed = checkpoint(&sign(&mut b, &out)).expect("a checkpoint");
+    assert_eq!(signed.checkpoint.head, logged.head);
+    assert!(logs::is_checkpoint_of(Guid::of(&key(1)), &trust(), &signed));
+    assert!(!logs::is_checkpoint_of(Guid::of(&key(2)), &trust(), &signed), "another's");
+    assert!(b.machine.usage.is_empty());
+}
+
+/// A client that starts anew sends its record again, in a new log, while the record is on its way.
+#[test]
+fn a_pending_record_is_acknowledged_with_its_first_head() {
+    let (mut b, ledger) = logging();
+    let logged = next(&mut Log::default(), 1);
+    let head = Log::default().append(SecondaryGuid::numbered(2), &logged.record);
+    let signature = fake_sign(&key(1), SigningContext::LogHead, &head.to_bytes());
+    let anew = Logged { record: logged.record.clone(), head: SignedHead { head, key: key(1), signature } };
+    say(&mut b, 1, ToCn::Usage(logged.clone()));
+    let out = say(&mut b, 1, ToCn::Usage(anew.clone()));
+    assert!(ledger_ids(&out).1.is_empty() && !out.contains(&Output::Count(Metric::LogForked)));
+    let out = acked(&mut b, ledger, logged.record.id);
+    assert_eq!(checkpoint(&sign(&mut b, &out)).map(|c| c.checkpoint.head), Some(logged.head));
+    assert_eq!(ledger_ids(&say(&mut b, 1, ToCn::Usage(anew.clone()))).1, [anew.record.id], "once it is not");
+    let out = acked(&mut b, ledger, anew.record.id);
+    assert_eq!(checkpoint(&sign(&mut b, &out)).map(|c| c.checkpoint.head), Some(anew.head));
 }
 
 /// Returns a CN that client 1 has joined with a checkpoint; it has never seen the client's log.
@@ -138,7 +141,7 @@ fn a_checkpoint_tells_a_continued_log_from_a_forked_one() {
         let out = say(&mut b, 1, ToCn::Usage(logged.clone()));
         assert_eq!(out.contains(&Output::Count(Metric::LogForked)), forked, "{logged:?}");
         // both of the contradicting heads are sent to the ledger
-        assert_eq!(ledger_ids(&out).0.len(), 1 + usize::from(forked));
+        assert_eq!(ledger_ids(&out).0.len(), 2 * usize::from(forked));
         assert_eq!(ledger_ids(&out).1, [logged.record.id], "and nothing is lost by it");
     }
 }

@@ -3,6 +3,7 @@
 use crate::args::BenchLedgerArgs;
 use crate::demo::WorkDir;
 use std::time::{Duration, Instant};
+use swarmedge_core::accounting::logs::unsigned;
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, PublicKey, RecordId, VersionId};
 use swarmedge_core::wire::records::{
     CertBody, EdgeRecord, FailCause, GrantRecord, LedgerRecord, LogEvent, LogRecord, Offered, OfferedPeer, PeerBytes,
@@ -193,7 +194,7 @@ fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usi
         let receipt = (side == Side::Uploader).then(|| proof.clone());
         let bytes = PeerBytes { intro, key, bytes: from_peers, receipt };
         let (edge_bytes, peers) = (done - from_peers, List::truncated([bytes]));
-        LedgerRecord::Usage(UsageRecord {
+        LedgerRecord::Usage(unsigned(UsageRecord {
             id,
             reporter,
             side,
@@ -205,7 +206,7 @@ fn download(day: Day, random: &mut Random) -> [LedgerRecord; PER_DOWNLOAD as usi
             peers,
             elapsed_ms,
             cause: (state == UsageState::Failed).then_some(FailCause::EdgeUnreachable),
-        })
+        }))
     };
     let granted = GrantRecord {
         id: RecordId(random.bytes()),
