@@ -19,7 +19,7 @@ use swarmedge_ground::keys::verify;
 use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::out::{note, print_json, say};
 use swarmedge_ground::terminal::units::bytes;
-use swarmedge_ledger::close::{Closed, Signer};
+use swarmedge_ledger::close::{Closed, Signer, close_days};
 use swarmedge_ledger::config::LedgerConfig;
 use swarmedge_ledger::parquet::Archive;
 use swarmedge_ledger::{Day, Reader, Store, export};
@@ -58,7 +58,7 @@ pub(super) fn close_day<R: Start>(args: &LedgerCloseArgs, json: bool) -> Result<
         (certificates::lifetime_s(signer.cert_body()), signer.cert_body().not_after_ms / 1000);
     let closed = R::block_on(|_| async move {
         let mut store = Store::open(&cfg.database).await?;
-        let closed = store.close_days(last, &signer, now_ms).await;
+        let closed = close_days(&mut store, last, &signer, now_ms).await;
         store.close().await;
         closed
     })?;

@@ -8,7 +8,7 @@ use swarmedge_ground::error::Error;
 use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::out::{note, print_json, say};
-use swarmedge_ledger::quarantine::Quarantined;
+use swarmedge_ledger::quarantine::{self, Quarantined};
 use swarmedge_ledger::{Day, Reader, Store};
 
 /// Time within which running servers act on a change, for messages.
@@ -23,7 +23,7 @@ pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(
             cfg.database.check_there()?;
             let (done, unnamed) = R::block_on(|_| async move {
                 let mut store = Store::open(&cfg.database).await?;
-                let done = store.quarantine(&guids, &reason, unix_ms()).await;
+                let done = quarantine::enter(&mut store, &guids, &reason, unix_ms()).await;
                 store.close().await;
                 Ok::<_, Error>((done?, Reader::open(&cfg.database).await?.unnamed(&guids).await?))
             })?;
@@ -51,7 +51,7 @@ pub(super) fn run<R: Start>(command: &QuarantineCommand, json: bool) -> Result<(
             cfg.database.check_there()?;
             let done = R::block_on(|_| async move {
                 let mut store = Store::open(&cfg.database).await?;
-                let done = store.release(&guids, unix_ms()).await;
+                let done = quarantine::release(&mut store, &guids, unix_ms()).await;
                 store.close().await;
                 done
             })?;

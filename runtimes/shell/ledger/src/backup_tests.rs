@@ -1,12 +1,12 @@
 //! Backups, detection of a lost ledger or log, and the single file that a clean shutdown leaves.
 
 use super::backup::backup;
-use super::tests::{edge, granted, usage};
+use super::tests::{edge, got, granted};
 use super::{Database, DownloadUsage, Filter, Reader, Store};
 use futures_lite::future::block_on;
 use std::fs;
 use std::path::{Path, PathBuf};
-use swarmedge_core::wire::records::{LedgerRecord, Side};
+use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_ground::error::{Code, Error};
 
 struct Books {
@@ -22,7 +22,7 @@ fn books() -> Books {
 }
 
 fn batch(n: u32) -> Vec<LedgerRecord> {
-    vec![granted(n, 7, "games/a.iso"), edge(1000 + n, Some(n), 1, 60), usage(2000 + n, n, 1, Side::Downloader, 2, &[])]
+    vec![granted(n, 7, "games/a.iso"), edge(1000 + n, Some(n), 1, 60), got(2000 + n, n, 1, 2, &[])]
 }
 
 fn shown(database: &Database) -> Result<Vec<DownloadUsage>, Error> {

@@ -1,9 +1,10 @@
 //! Peer traffic between networks (ASes), for ISPs whose peerings carry it.
 
+use super::columns::span_at;
 use super::day::Day;
 use super::places::Spot;
+use super::reader::Reader;
 use super::rollup;
-use super::usage::Reader;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use swarmedge_core::ids::ProviderId;
@@ -82,10 +83,8 @@ impl Reader {
 
     /// Returns the first and the last day with any download.
     pub async fn days_of_all(&mut self) -> Result<Option<(Day, Day)>, Error> {
-        let row: Result<(Option<i64>, Option<i64>), _> =
-            sqlx::query_as("SELECT MIN(day), MAX(day) FROM download").fetch_one(&mut self.db.any).await;
-        let (first, last) = row.map_err(|e| self.failed(&e))?;
-        Ok(first.zip(last).map(|(first, last)| (Day::from_sql(first), Day::from_sql(last))))
+        let row = sqlx::query("SELECT MIN(day), MAX(day) FROM download").fetch_one(&mut self.db.any).await;
+        row.and_then(|row| span_at(&row)).map_err(|e| self.failed(&e))
     }
 }
 

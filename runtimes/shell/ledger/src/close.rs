@@ -1,13 +1,17 @@
 //! Closing of days: a day's statements become the leaves of a Merkle tree, its root a leaf of the log of days, and the
 //! log's head is signed. A closed day never changes.
 
-use super::database::{Connection, Database};
+use super::clock::{Clock, EVIDENCE_DAYS, first_open};
+use super::columns::{day_at, number_at, provider_at, wire_at};
+use super::config::LedgerConfig;
+use super::connection::Connection;
+use super::database::Database;
 use super::day::Day;
+use super::reader::Reader;
 use super::rollup::roll;
 use super::rows::{Value, insert};
-use super::store::{EVIDENCE_DAYS, Store, first_open, settle_again};
-use super::usage::{Reader, bytes_at};
-use crate::config::LedgerConfig;
+use super::settle::settle_again;
+use super::store::Store;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::BTreeMap;
@@ -82,34 +86,30 @@ pub struct Closed {
     pub head: SignedHead,
 }
 
-impl Store {
-    /// Closes every open day up to `last`, beginning with the first day that has records.
-    pub async fn close_days(&mut self, last: Day, signer: &Signer, now_ms: u64) -> Result<Vec<Closed>, Error> {
-        let database = self.database().clone();
-        let failed = |e: sqlx::Error| database.unusable(&e);
-        let db = self.connection()?;
-        let mut closed = Vec::new();
-        let Some(mut day) = first_day(&mut db.any).await.map_err(failed)? else { return Ok(closed) };
-        if day <= last {
-            signer.check(now_ms)?;
-        }
-        while day <= last {
-            closed.extend(close_day(db, day, signer, now_ms).await.map_err(failed)?);
-            day = day.next();
-        }
-        Ok(closed)
+/// Closes every open day up to `last`, beginning with the first day that has records.
+pub async fn close_days(store: &mut Store, last: Day, signer: &Signer, now_ms: u64) -> Result<Vec<Closed>, Error> {
+    let (db, database) = store.parts()?;
+    let failed = |e: sqlx::Error| database.unusable(&e);
+    let mut closed = Vec::new();
+    let Some(mut day) = first_day(&mut db.any).await.map_err(failed)? else { return Ok(closed) };
+    if day <= last {
+        signer.check(now_ms)?;
     }
+    while day <= last {
+        closed.extend(close_day(db, day, signer, now_ms).await.map_err(failed)?);
+        day = day.next();
+    }
+    Ok(closed)
+}
 
-    /// Deletes records of closed days that arrived more than `keep` days ago. The statements stay.
-    pub async fn trim(&mut self, today: Day, keep: u32) -> Result<(), Error> {
-        let database = self.database().clone();
-        let failed = |e: sqlx::Error| database.unusable(&e);
-        let db = self.connection()?;
-        let closed = first_open(&mut db.any).await.map_err(failed)?;
-        // downloads that are still open may have records of this age
-        let before = (today.to_sql() - i64::from(keep)).min(closed.to_sql() - EVIDENCE_DAYS);
-        db.trim(before).await.map_err(failed)
-    }
+/// Deletes records of closed days that arrived more than `keep` days ago. The statements stay.
+pub async fn trim(store: &mut Store, today: Day, keep: u32) -> Result<(), Error> {
+    let (db, database) = store.parts()?;
+    let failed = |e: sqlx::Error| database.unusable(&e);
+    let closed = first_open(&mut db.any).await.map_err(failed)?;
+    // downloads that are still open may have records of this age
+    let before = (today.to_sql() - i64::from(keep)).min(closed.to_sql() - EVIDENCE_DAYS);
+    db.trim(before).await.map_err(failed)
 }
 
 /// Returns the next day to close: the one after the last closed day, or the first with traffic.
@@ -163,7 +163,7 @@ async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Resul
     let silent: Vec<Vec<u8>> =
         silent.fetch_all(&mut *change).await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     for some in silent.chunks(AT_A_TIME) {
-        settle_again(change, some, day, now_ms).await?;
+        settle_again(change, some, Clock::new(day, now_ms)).await?;
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::
     let plain = sqlx::query("SELECT provider, version, edge, bytes FROM plain WHERE day = $1 ORDER BY edge, version");
     for row in plain.bind(day.to_sql()).fetch_all(&mut *db).await? {
         let provider = provider_at(&row, 0)?;
-        let (version, edge, bytes) = (id_at(&row, 1)?, id_at(&row, 2)?, bytes_at(&row, 3)?);
+        let (version, edge, bytes) = (wire_at(&row, 1)?, wire_at(&row, 2)?, number_at(&row, 3)?);
         let leaf = Leaf::Plain(PlainStatement { provider, day: day.0, version, edge, bytes });
         by_provider.entry(provider).or_default().push(leaf);
     }
@@ -209,7 +209,7 @@ async fn providers(
     let rows = today.map(|provider| vec![i64::from(provider.0).into(), day.to_sql().into()]).collect();
     insert(db, "INSERT INTO provider (provider, since)", rows, "ON CONFLICT DO NOTHING").await?;
     let rows = sqlx::query("SELECT provider, since FROM provider").fetch_all(db).await?;
-    rows.iter().map(|row| Ok((provider_at(row, 0)?, Day::from_sql(row.try_get(1)?).0))).collect()
+    rows.iter().map(|row| Ok((provider_at(row, 0)?, day_at(row, 1)?.0))).collect()
 }
 
 fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
@@ -217,10 +217,10 @@ fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
     Ok(Leaf::Download(DownloadStatement {
         provider: provider_at(row, 0)?,
         day: day.0,
-        download: id_at(row, 1)?,
+        download: wire_at(row, 1)?,
         path: Text::new(&path).map_err(|e| sqlx::Error::Decode(e.into()))?,
-        version: id_at(row, 3)?,
-        size: bytes_at(row, 4)?,
+        version: wire_at(row, 3)?,
+        size: number_at(row, 4)?,
         outcome: match row.try_get::<i64, _>(5)? {
             2 => Outcome::Completed,
             3 => Outcome::Cancelled,
@@ -228,22 +228,12 @@ fn download_leaf(row: &AnyRow, day: Day) -> Result<Leaf, sqlx::Error> {
             1 => Outcome::Unfinished,
             _ => Outcome::Unreported,
         },
-        edge_bytes: bytes_at(row, 6)?,
-        peer_bytes: bytes_at(row, 7)?,
-        flagged_bytes: bytes_at(row, 8)?,
-        evidence: id_at(row, 9)?,
-        max_peer_bytes: bytes_at(row, 10)?,
+        edge_bytes: number_at(row, 6)?,
+        peer_bytes: number_at(row, 7)?,
+        flagged_bytes: number_at(row, 8)?,
+        evidence: wire_at(row, 9)?,
+        max_peer_bytes: number_at(row, 10)?,
     }))
-}
-
-fn provider_at(row: &AnyRow, column: usize) -> Result<ProviderId, sqlx::Error> {
-    Ok(ProviderId(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX)))
-}
-
-/// Decodes a column written in the canonical encoding, as ids are.
-fn id_at<T: Wire>(row: &AnyRow, column: usize) -> Result<T, sqlx::Error> {
-    let bytes: Vec<u8> = row.try_get(column)?;
-    T::from_bytes(&bytes).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
 /// Returns the leaf hashes of the log of days before `day`.
@@ -267,10 +257,10 @@ impl Reader {
         let db = &mut self.db.any;
         let closed = sqlx::query("SELECT leaf, head FROM day WHERE day = $1").bind(day.to_sql());
         let Some(closed) = closed.fetch_optional(&mut *db).await? else { return Ok(None) };
-        let (leaf, head): (DayLeaf, SignedHead) = (id_at(&closed, 0)?, id_at(&closed, 1)?);
+        let (leaf, head): (DayLeaf, SignedHead) = (wire_at(&closed, 0)?, wire_at(&closed, 1)?);
         let before = sqlx::query("SELECT head FROM day WHERE day < $1 ORDER BY day DESC LIMIT 1").bind(day.to_sql());
         let before = before.fetch_optional(&mut *db).await?;
-        let previous: Option<SignedHead> = before.map(|row| id_at(&row, 0)).transpose()?;
+        let previous: Option<SignedHead> = before.map(|row| wire_at(&row, 0)).transpose()?;
         let rows = sqlx::query("SELECT provider, body FROM statement WHERE day = $1 ORDER BY position");
         let rows = rows.bind(day.to_sql()).fetch_all(&mut *db).await?;
         let (mut hashes, mut leaves, mut first) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
@@ -279,7 +269,7 @@ impl Reader {
                 if leaves.is_empty() {
                     first = hashes.len();
                 }
-                leaves.push(id_at(row, 1)?);
+                leaves.push(wire_at(row, 1)?);
             }
             hashes.push(tree::leaf_hash(&row.try_get::<Vec<u8>, _>(1)?));
         }
@@ -317,7 +307,7 @@ pub async fn close_due(
     let mut store = Store::open(database).await?;
     let mut closed = Vec::new();
     if let Some(last) = cfg.last_due(today) {
-        closed = store.close_days(last, signer, now_ms).await?;
+        closed = close_days(&mut store, last, signer, now_ms).await?;
     }
     store.close().await;
     Ok(closed)
@@ -326,7 +316,7 @@ pub async fn close_due(
 /// Opens the ledger and deletes records older than `keep_days`. Call once a day: it scans much.
 pub async fn forget_due(database: &Database, keep_days: u32, now_ms: u64) -> Result<(), Error> {
     let mut store = Store::open(database).await?;
-    store.trim(Day::of_ms(now_ms), keep_days).await?;
+    trim(&mut store, Day::of_ms(now_ms), keep_days).await?;
     store.close().await;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Closed days are immutable and provable from the exported file alone, on both engines.
 
 use super::close::Signer;
-use super::tests::{Fixture, edge, granted_on, offered, usage};
+use super::tests::{Fixture, edge, gave, got, granted_on, offered};
 use super::*;
 use futures_lite::future::block_on;
 use swarmedge_core::accounting::Trust;
@@ -87,8 +87,8 @@ fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
         records.extend([
             granted_on(day, d, 7),
             offered(d, &[d]),
-            usage(d * 8, d, 1, Side::Downloader, 2, &peers),
-            usage(d * 8 + 1, d, 2, Side::Uploader, 1, &peers),
+            got(d * 8, d, 1, 2, &peers),
+            gave(d * 8 + 1, d, 2, 1, &peers),
             edge(d * 8 + 2, Some(d), 1, 60),
         ]);
     }
@@ -106,7 +106,7 @@ pub(super) fn store_on(ledger: &Fixture, day: Day, records: &[LedgerRecord]) {
 pub(super) fn close_up_to(ledger: &Fixture, last: Day) -> usize {
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
-        let closed = store.close_days(last, &signer(), last.end_ms() + 2 * DAY_MS).await.expect("closed");
+        let closed = close::close_days(&mut store, last, &signer(), last.end_ms() + 2 * DAY_MS).await.expect("closed");
         store.close().await;
         closed.len()
     })
@@ -145,7 +145,7 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
 
     // late records change nothing on a closed day; a late download counts on the day it ends or expires
     let late = [
-        usage(1, FIRST.0 * 100, 1, Side::Downloader, 9, &[(FIRST.0 * 100, 1)]),
+        got(1, FIRST.0 * 100, 1, 9, &[(FIRST.0 * 100, 1)]),
         edge(2, Some(FIRST.0 * 100), 7, 99),
         granted_on(FIRST, FIRST.0 * 100 + 50, 7),
     ];
@@ -192,7 +192,7 @@ fn a_day_is_not_closed_under_a_certificate_that_has_expired() {
     let close = |last: Day, signer: &Signer| {
         block_on(async {
             let mut store = Store::open(&ledger.path).await.expect("opens");
-            let closed = store.close_days(last, signer, now_ms).await;
+            let closed = close::close_days(&mut store, last, signer, now_ms).await;
             store.close().await;
             closed
         })
@@ -285,7 +285,7 @@ pub(super) fn trimming_records_keeps_settled_figures(fixture: &mut dyn FnMut() -
     let counts = |keep: u32| {
         block_on(async {
             let mut store = Store::open(&ledger.path).await.expect("opens");
-            store.trim(Day(FIRST.0 + 100), keep).await.expect("trimmed");
+            close::trim(&mut store, Day(FIRST.0 + 100), keep).await.expect("trimmed");
             let mut counts = Vec::new();
             for table in ["record", "record_id", "evidence", "download"] {
                 counts.push(store.count_for_test(table).await);
@@ -353,19 +353,16 @@ pub(super) fn a_download_ending_before_its_day_closes_still_gets_late_records(fi
     let (download, hour) = (FIRST.0 * 100, DAY_MS / 24);
     let closing = Day(FIRST.0 + 2).end_ms();
     let peers = [(download, 40)];
-    let [received, sent, late] = [
-        usage(1, download, 1, Side::Downloader, 2, &peers),
-        usage(2, download, 2, Side::Uploader, 1, &peers),
-        usage(3, download, 2, Side::Uploader, 2, &[(download, 41)]),
-    ];
+    let [received, sent, late] =
+        [got(1, download, 1, 2, &peers), gave(2, download, 2, 1, &peers), gave(3, download, 2, 2, &[(download, 41)])];
     store_on(&ledger, FIRST, &[granted_on(FIRST, download, 7), offered(download, &[download])]);
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         store.store(&[received], closing - hour).await.expect("stored");
-        store.close_days(FIRST, &signer(), closing).await.expect("closed");
+        close::close_days(&mut store, FIRST, &signer(), closing).await.expect("closed");
         store.store(&[sent], closing + 10 * hour).await.expect("stored");
         store.store(&[late], closing + 23 * hour).await.expect("stored");
-        store.close_days(FIRST.next(), &signer(), closing + DAY_MS).await.expect("closed");
+        close::close_days(&mut store, FIRST.next(), &signer(), closing + DAY_MS).await.expect("closed");
         store.close().await;
     });
     let total = |day: u32| audit(&exported(&ledger, day..=day)).map(|t| (t.downloads, t.peer_bytes));
@@ -391,7 +388,7 @@ pub(super) fn replaced_records_are_stored_and_not_read_again(fixture: &mut dyn F
         at_ms += after_ms;
         block_on(writer.store(records, at_ms)).expect("stored");
     };
-    let running = |seq: u32| usage(seq, download, 2, Side::Uploader, seq, &[(download, 1 + u64::from(seq))]);
+    let running = |seq: u32| gave(seq, download, 2, seq, &[(download, 1 + u64::from(seq))]);
     // records before the grant are not settled nor read; the grant's arrival reads them once
     for seq in 1..=20 {
         store(&[running(seq)], 1);
@@ -402,7 +399,7 @@ pub(super) fn replaced_records_are_stored_and_not_read_again(fixture: &mut dyn F
     for seq in 21..=39 {
         store(&[running(seq), running(60 - seq)], 1);
     }
-    store(&[usage(99, download, 1, Side::Downloader, 2, &[(download, 40)])], 1);
+    store(&[got(99, download, 1, 2, &[(download, 40)])], 1);
     assert_eq!(counts().1, 5);
     assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 40);
 
@@ -426,7 +423,7 @@ pub(super) fn record_ids_cannot_be_stolen_and_nothing_is_billed_twice(fixture: &
     let day = traffic(FIRST, 1);
     let grant = day.iter().find(|r| matches!(r, LedgerRecord::Granted(g) if g.provider == ProviderId(7)));
     let id = grant.expect("there is one").id();
-    let LedgerRecord::Usage(r) = usage(1, FIRST.0 * 100, 3, Side::Uploader, 1, &[]) else { panic!("usage") };
+    let LedgerRecord::Usage(r) = gave(1, FIRST.0 * 100, 3, 1, &[]) else { panic!("usage") };
     store_on(&ledger, FIRST, &[LedgerRecord::Usage(unsigned(UsageRecord { id, ..r.record.clone() }))]);
     store_on(
         &ledger,
@@ -449,8 +446,7 @@ pub(super) fn record_ids_cannot_be_stolen_and_nothing_is_billed_twice(fixture: &
     }
     // newer records replace the old ones
     let peers = [(FIRST.0 * 100, 40)];
-    let more = [(1, Side::Downloader), (2, Side::Uploader)]
-        .map(|(who, side)| usage(7_000 + who, FIRST.0 * 100, who, side, 5, &peers));
+    let more = [got(7_001, FIRST.0 * 100, 1, 5, &peers), gave(7_002, FIRST.0 * 100, 2, 5, &peers)];
     store_late(&more);
     assert_eq!(ledger.show(&filter)[0].peers_billed, 40);
     let read = block_on(async {

@@ -1,6 +1,7 @@
 //! The ledger's section of `server.toml`.
 
-use crate::{Database, Day};
+use super::database::Database;
+use super::day::Day;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,12 +1,12 @@
 //! Export of the records that a provider's closed downloads were settled from: JSON lines, one a download (EXPORT.md,
 //! beside this file).
 
+use super::clock::evidence_since;
 use super::day::Day;
 use super::export::{id, unwritable};
-use super::gather::{FreshRecords, Selection, Spans, gather};
-use super::quarantine::quarantine_subject;
-use super::store::evidence_since;
-use super::usage::Reader;
+use super::gather::{FreshRecords, Selection, gather};
+use super::reader::Reader;
+use super::spans::{Spans, quarantine_subject};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -1,20 +1,16 @@
 //! Collects the evidence that downloads are settled from: reads their records in order of arrival and keeps only those
 //! that count.
 
+use super::columns::{number_at, record_at};
 use super::day::Day;
-use super::quarantine::{self, quarantine_subject};
-use super::rows::{Value, each_among, insert};
-use super::store::decode;
-use super::usage::bytes_at;
+use super::rows::{Lookup, Value, each_among, insert};
+use super::spans::{Spans, nobody_ever, quarantine_subject, spans_of};
 use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::accounting::evidence::{Dropped, Evidence, in_turn, key};
 use swarmedge_core::accounting::quarantine::Quarantines;
 use swarmedge_core::ids::{Guid, RecordId};
 use swarmedge_core::wire::records::LedgerRecord;
-
-/// Quarantine spans: GUID, start and end in Unix ms.
-pub(super) type Spans = Vec<(Guid, u64, u64)>;
 
 /// Evidence read for some downloads.
 #[derive(Default)]
@@ -74,11 +70,11 @@ pub(super) async fn gather(
     at_ms: u64,
 ) -> Result<Gathered, sqlx::Error> {
     let mut gathered = Gathered::default();
-    if !quarantine::nobody_ever(db).await? {
+    if !nobody_ever(db).await? {
         let mut subjects: BTreeSet<Guid> =
             fresh.values().flat_map(BTreeMap::values).filter_map(|r| quarantine_subject(r)).collect();
         read(db, selection, |row| subjects.extend(quarantine_subject(&row.record))).await?;
-        gathered.spans = quarantine::of(db, subjects, selection.known_ms).await?;
+        gathered.spans = spans_of(db, subjects, selection.known_ms).await?;
     }
     let mut quarantines = Quarantines::default();
     gathered.spans.iter().for_each(|(guid, from, until)| quarantines.add(*guid, *from, *until));
@@ -148,9 +144,10 @@ struct Row {
 
 async fn read(db: &mut AnyConnection, selection: Selection<'_>, mut each: impl FnMut(Row)) -> Result<(), sqlx::Error> {
     let text = "SELECT download, received_ms, body FROM record WHERE download";
-    each_among(db, text, selection.downloads, selection.since, "ORDER BY received_ms, id", |row| {
-        let (download, record) = (row.try_get(0)?, decode(&row, 2)?);
-        each(Row { download, key: key(&record), came_ms: bytes_at(&row, 1)?, record });
+    let lookup = Lookup { head: text, ids: selection.downloads, from_day: selection.since };
+    each_among(db, lookup, "ORDER BY received_ms, id", |row| {
+        let (download, record) = (row.try_get(0)?, record_at(&row, 2)?);
+        each(Row { download, key: key(&record), came_ms: number_at(&row, 1)?, record });
         Ok(())
     })
     .await

@@ -1,8 +1,9 @@
 //! Queries of the log heads that clients signed and CNs passed on: contradicting heads prove a forked log. And of the
 //! GUIDs that were retired because two copies of an installation ran.
 
-use super::store::{DOWNLOADER, UPLOADER, decode, log_kind_of_heads, log_kind_of_rekeys};
-use super::usage::Reader;
+use super::columns::record_at;
+use super::kind::Kind;
+use super::reader::Reader;
 use futures_lite::StreamExt as _;
 use swarmedge_core::accounting::logs::{self, Fork};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedHead, SignedRekey};
@@ -18,7 +19,7 @@ impl Reader {
 
     /// Returns the rekey records that retired GUIDs, each with its Unix time in ms, oldest first.
     pub async fn retired(&mut self) -> Result<Vec<(u64, SignedRekey)>, Error> {
-        let logs = self.logs_of(log_kind_of_rekeys()).await.map_err(|e| self.failed(&e))?;
+        let logs = self.logs_of(Kind::Rekeyed).await.map_err(|e| self.failed(&e))?;
         let rekey = |record: LogRecord| match record.event {
             LogEvent::Rekeyed(signed) => Some((record.at_ms, signed)),
             LogEvent::Login(_)
@@ -32,11 +33,12 @@ impl Reader {
 
     async fn heads(&mut self) -> Result<Vec<SignedHead>, sqlx::Error> {
         let text = "SELECT body FROM record WHERE kind IN ($1, $2, $3) ORDER BY received_ms";
-        let query = sqlx::query(text).bind(DOWNLOADER).bind(UPLOADER).bind(log_kind_of_heads());
+        let query =
+            sqlx::query(text).bind(Kind::Downloader.to_sql()).bind(Kind::Uploader.to_sql()).bind(Kind::Head.to_sql());
         let mut rows = query.fetch(&mut self.db.any);
         let mut heads = Vec::new();
         while let Some(row) = rows.next().await {
-            match decode(&row?, 0)? {
+            match record_at(&row?, 0)? {
                 LedgerRecord::Usage(logged) => heads.push(logged.head),
                 LedgerRecord::Log(LogRecord { event: LogEvent::Head(head), .. }) => heads.push(head),
                 LedgerRecord::Log(_)
@@ -50,14 +52,14 @@ impl Reader {
     }
 
     /// Reads the CNs' log records of one kind, oldest first.
-    async fn logs_of(&mut self, kind: i64) -> Result<Vec<LogRecord>, sqlx::Error> {
+    async fn logs_of(&mut self, kind: Kind) -> Result<Vec<LogRecord>, sqlx::Error> {
         let rows = sqlx::query("SELECT body FROM record WHERE kind = $1 ORDER BY received_ms")
-            .bind(kind)
+            .bind(kind.to_sql())
             .fetch_all(&mut self.db.any)
             .await?;
         let mut logs = Vec::with_capacity(rows.len());
         for row in &rows {
-            if let LedgerRecord::Log(record) = decode(row, 0)? {
+            if let LedgerRecord::Log(record) = record_at(row, 0)? {
                 logs.push(record);
             }
         }

@@ -9,18 +9,22 @@ pub mod backup;
 #[cfg(test)]
 mod backup_tests;
 pub mod balance;
+mod clock;
 pub mod close;
 #[cfg(test)]
 mod close_tests;
+mod columns;
 pub mod config;
+mod connection;
 mod database;
 mod day;
 pub mod evidence;
 pub mod export;
-mod fill;
+pub mod fill;
 pub mod gaps;
 mod gather;
 mod heads;
+mod kind;
 mod line;
 pub mod parquet;
 #[cfg(test)]
@@ -34,11 +38,15 @@ mod proven;
 pub mod quarantine;
 #[cfg(test)]
 mod quarantine_tests;
+mod reader;
 pub mod report;
 #[cfg(test)]
 mod report_tests;
+mod restored;
 mod rollup;
 mod rows;
+mod settle;
+mod spans;
 pub mod store;
 mod successors;
 pub mod suspects;
@@ -52,5 +60,6 @@ pub use database::Database;
 pub use day::Day;
 pub use places::Spot;
 pub use port::open;
+pub use reader::Reader;
 pub use store::Store;
-pub use usage::{DownloadUsage, Filter, PlainUsage, Reader, UploaderUsage};
+pub use usage::{DownloadUsage, Filter, PlainUsage, UploaderUsage};

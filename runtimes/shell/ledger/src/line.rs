@@ -1,5 +1,6 @@
 //! Rows of the `download` table: one row a download, computed from its records by settlement.
 
+use super::clock::Clock;
 use super::day::Day;
 use super::places::{Places, Spot};
 use super::proven::verify_cached;
@@ -48,15 +49,15 @@ pub(super) fn speed_of(class: i64) -> u64 {
 /// Most days between a grant's issue time, by the edge's clock, and its arrival at the ledger; older times are clamped.
 const GRANT_DAYS: u32 = 7;
 
-/// Computes a download's row as of `now_ms` from its records; `None` without a grant record. The download belongs to
-/// the day of its first grant, or to `first_open` if that day is closed.
-pub(super) fn download_row(evidence: &Evidence, places: &Places, first_open: Day, now_ms: u64) -> Option<Vec<Value>> {
+/// Computes a download's row as of this time from its records; `None` without a grant record. The download belongs to
+/// the day of its first grant, or to the first open day if that day is closed.
+pub(super) fn download_row(evidence: &Evidence, places: &Places, clock: Clock) -> Option<Vec<Value>> {
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
     let grants = evidence.records().filter_map(|(came, r)| Some((Day::of_ms(came), grant(r)?)));
     let (came, granted) = grants.min_by_key(first)?;
-    let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(first_open);
+    let day = Day::of_ms(granted.issued_ms).clamp(Day(came.0.saturating_sub(GRANT_DAYS)), came).max(clock.first_open);
     let book = evidence.book();
-    let bill = book.bill(verify_cached, now_ms);
+    let bill = book.bill(verify_cached, clock.now_ms);
     let done = bill.state == Some(UsageState::Completed);
     let spot = places.at(granted.guid, granted.issued_ms);
     let sources = sources(&bill, places, spot, granted.issued_ms);

@@ -3,7 +3,7 @@
 
 use super::day::Day;
 use super::places::Spot;
-use super::usage::Reader;
+use super::reader::Reader;
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result as Written};

@@ -1,8 +1,9 @@
 //! Locations of clients, recorded at each login: country and network (AS).
 
+use super::columns::wire_at;
 use super::day::Day;
+use super::reader::Reader;
 use super::rows::{Value, among, insert};
-use super::usage::Reader;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
@@ -125,11 +126,7 @@ impl Reader {
     async fn read_places(&mut self) -> Result<Vec<(Guid, Spot)>, sqlx::Error> {
         let rows =
             sqlx::query("SELECT guid, spot FROM place ORDER BY since_ms, guid").fetch_all(&mut self.db.any).await?;
-        let place = |row: &AnyRow| {
-            let guid: Vec<u8> = row.try_get(0)?;
-            let guid = guid.try_into().map_err(|_| sqlx::Error::Decode("a broken GUID".into()))?;
-            Ok((Guid(guid), Spot::from(row.try_get::<String, _>(1)?)))
-        };
+        let place = |row: &AnyRow| Ok((wire_at(row, 0)?, Spot::from(row.try_get::<String, _>(1)?)));
         rows.iter().map(place).collect()
     }
 }

@@ -2,12 +2,12 @@
 //! quarantine list.
 
 use super::close::{Signer, close_due, forget_due};
+use super::config::LedgerConfig;
 use super::database::Database;
 use super::day::Day;
 use super::quarantine;
+use super::reader::Reader;
 use super::store::Store;
-use super::usage::Reader;
-use crate::config::LedgerConfig;
 use futures_lite::future::{or, zip};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -90,10 +90,11 @@ pub async fn open<R: Rt>(
             rt.spawn(or(stored_all.wait(), close_daily(rt.clone(), config_of_days, signer, closing)));
         }
         let accepting = accept(rt.clone(), acceptor, servers.clone());
-        // when the machine ends it drops the port, whose end of the mailbox ends `store_all`
+        // when the machine ends it drops the port, whose end of the mailbox ends the writer
         let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
         let working = async {
-            zip(machine, store_all(rt.clone(), store, to_store, inbox.clone(), storing, stored_all)).await;
+            let writer = Writer { rt: rt.clone(), store, batches: to_store, inbox: inbox.clone(), condition: storing };
+            zip(machine, writer.store_batches(stored_all)).await;
         };
         or(working, or(accepting, stopping)).await;
         servers.links.close_all();
@@ -103,37 +104,41 @@ pub async fn open<R: Rt>(
     Ok(Server::new(addr, ops, run))
 }
 
-/// Stores batches until the machine has ended, then sets `stored_all` and closes the database with an empty log.
-async fn store_all<R: Rt>(
+/// Task that stores the machine's batches.
+struct Writer<R: Rt> {
     rt: R,
-    mut store: Store,
-    mut batches: Receiver<Batch>,
+    store: Store,
+    batches: Receiver<Batch>,
     inbox: Sender<Input>,
-    mut condition: Condition,
-    stored_all: Signal,
-) {
-    let mut checkpoint_at = rt.now() + CHECKPOINT_EVERY;
-    loop {
-        if rt.now() >= checkpoint_at {
-            checkpoint_at = rt.now() + CHECKPOINT_EVERY;
-            store.checkpoint().await;
+    condition: Condition,
+}
+
+impl<R: Rt> Writer<R> {
+    /// Stores batches until the machine has ended, then sets `stored_all` and closes the database with an empty log.
+    async fn store_batches(mut self, stored_all: Signal) {
+        let mut checkpoint_at = self.rt.now() + CHECKPOINT_EVERY;
+        loop {
+            if self.rt.now() >= checkpoint_at {
+                checkpoint_at = self.rt.now() + CHECKPOINT_EVERY;
+                self.store.checkpoint().await;
+            }
+            let due = async {
+                self.rt.sleep_until(checkpoint_at).await;
+                None
+            };
+            let Some(next) = or(async { Some(self.batches.recv().await) }, due).await else { continue };
+            let Some((req, records)) = next else { break };
+            let stored = self.store.store(&records, unix_ms()).await;
+            match &stored {
+                Ok(()) => self.condition.succeeded(),
+                Err(e) => self.condition.failed(format_args!("cannot store records: {e} ({MEND})")),
+            }
+            // the machine may have ended without waiting for this
+            let _ = self.inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
         }
-        let due = async {
-            rt.sleep_until(checkpoint_at).await;
-            None
-        };
-        let Some(next) = or(async { Some(batches.recv().await) }, due).await else { continue };
-        let Some((req, records)) = next else { break };
-        let stored = store.store(&records, unix_ms()).await;
-        match &stored {
-            Ok(()) => condition.succeeded(),
-            Err(e) => condition.failed(format_args!("cannot store records: {e} ({MEND})")),
-        }
-        // the machine may have ended without waiting for this
-        let _ = inbox.send(Input::Stored { req, ok: stored.is_ok() }).await;
+        stored_all.set();
+        self.store.close_with_empty_log().await;
     }
-    stored_all.set();
-    store.close_with_empty_log().await;
 }
 
 /// Sends the quarantine list to the machine at intervals, until the machine has ended.
@@ -203,7 +208,7 @@ impl Port<Ledger> for LedgerPort {
             Output::Send { conn, msg } => self.links.send(conn, &msg),
             Output::Close { conn } => self.links.close(conn),
             Output::Store { req, records } => {
-                // the machine sends one batch at a time: there is room unless `store_all` has ended
+                // the machine sends one batch at a time: there is room unless the writer has ended
                 if self.batches.try_send((req, records)).is_err() {
                     local.push_back(Input::Stored { req, ok: false });
                 }

@@ -1,18 +1,18 @@
 //! The quarantine list, stored in the ledger's database: settlement reads it, and CNs are told of it.
 
-use super::database::Connection;
+use super::columns::{number_at, wire_at};
+use super::connection::Connection;
 use super::day::Day;
-use super::rows::{Value, among, insert};
+use super::reader::Reader;
+use super::spans::{nobody_ever, open_spans, put_in};
 use super::store::Store;
 use super::successors;
-use super::usage::{Reader, bytes_at};
 use serde::Serialize;
-use sqlx::{AnyConnection, Row as _};
-use std::collections::{BTreeMap, BTreeSet};
+use sqlx::Row as _;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use swarmedge_core::ids::{Guid, ProviderId};
 use swarmedge_core::limits::{FOLLOWED_MAX, QUARANTINED_MAX};
-use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_ground::error::{Code, Error};
 
 /// Interval at which a running ledger reads the quarantine list; CNs are told of changes at once.
@@ -64,59 +64,28 @@ pub struct Released {
     pub left: Vec<String>,
 }
 
-impl Store {
-    /// Puts clients and, as far as there is room, their successors into quarantine. Clients already in it are
-    /// unchanged.
-    pub async fn quarantine(&mut self, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
-        let database = self.database().clone();
-        let done =
-            add_to_quarantine(self.connection()?, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
-        done.ok_or_else(|| {
-            Error::usage(format!("more than {QUARANTINED_MAX} clients would be in quarantine"))
-                .next("let some out first: `quarantine list` says who is in it")
-        })
-    }
-
-    /// Releases clients and their successors; releases none if one of the clients is not in quarantine.
-    pub async fn release(&mut self, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Released, Error> {
-        let database = self.database().clone();
-        let done =
-            remove_from_quarantine(self.connection()?, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
-        done.map_err(|guid| {
-            Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
-                .next("`quarantine list` says who is in it")
-        })
-    }
+/// Puts clients and, as far as there is room, their successors into quarantine. Clients already in it are unchanged.
+pub async fn enter(store: &mut Store, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
+    let (db, database) = store.parts()?;
+    let done = add_to_quarantine(db, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
+    done.ok_or_else(|| {
+        Error::usage(format!("more than {QUARANTINED_MAX} clients would be in quarantine"))
+            .next("let some out first: `quarantine list` says who is in it")
+    })
 }
 
-/// Returns the clients in quarantine, with the reasons.
-pub(super) async fn open_spans(db: &mut AnyConnection) -> Result<BTreeMap<Guid, String>, sqlx::Error> {
-    let rows = sqlx::query("SELECT guid, reason FROM quarantine WHERE until_ms IS NULL").fetch_all(db).await?;
-    rows.iter().map(|row| Ok((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, row.try_get(1)?))).collect()
-}
-
-pub(super) fn guid_at(bytes: &[u8]) -> Result<Guid, sqlx::Error> {
-    bytes.try_into().map(Guid).map_err(|_| sqlx::Error::Decode("a broken GUID".into()))
+/// Releases clients and their successors; releases none if one of the clients is not in quarantine.
+pub async fn release(store: &mut Store, guids: &BTreeSet<Guid>, now_ms: u64) -> Result<Released, Error> {
+    let (db, database) = store.parts()?;
+    let done = remove_from_quarantine(db, guids, now_ms).await.map_err(|e| database.unusable(&e))?;
+    done.map_err(|guid| {
+        Error::new(Code::NotFound, format!("{guid} is not in quarantine; nothing was changed"))
+            .next("`quarantine list` says who is in it")
+    })
 }
 
 fn names<'a>(guids: impl IntoIterator<Item = &'a Guid>) -> Vec<String> {
     guids.into_iter().map(ToString::to_string).collect()
-}
-
-/// Puts clients into quarantine that are not in `open`, and adds them to it; returns their number.
-pub(super) async fn put_in(
-    change: &mut AnyConnection,
-    open: &mut BTreeMap<Guid, String>,
-    guids: impl IntoIterator<Item = Guid>,
-    reason: &str,
-    now_ms: u64,
-) -> Result<usize, sqlx::Error> {
-    let new: BTreeSet<Guid> = guids.into_iter().filter(|guid| !open.contains_key(guid)).collect();
-    let row = |guid: &Guid| vec![guid.0[..].into(), now_ms.into(), Value::Text(reason.to_owned())];
-    let again = "ON CONFLICT (guid, from_ms) DO UPDATE SET until_ms = NULL";
-    insert(change, "INSERT INTO quarantine (guid, from_ms, reason)", new.iter().map(row).collect(), again).await?;
-    open.extend(new.iter().map(|guid| (*guid, reason.to_owned())));
-    Ok(new.len())
 }
 
 /// Adds clients and their successors; `None` if the named clients alone are too many.
@@ -185,44 +154,6 @@ async fn remove_from_quarantine(
     Ok(Ok(Released { removed: out.len(), heirs: names(&heirs), left }))
 }
 
-/// Returns whether no client was ever in quarantine.
-pub(super) async fn nobody_ever(db: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-    let some: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM quarantine LIMIT 1) AS s").fetch_one(db).await?;
-    Ok(some == 0)
-}
-
-/// Returns the client whose quarantine matters for a record: the reporter of a usage record, or the downloader of a
-/// grant, who may never report.
-pub(super) const fn quarantine_subject(record: &LedgerRecord) -> Option<Guid> {
-    match record {
-        LedgerRecord::Usage(u) => Some(u.record.reporter),
-        LedgerRecord::Granted(g) => Some(g.guid),
-        LedgerRecord::Edge(_) | LedgerRecord::Served(_) | LedgerRecord::Possession(_) | LedgerRecord::Log(_) => None,
-    }
-}
-
-/// Returns the quarantine spans of clients that had begun by `known_ms`.
-pub(super) async fn of(
-    db: &mut AnyConnection,
-    who: BTreeSet<Guid>,
-    known_ms: u64,
-) -> Result<Vec<(Guid, u64, u64)>, sqlx::Error> {
-    let mut all = Vec::new();
-    let who: Vec<Vec<u8>> = who.into_iter().map(|guid| guid.0.to_vec()).collect();
-    // `among` filters by a day column, which this table lacks
-    let text = "SELECT guid, from_ms, until_ms FROM (SELECT guid, from_ms, until_ms, 0 AS day FROM quarantine) AS q
-                WHERE guid";
-    for row in &among(db, text, &who, 0).await? {
-        let until = row.try_get::<Option<i64>, _>(2)?.map_or(u64::MAX, |ms| u64::try_from(ms).unwrap_or(0));
-        let from = bytes_at(row, 1)?;
-        if from <= known_ms {
-            all.push((guid_at(&row.try_get::<Vec<u8>, _>(0)?)?, from, until));
-        }
-    }
-    Ok(all)
-}
-
 impl Reader {
     /// Returns present and past quarantines, oldest first.
     pub async fn quarantined(&mut self) -> Result<Vec<Quarantined>, Error> {
@@ -234,8 +165,8 @@ impl Reader {
         let rows = sqlx::query(text).fetch_all(&mut self.db.any).await?;
         let read = |row: &sqlx::any::AnyRow| {
             Ok(Quarantined {
-                guid: guid_at(&row.try_get::<Vec<u8>, _>(0)?)?.to_string(),
-                from_ms: bytes_at(row, 1)?,
+                guid: wire_at::<Guid>(row, 0)?.to_string(),
+                from_ms: number_at(row, 1)?,
                 until_ms: row.try_get::<Option<i64>, _>(2)?.and_then(|ms| u64::try_from(ms).ok()),
                 reason: row.try_get(3)?,
             })
@@ -265,6 +196,6 @@ impl Reader {
                     WHERE d.provider = $1 AND d.day BETWEEN $2 AND $3";
         let query = sqlx::query(text).bind(i64::from(provider.0)).bind(from.to_sql()).bind(to.to_sql());
         let row = query.fetch_one(&mut self.db.any).await?;
-        Ok(InQuarantine { clients: bytes_at(&row, 0)?, downloads: bytes_at(&row, 1)? })
+        Ok(InQuarantine { clients: number_at(&row, 0)?, downloads: number_at(&row, 1)? })
     }
 }

@@ -1,7 +1,7 @@
 //! Quarantine follows a client to its new keys.
 
 use super::close_tests::{close_up_to, proven};
-use super::tests::{Fixture, granted_on, offered, usage};
+use super::tests::{Fixture, gave, got, granted_on, offered};
 use super::*;
 use futures_lite::future::block_on;
 use std::collections::BTreeSet;
@@ -55,11 +55,11 @@ fn many_heirs() -> Vec<LedgerRecord> {
 /// Makes both sides' usage records of a download whose uploader is client `n`.
 fn uploaded(download: u32, n: u8) -> Vec<LedgerRecord> {
     let peers = [(download, 40)];
-    let sent = match usage(download * 10 + 1, download, 2, Side::Uploader, 1, &peers) {
+    let sent = match gave(download * 10 + 1, download, 2, 1, &peers) {
         LedgerRecord::Usage(r) => LedgerRecord::Usage(unsigned(UsageRecord { reporter: guid(n), ..r.record })),
         other => other,
     };
-    let received = usage(download * 10, download, 1, Side::Downloader, 2, &peers);
+    let received = got(download * 10, download, 1, 2, &peers);
     vec![granted_on(DAY, download, 7), offered(download, &[download]), received, sent]
 }
 
@@ -82,13 +82,13 @@ impl Books {
 
     fn put_in(&mut self, n: u8) -> (usize, usize, Vec<String>) {
         self.at_ms += 1_000;
-        let done = block_on(self.store.quarantine(&BTreeSet::from([guid(n)]), "a clique", self.at_ms));
+        let done = block_on(quarantine::enter(&mut self.store, &BTreeSet::from([guid(n)]), "a clique", self.at_ms));
         done.map(|done| (done.added, done.already, done.heirs)).expect("put in")
     }
 
     fn let_out(&mut self, n: u8) -> (usize, Vec<String>, Vec<String>) {
         self.at_ms += 1_000;
-        let done = block_on(self.store.release(&BTreeSet::from([guid(n)]), self.at_ms));
+        let done = block_on(quarantine::release(&mut self.store, &BTreeSet::from([guid(n)]), self.at_ms));
         done.map(|done| (done.removed, done.heirs, done.left)).expect("let out")
     }
 

@@ -1,12 +1,13 @@
 //! A provider's report over a span of days, computed from download rows and the rollups of closed days, never from
 //! records.
 
+use super::clock::first_open;
+use super::columns::{number_at, span_at};
 use super::day::Day;
 use super::line::{cause_name, speed_of};
 use super::quarantine::InQuarantine;
+use super::reader::Reader;
 use super::rollup::{self, Rollup};
-use super::store::first_open;
-use super::usage::{Reader, bytes_at};
 use serde::Serialize;
 use sqlx::Row as _;
 use std::collections::BTreeMap;
@@ -188,11 +189,7 @@ impl Reader {
         let text = "SELECT MIN(day), MAX(day) FROM (SELECT day FROM download WHERE provider = $1
                     UNION ALL SELECT day FROM plain WHERE provider = $1) AS d";
         let row = sqlx::query(text).bind(i64::from(provider.0)).fetch_one(&mut self.db.any).await;
-        let days = row.and_then(|row| Ok((row.try_get::<Option<i64>, _>(0)?, row.try_get::<Option<i64>, _>(1)?)));
-        match days.map_err(|e| self.failed(&e))? {
-            (Some(first), Some(last)) => Ok(Some((Day::from_sql(first), Day::from_sql(last)))),
-            (None, _) | (_, None) => Ok(None),
-        }
+        row.and_then(|row| span_at(&row)).map_err(|e| self.failed(&e))
     }
 
     async fn read_report(&mut self, provider: ProviderId, from: Day, to: Day) -> Result<(Found, Day), sqlx::Error> {
@@ -225,7 +222,7 @@ impl Reader {
         let paths: Vec<(Vec<u8>, String)> = query.fetch_all(&mut self.db.any).await?;
         let paths: BTreeMap<Vec<u8>, String> = paths.into_iter().collect();
         for row in plain {
-            let (day, version, bytes) = (row.try_get(0)?, row.try_get::<Vec<u8>, _>(1)?, bytes_at(&row, 2)?);
+            let (day, version, bytes) = (row.try_get(0)?, row.try_get::<Vec<u8>, _>(1)?, number_at(&row, 2)?);
             found.days.entry(Day::from_sql(day)).or_default().add_plain(bytes);
             match paths.get(&version) {
                 Some(path) => found.objects.entry(path.clone()).or_default().add_plain(bytes),

@@ -1,13 +1,13 @@
 //! Reports are equal for open and closed days, also by country and network; and the balance of networks.
 
 use super::close_tests::{close_up_to, store_on};
-use super::tests::{Fixture, edge, granted_on, offered, usage};
+use super::tests::{Fixture, edge, gave, got, granted_on, offered};
 use super::*;
 use futures_lite::future::block_on;
 use swarmedge_core::ids::{Guid, ProviderId, RecordId, VersionId};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::place::{Locality, Place};
-use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, Side};
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord};
 
 pub(super) const FIRST: Day = Day(20_100);
 pub(super) const PROVIDER: ProviderId = ProviderId(7);
@@ -30,9 +30,9 @@ fn ended(day: Day, d: u32) -> Vec<LedgerRecord> {
     vec![
         granted_on(day, d, 7),
         offered(d, &[d * 2, d * 2 + 1]),
-        usage(d * 9, d, 1, Side::Downloader, 2, &peers),
-        usage(d * 9 + 1, d, 2, Side::Uploader, 1, &peers[..1]),
-        usage(d * 9 + 2, d, 3, Side::Uploader, 1, &peers[1..]),
+        got(d * 9, d, 1, 2, &peers),
+        gave(d * 9 + 1, d, 2, 1, &peers[..1]),
+        gave(d * 9 + 2, d, 3, 1, &peers[1..]),
         edge(d * 9 + 3, Some(d), 1, 60),
         edge(d * 9 + 4, None, d, u64::from(d)),
     ]
@@ -76,7 +76,7 @@ pub(super) fn reports_of_closed_and_open_days_are_equal_to_the_byte(fixture: &mu
     assert_eq!(close_up_to(&ledger, Day(FIRST.0 + 1)), 2);
     assert_eq!(reported(&ledger), open, "half closed");
     // a late record counts while its day is open, and not once the day is closed
-    let late = [usage(1, 1, 1, Side::Downloader, 9, &[(2, 1)]), usage(901, 6, 1, Side::Downloader, 9, &[(12, 5)])];
+    let late = [got(1, 1, 1, 9, &[(2, 1)]), got(901, 6, 1, 9, &[(12, 5)])];
     store_on(&ledger, Day(FIRST.0 + 3), &late);
     let late = reported(&ledger);
     let bytes = |balance: &balance::Balance| balance.peer_bytes;
@@ -99,7 +99,7 @@ pub(super) fn synthetic_download_rows_are_reported(fixture: &mut dyn FnMut() -> 
     };
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.fill(PROVIDER, FIRST, 900).await.expect("filled");
+        fill::fill(&mut store, PROVIDER, FIRST, 900).await.expect("filled");
         store.close().await;
     });
     let open = report();

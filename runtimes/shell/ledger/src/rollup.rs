@@ -1,7 +1,7 @@
 //! Sums of the download rows of an object's day. Rows of open days are added up at each query, those of a closed day
 //! once when it is closed; the same code does both.
 
-use super::database::Connection;
+use super::connection::Connection;
 use super::day::Day;
 use super::places::Spot;
 use super::rows::{Value, insert};

@@ -198,7 +198,7 @@ pub(super) async fn insert(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    if db.backend_name() == "PostgreSQL" {
+    if is_postgres(db) {
         return insert_arrays(db, head, &rows, tail).await;
     }
     let mut returned = Vec::new();
@@ -216,6 +216,22 @@ pub(super) async fn insert(
     Ok(returned)
 }
 
+/// A query for the rows of any of some ids.
+#[derive(Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    /// The query, which ends with the id's column.
+    pub(super) head: &'a str,
+    /// The ids.
+    pub(super) ids: &'a [Vec<u8>],
+    /// First day of the rows.
+    pub(super) from_day: i64,
+}
+
+/// Returns whether a connection is to PostgreSQL.
+pub(super) fn is_postgres(db: &AnyConnection) -> bool {
+    db.backend_name() == "PostgreSQL"
+}
+
 /// Returns the rows of the query `head`, which ends with an id column, for any of `ids` with `day >= from_day`.
 pub(super) async fn among(
     db: &mut AnyConnection,
@@ -228,23 +244,21 @@ pub(super) async fn among(
         found.push(row);
         Ok(())
     };
-    each_among(db, head, ids, from_day, "", each).await?;
+    each_among(db, Lookup { head, ids, from_day }, "", each).await?;
     Ok(found)
 }
 
-/// Passes the rows of [`among`] to `each`, ordered by `tail`; SQLite keeps the order within each 256 ids only.
+/// Passes the rows of a query to `each`, ordered by `tail`; SQLite keeps the order within each 256 ids only.
 pub(super) async fn each_among(
     db: &mut AnyConnection,
-    head: &str,
-    ids: &[Vec<u8>],
-    from_day: i64,
+    Lookup { head, ids, from_day }: Lookup<'_>,
     tail: &str,
     mut each: impl FnMut(AnyRow) -> Result<(), sqlx::Error>,
 ) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
-    if db.backend_name() == "PostgreSQL" {
+    if is_postgres(db) {
         let mut all = Array::default();
         ids.iter().for_each(|id| all.push(&id[..].into()));
         let text = format!("{head} = ANY(CAST(CAST($1 AS TEXT) AS BYTEA[])) AND day >= $2 {tail}");

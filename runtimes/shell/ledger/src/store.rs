@@ -1,37 +1,25 @@
 //! The ledger's writer. Each batch of records is one transaction, which stores every record once and recomputes the row
 //! of each download whose records changed, before the records are acknowledged.
 
-use super::database::{Connection, Database};
+use super::clock::Clock;
+use super::columns::brief;
+use super::connection::Connection;
+use super::database::Database;
 use super::day::Day;
-use super::gather::{FreshRecords, Selection, gather};
-use super::line::{COLUMNS, clients, download_row};
-use super::places::{self, Places};
-use super::rows::{Value, among, insert};
+use super::places;
+use super::rows::{Value, insert};
+use super::settle::{settle, store_records};
 use super::successors;
-use super::usage::bytes_at;
 use sqlx::{AnyConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use swarmedge_core::accounting::evidence::{Evidence, key};
+use swarmedge_core::accounting::evidence::key;
 use swarmedge_core::accounting::logs::{head_alone, head_id};
-use swarmedge_core::ids::{Guid, RecordId};
+use swarmedge_core::ids::RecordId;
 use swarmedge_core::wire::Wire;
-use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord, LogEvent, Side};
+use swarmedge_core::wire::records::{EdgeRecord, LedgerRecord};
 use swarmedge_ground::error::Error;
 
-/// Days before the first open day from which a download's records are read: a download without an end stays open for 30
-/// days.
-pub(super) const EVIDENCE_DAYS: i64 = 33;
-/// Kind number of downloaders' usage records.
-pub(super) const DOWNLOADER: i64 = 1;
-/// Kind number of uploaders' usage records.
-pub(super) const UPLOADER: i64 = 2;
-/// First kind number of the CNs' log records, see [`log_kind`].
-pub(super) const LOGS_FROM: i64 = 5;
-/// Below this number, downloads are settled on one thread.
-const ONE_THREAD_MAX: usize = 32;
-/// Kind number of possession outcomes; numbers from [`LOGS_FROM`] up to it are the CNs' log records.
-pub(super) const POSSESSION: i64 = 16;
 /// Attempts to empty SQLite's log at shutdown; each one waits some seconds for readers.
 const CHECKPOINTS_MAX: u32 = 3;
 
@@ -82,10 +70,9 @@ impl Store {
 
     /// Stores all records in one transaction; if the database refuses it, halves the batch down to the refused records.
     async fn store_apart(&self, db: &mut Connection, records: &[LedgerRecord], now_ms: u64) -> Result<(), sqlx::Error> {
-        let today = Day::of_ms(now_ms);
         let mut parts = vec![records];
         while let Some(part) = parts.pop() {
-            match (self.store_in(db, part, now_ms, today).await, part) {
+            match (self.store_in(db, part, now_ms).await, part) {
                 (Err(e), [record]) if is_refusal(&e) => set_aside(db, record, &brief(&e), now_ms).await?,
                 (Err(e), [_, _, ..]) if is_refusal(&e) => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -97,14 +84,10 @@ impl Store {
         Ok(())
     }
 
-    async fn store_in(
-        &self,
-        db: &mut Connection,
-        records: &[LedgerRecord],
-        now_ms: u64,
-        today: Day,
-    ) -> Result<(), sqlx::Error> {
+    async fn store_in(&self, db: &mut Connection, records: &[LedgerRecord], now_ms: u64) -> Result<(), sqlx::Error> {
         let mut change = db.begin().await?;
+        let clock = Clock::read(&mut change, now_ms).await?;
+        let today = clock.today;
         if !self.partitions.contains(&today.to_sql()) {
             Connection::partition(&mut change, today.to_sql()).await?;
         }
@@ -112,27 +95,22 @@ impl Store {
         let new = insert_new_keys(&mut change, heads.iter().chain(records), today).await?;
         places::add(&mut change, &new, today).await?;
         successors::add(&mut change, &new, now_ms).await?;
-        let first_open = first_open(&mut change).await?;
         for record in &new {
             if let LedgerRecord::Edge(r) = record
                 && r.download.is_none()
             {
-                add_plain(&mut change, r, today.max(first_open)).await?;
+                add_plain(&mut change, r, today.max(clock.first_open)).await?;
             }
         }
-        let settled = store_records(&mut change, &new, first_open, now_ms, today).await?;
-        settle(&mut change, settled, first_open, now_ms).await?;
+        let settled = store_records(&mut change, &new, clock).await?;
+        settle(&mut change, settled, clock).await?;
         change.commit().await
     }
 
-    pub(super) const fn database(&self) -> &Database {
-        &self.database
-    }
-
-    /// Returns the open connection; fails if the last write failed.
-    pub(super) fn connection(&mut self) -> Result<&mut Connection, Error> {
+    /// Returns the open connection, and the database for error messages; fails if the last write failed.
+    pub(super) fn parts(&mut self) -> Result<(&mut Connection, &Database), Error> {
         let lost = || Error::failed(format!("ledger {} is not open", self.database));
-        self.db.as_mut().ok_or_else(lost)
+        Ok((self.db.as_mut().ok_or_else(lost)?, &self.database))
     }
 
     /// Checkpoints SQLite's log into the file, as far as readers permit.
@@ -175,12 +153,6 @@ impl Store {
     }
 }
 
-/// Returns the first day that is not closed.
-pub(super) async fn first_open(db: &mut AnyConnection) -> Result<Day, sqlx::Error> {
-    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(day) FROM day").fetch_one(db).await?;
-    Ok(last.map_or_else(Day::default, |day| Day::from_sql(day).next()))
-}
-
 /// Returns the log heads of usage records, as records of their own: each head is stored, also if its usage record is
 /// known with another head, so that a forked log can be proven.
 fn heads_alone(records: &[LedgerRecord], now_ms: u64) -> Vec<LedgerRecord> {
@@ -220,205 +192,6 @@ async fn insert_new_keys<'a>(
     Ok(new)
 }
 
-/// Makes a record's row. With `is_read` false the row names no download, so that settlement does not read it again.
-fn row_of(record: &LedgerRecord, is_read: bool, now_ms: u64, today: Day) -> Vec<Value> {
-    vec![
-        key(record).0[..].into(),
-        today.to_sql().into(),
-        kind(record).into(),
-        record.download().filter(|_| is_read).map(|d| d.0.to_vec()).as_deref().into(),
-        now_ms.into(),
-        Value::Bytes(record.to_bytes()),
-    ]
-}
-
-/// Returns the kind number of a record in the database.
-const fn kind(record: &LedgerRecord) -> i64 {
-    match record {
-        LedgerRecord::Usage(r) => match r.record.side {
-            Side::Downloader => DOWNLOADER,
-            Side::Uploader => UPLOADER,
-        },
-        LedgerRecord::Edge(_) | LedgerRecord::Served(_) => 3,
-        LedgerRecord::Granted(_) => 4,
-        LedgerRecord::Log(r) => log_kind(&r.event),
-        LedgerRecord::Possession(_) => POSSESSION,
-    }
-}
-
-/// Returns the kind number of a CN's log record, [`LOGS_FROM`] or above.
-pub(super) const fn log_kind(event: &LogEvent) -> i64 {
-    match event {
-        LogEvent::Login(_) => LOGS_FROM,
-        LogEvent::Registered(_) => LOGS_FROM + 1,
-        LogEvent::Offered(_) => LOGS_FROM + 2,
-        LogEvent::Head(_) => log_kind_of_heads(),
-        LogEvent::Located(_) => LOCATED,
-        LogEvent::Rekeyed(_) => log_kind_of_rekeys(),
-    }
-}
-
-/// Kind number of [`LogEvent::Located`].
-pub(super) const LOCATED: i64 = LOGS_FROM + 8;
-
-/// Kind number of [`LogEvent::Head`].
-pub(super) const fn log_kind_of_heads() -> i64 {
-    LOGS_FROM + 3
-}
-
-/// Kind number of [`LogEvent::Rekeyed`].
-pub(super) const fn log_kind_of_rekeys() -> i64 {
-    LOGS_FROM + 4
-}
-
-/// Whether records of a download still count.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// No grant record is known yet: nothing can be settled.
-    Ungranted,
-    /// Records of clients and edges count.
-    Open,
-    /// Clients' records no longer count; edges' records may.
-    Ended,
-    /// The download's day is closed: no record counts.
-    Final,
-}
-
-/// Reads the standings of downloads; those without a row are missing in the result.
-async fn standings(
-    change: &mut AnyConnection,
-    ids: &[Vec<u8>],
-    first_open: Day,
-    now_ms: u64,
-) -> Result<BTreeMap<Vec<u8>, Standing>, sqlx::Error> {
-    let mut all = BTreeMap::new();
-    for row in &among(change, "SELECT download, day, closes_ms FROM download WHERE download", ids, 0).await? {
-        let standing = if Day::from_sql(row.try_get(1)?) < first_open {
-            Standing::Final
-        } else if bytes_at(row, 2)? <= now_ms {
-            Standing::Ended
-        } else {
-            Standing::Open
-        };
-        all.insert(row.try_get::<Vec<u8>, _>(0)?, standing);
-    }
-    Ok(all)
-}
-
-/// Stores `new` records and returns the evidence of the downloads to settle again. Older records are read of these
-/// downloads only, not of ungranted or closed ones. Late records are stored and counted in a metric.
-async fn store_records(
-    change: &mut AnyConnection,
-    new: &[&LedgerRecord],
-    first_open: Day,
-    now_ms: u64,
-    today: Day,
-) -> Result<Vec<Evidence>, sqlx::Error> {
-    let mut fresh = FreshRecords::new();
-    for record in new {
-        if let Some(download) = record.download() {
-            fresh.entry(download.0.to_vec()).or_default().insert(key(record), record);
-        }
-    }
-    let ids: Vec<_> = fresh.keys().cloned().collect();
-    let mut known = BTreeMap::new();
-    for row in &among(change, "SELECT download, day FROM evidence WHERE download", &ids, 0).await? {
-        known.insert(row.try_get::<Vec<u8>, _>(0)?, row.try_get::<i64, _>(1)?);
-    }
-    let standings = standings(change, &ids, first_open, now_ms).await?;
-    let mut unread = BTreeSet::new();
-    fresh.retain(|id, records| match standings.get(id).copied().unwrap_or(Standing::Ungranted) {
-        Standing::Ungranted => records.values().any(|r| matches!(r, LedgerRecord::Granted(_))),
-        Standing::Open => true,
-        Standing::Ended if records.values().any(|r| is_of_edge(r)) => true,
-        Standing::Ended | Standing::Final => {
-            metrics::counter!("swarmedge_ledger_late_total").increment(records.len() as u64);
-            let said = records.iter().filter(|(_, r)| matches!(r, LedgerRecord::Usage(_)) || is_of_edge(r));
-            unread.extend(said.map(|(key, _)| *key));
-            false
-        }
-    });
-    let read: Vec<_> = fresh.keys().filter(|id| known.contains_key(*id)).cloned().collect();
-    let oldest = read.iter().filter_map(|id| known.get(id)).min().copied().unwrap_or_default();
-    let selection = Selection { downloads: &read, since: oldest.max(evidence_since(first_open)), known_ms: u64::MAX };
-    let gathered = gather(change, selection, &fresh, now_ms).await?;
-    gathered.detach_replaced(change, &fresh).await?;
-    unread.extend(gathered.unread(&fresh));
-    // the clock may have been set back
-    let is_first = |id: &&Vec<u8>| known.get(*id).is_none_or(|since| today.to_sql() < *since);
-    let row = |id: &Vec<u8>| vec![id[..].into(), today.to_sql().into()];
-    let begun = ids.iter().filter(is_first).map(row).collect();
-    let again = "ON CONFLICT (download) DO UPDATE SET day = excluded.day";
-    insert(change, "INSERT INTO evidence (download, day)", begun, again).await?;
-    let is_read = |record: &LedgerRecord| !unread.contains(&key(record));
-    let rows = new.iter().map(|record| row_of(record, is_read(record), now_ms, today)).collect();
-    insert(change, "INSERT INTO record (id, day, kind, download, received_ms, body)", rows, "").await?;
-    Ok(gathered.evidence.into_values().collect())
-}
-
-const fn is_of_edge(record: &LedgerRecord) -> bool {
-    matches!(record, LedgerRecord::Edge(_) | LedgerRecord::Served(_))
-}
-
-/// Returns the first day from which records are read, see [`EVIDENCE_DAYS`].
-pub(super) fn evidence_since(first_open: Day) -> i64 {
-    first_open.to_sql().saturating_sub(EVIDENCE_DAYS)
-}
-
-/// Settles downloads again from their stored records, as of `now_ms`.
-pub(super) async fn settle_again(
-    change: &mut AnyConnection,
-    downloads: &[Vec<u8>],
-    first_open: Day,
-    now_ms: u64,
-) -> Result<(), sqlx::Error> {
-    let selection = Selection { downloads, since: evidence_since(first_open), known_ms: u64::MAX };
-    let gathered = gather(change, selection, &FreshRecords::new(), now_ms).await?;
-    gathered.detach_replaced(change, &FreshRecords::new()).await?;
-    settle(change, gathered.evidence.into_values().collect(), first_open, now_ms).await
-}
-
-/// Settles downloads and writes their rows. Rows of closed days are not changed.
-async fn settle(
-    change: &mut AnyConnection,
-    downloads: Vec<Evidence>,
-    first_open: Day,
-    now_ms: u64,
-) -> Result<(), sqlx::Error> {
-    let clients: BTreeSet<Guid> = downloads.iter().flat_map(clients).collect();
-    let clients: Vec<_> = clients.into_iter().map(|guid| guid.0.to_vec()).collect();
-    let places = Places::of(change, &clients, evidence_since(first_open)).await?;
-    let lines = download_rows(downloads, &places, first_open, now_ms);
-    insert(change, &format!("INSERT INTO download ({COLUMNS})"), lines, &replacing(first_open)).await?;
-    Ok(())
-}
-
-/// Computes the rows of downloads, half of them on a second thread: checking receipts is the slowest step outside the
-/// database.
-fn download_rows(mut downloads: Vec<Evidence>, places: &Places, first_open: Day, now_ms: u64) -> Vec<Vec<Value>> {
-    let of = |downloads: Vec<Evidence>| {
-        downloads.iter().filter_map(|evidence| download_row(evidence, places, first_open, now_ms)).collect::<Vec<_>>()
-    };
-    if downloads.len() < ONE_THREAD_MAX {
-        return of(downloads);
-    }
-    let half = downloads.split_off(downloads.len() / 2);
-    std::thread::scope(|scope| {
-        let half = scope.spawn(|| of(half));
-        let mut lines = of(downloads);
-        // pass a panic of that thread on
-        lines.extend(half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        lines
-    })
-}
-
-/// Returns the conflict clause that replaces a download's row, unless the row belongs to a closed day.
-fn replacing(first_open: Day) -> String {
-    let set = |column: &str| format!("{column} = excluded.{column}");
-    let set = COLUMNS.split(", ").filter(|column| *column != "download").map(set).collect::<Vec<_>>().join(", ");
-    format!("ON CONFLICT (download) DO UPDATE SET {set} WHERE download.day >= {}", first_open.to_sql())
-}
-
 /// Adds the growth of an edge's plain traffic counter to a day.
 async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Result<(), sqlx::Error> {
     let known: Option<i64> = sqlx::query_scalar("SELECT MAX(total) FROM plain WHERE edge = $1 AND version = $2")
@@ -443,12 +216,6 @@ async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Resu
     let again = "ON CONFLICT (edge, version, day) DO UPDATE
                  SET bytes = plain.bytes + excluded.bytes, total = excluded.total";
     insert(change, into, vec![row], again).await.map(|_| ())
-}
-
-/// Decodes the record in a column.
-pub(super) fn decode(row: &sqlx::any::AnyRow, column: usize) -> Result<LedgerRecord, sqlx::Error> {
-    let body: Vec<u8> = row.try_get(column)?;
-    LedgerRecord::from_bytes(&body).map_err(|e| sqlx::Error::Decode(format!("a broken record: {e}").into()))
 }
 
 /// Returns whether the database rejects the values themselves, rather than being unavailable.
@@ -477,11 +244,6 @@ async fn set_aside(db: &mut Connection, record: &LedgerRecord, why: &str, now_ms
     insert(&mut change, "INSERT INTO set_aside (id, day, received_ms, why, body)", vec![row], "ON CONFLICT DO NOTHING")
         .await?;
     change.commit().await
-}
-
-/// Returns the database's own error message, without sqlx's layers.
-pub(super) fn brief(e: &sqlx::Error) -> String {
-    e.as_database_error().map_or_else(|| e.to_string(), |db| db.message().to_owned())
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //! follows these links, so that no client leaves it by being copied. The ledger stores a link before a CN lets the
 //! client continue under its new GUID.
 
-use super::quarantine::{guid_at, open_spans, put_in};
+use super::columns::wire_at;
 use super::rows::{among, insert};
-use sqlx::{AnyConnection, Row as _};
+use super::spans::{open_spans, put_in};
+use sqlx::AnyConnection;
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::accounting::rekeys;
 use swarmedge_core::ids::Guid;
@@ -97,7 +98,7 @@ async fn heirs_among(
         // `among` filters by a day column, which this table lacks
         let text = "SELECT next FROM (SELECT guid, next, 0 AS day FROM successor) AS s WHERE guid";
         for row in &among(change, text, &ids, 0).await? {
-            let next = guid_at(&row.try_get::<Vec<u8>, _>(0)?)?;
+            let next = wire_at(row, 0)?;
             if counts(&next) && known.insert(next) {
                 last.insert(next);
             }
@@ -115,5 +116,5 @@ pub(super) async fn predecessors(
     let ids: Vec<Vec<u8>> = guids.iter().map(|guid| guid.0.to_vec()).collect();
     let text = "SELECT guid FROM (SELECT guid, next, 0 AS day FROM successor) AS s WHERE next";
     let rows = among(change, text, &ids, 0).await?;
-    rows.iter().map(|row| guid_at(&row.try_get::<Vec<u8>, _>(0)?)).collect()
+    rows.iter().map(|row| wire_at(row, 0)).collect()
 }

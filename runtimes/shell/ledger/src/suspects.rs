@@ -1,11 +1,12 @@
 //! Detection of clients that may cheat: reads the ledger's records and logs, numbers the clients, and applies the
 //! core's rules (`accounting::detect`, `accounting::clones`).
 
+use super::columns::{day_at, record_at, span_at, wire_at};
 use super::day::Day;
 use super::gaps::{GapFound, Histories};
+use super::kind::Kind;
 use super::places::Spot;
-use super::store::{LOCATED, LOGS_FROM, POSSESSION, decode};
-use super::usage::Reader;
+use super::reader::Reader;
 use futures_lite::StreamExt as _;
 use serde::Serialize;
 use sqlx::Row as _;
@@ -278,17 +279,19 @@ impl Reader {
     /// Returns the first and last day with any record.
     pub async fn days_with_records(&mut self) -> Result<Option<(Day, Day)>, Error> {
         let row = sqlx::query("SELECT MIN(day), MAX(day) FROM record").fetch_one(&mut self.db.any).await;
-        let days = row.and_then(|row| Ok((row.try_get::<Option<i64>, _>(0)?, row.try_get::<Option<i64>, _>(1)?)));
-        let (first, last) = days.map_err(|e| self.failed(&e))?;
-        Ok(first.zip(last).map(|(first, last)| (Day::from_sql(first), Day::from_sql(last))))
+        row.and_then(|row| span_at(&row)).map_err(|e| self.failed(&e))
     }
 
     async fn read_logins(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
         let text = "SELECT body FROM record WHERE kind IN ($1, $2) AND day BETWEEN $3 AND $4 ORDER BY received_ms";
-        let query = sqlx::query(text).bind(LOGS_FROM).bind(LOCATED).bind(from.to_sql()).bind(to.to_sql());
+        let query = sqlx::query(text)
+            .bind(Kind::Login.to_sql())
+            .bind(Kind::Located.to_sql())
+            .bind(from.to_sql())
+            .bind(to.to_sql());
         let mut rows = query.fetch(&mut self.db.any);
         while let Some(row) = rows.next().await {
-            let LedgerRecord::Log(log) = decode(&row?, 0)? else { continue };
+            let LedgerRecord::Log(log) = record_at(&row?, 0)? else { continue };
             match &log.event {
                 LogEvent::Login(login) => {
                     reading.clients.login(log.guid, login);
@@ -307,10 +310,10 @@ impl Reader {
 
     async fn read_possession(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
         let text = "SELECT body FROM record WHERE kind = $1 AND day BETWEEN $2 AND $3";
-        let query = sqlx::query(text).bind(POSSESSION).bind(from.to_sql()).bind(to.to_sql());
+        let query = sqlx::query(text).bind(Kind::Possession.to_sql()).bind(from.to_sql()).bind(to.to_sql());
         let mut rows = query.fetch(&mut self.db.any);
         while let Some(row) = rows.next().await {
-            if let LedgerRecord::Possession(r) = decode(&row?, 0)? {
+            if let LedgerRecord::Possession(r) = record_at(&row?, 0)? {
                 reading.possession(&r);
             }
         }
@@ -321,12 +324,12 @@ impl Reader {
     async fn read_usage(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
         let text = "SELECT download, body FROM record WHERE kind < $1 AND download IS NOT NULL
                     AND day BETWEEN $2 AND $3 ORDER BY download";
-        let query = sqlx::query(text).bind(LOGS_FROM).bind(from.to_sql()).bind(to.to_sql());
+        let query = sqlx::query(text).bind(Kind::FIRST_LOG.to_sql()).bind(from.to_sql()).bind(to.to_sql());
         let mut rows = query.fetch(&mut self.db.any);
         let mut now: Option<(Vec<u8>, Vec<LedgerRecord>)> = None;
         while let Some(row) = rows.next().await {
             let row = row?;
-            let (download, record) = (row.try_get::<Vec<u8>, _>(0)?, decode(&row, 1)?);
+            let (download, record) = (row.try_get::<Vec<u8>, _>(0)?, record_at(&row, 1)?);
             match &mut now {
                 Some((of, records)) if *of == download => records.push(record),
                 _ => {
@@ -341,10 +344,10 @@ impl Reader {
 
     async fn read_offers(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
         let text = "SELECT body FROM record WHERE kind = $1 AND day BETWEEN $2 AND $3";
-        let query = sqlx::query(text).bind(LOGS_FROM + 2).bind(from.to_sql()).bind(to.to_sql());
+        let query = sqlx::query(text).bind(Kind::Offered.to_sql()).bind(from.to_sql()).bind(to.to_sql());
         let mut rows = query.fetch(&mut self.db.any);
         while let Some(row) = rows.next().await {
-            if let LedgerRecord::Log(log) = decode(&row?, 0)?
+            if let LedgerRecord::Log(log) = record_at(&row?, 0)?
                 && let LogEvent::Offered(offered) = &log.event
             {
                 let downloader = reading.clients.number(log.guid);
@@ -367,10 +370,9 @@ impl Reader {
         let mut all = Vec::new();
         while let Some(row) = rows.next().await {
             let row = row?;
-            let bytes = |column: usize| row.try_get::<Vec<u8>, _>(column);
-            let (Ok(guid), Ok(version)) = (bytes(0)?.try_into(), bytes(1)?.try_into()) else { continue };
-            reading.clients.number(Guid(guid));
-            all.push((Guid(guid), VersionId(version), Day::from_sql(row.try_get(2)?)));
+            let guid = wire_at(&row, 0)?;
+            reading.clients.number(guid);
+            all.push((guid, wire_at(&row, 1)?, day_at(&row, 2)?));
         }
         Ok(all)
     }

@@ -1,6 +1,6 @@
 //! Detection in the CNs' logs, on both engines.
 
-use super::tests::{Fixture, granted_on, usage};
+use super::tests::{Fixture, gave, got, granted_on};
 use super::*;
 use futures_lite::future::block_on;
 use swarmedge_core::accounting::possession;
@@ -8,7 +8,6 @@ use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, RecordId, Second
 use swarmedge_core::wire::List;
 use swarmedge_core::wire::records::{
     GrantRecord, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, PossessionOutcome, PossessionRecord,
-    Side,
 };
 
 const DAY: Day = Day(20_500);
@@ -57,10 +56,10 @@ fn download(d: u32, who: u32, peers: &[u32]) -> Vec<LedgerRecord> {
     let friends: Vec<u32> = peers.iter().copied().filter(|p| *p <= FRIENDS).collect();
     for friend in &friends {
         let id = 100_000 + intro(*friend);
-        records.push(usage(id, d, *friend, Side::Uploader, 1, &[(intro(*friend), 20)]));
+        records.push(gave(id, d, *friend, 1, &[(intro(*friend), 20)]));
     }
     let peers: Vec<(u32, u64)> = friends.iter().map(|f| (intro(*f), 20)).collect();
-    records.push(usage(500_000 + d, d, who, Side::Downloader, 2, &peers));
+    records.push(got(500_000 + d, d, who, 2, &peers));
     records
 }
 
@@ -138,8 +137,8 @@ pub(super) fn clients_that_report_less_than_they_receipted_are_found(fixture: &m
         let LedgerRecord::Granted(mut granted) = granted_on(DAY, who, 7) else { panic!("a grant") };
         granted.guid = Guid::numbered(who);
         records.push(LedgerRecord::Granted(granted));
-        records.push(usage(60 + who, who, 9, Side::Uploader, 1, &[(who, 100_000_000)]));
-        records.push(usage(50 + who, who, who, Side::Downloader, 2, &[(who, filed)]));
+        records.push(gave(60 + who, who, 9, 1, &[(who, 100_000_000)]));
+        records.push(got(50 + who, who, who, 2, &[(who, filed)]));
     }
     stored(&ledger, &records);
     let found =

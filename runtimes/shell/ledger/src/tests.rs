@@ -72,25 +72,38 @@ fn proof(download: u32, intro: u32, bytes: u64) -> ReceiptProof {
     ReceiptProof { uploader_key, seq: 1, bytes, signature }
 }
 
-pub(super) fn usage(id: u32, download: u32, reporter: u32, side: Side, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
-    LedgerRecord::Usage(unsigned(UsageRecord {
+/// Returns a client's usage record of bytes by introduction.
+fn usage(id: u32, download: u32, reporter: u32, seq: u32, peers: Vec<PeerBytes>) -> UsageRecord {
+    UsageRecord {
         id: RecordId::numbered(id),
         reporter: Guid::numbered(reporter),
-        side,
+        side: Side::Downloader,
         download: DownloadId::numbered(download),
         version: VersionId::numbered(9),
         seq,
         state: if seq > 1 { UsageState::Completed } else { UsageState::Running },
         edge_bytes: 30,
-        peers: List::truncated(peers.iter().map(|&(intro, bytes)| PeerBytes {
-            intro: IntroId::numbered(intro),
-            key: PublicKey::numbered(intro),
-            bytes,
-            receipt: (side == Side::Uploader).then(|| proof(download, intro, bytes)),
-        })),
+        peers: List::truncated(peers),
         elapsed_ms: 5,
         cause: None,
-    }))
+    }
+}
+
+fn peer(intro: u32, bytes: u64, receipt: Option<ReceiptProof>) -> PeerBytes {
+    PeerBytes { intro: IntroId::numbered(intro), key: PublicKey::numbered(intro), bytes, receipt }
+}
+
+/// Returns a downloader's usage record.
+pub(super) fn got(id: u32, download: u32, reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
+    let peers = peers.iter().map(|&(intro, bytes)| peer(intro, bytes, None)).collect();
+    LedgerRecord::Usage(unsigned(usage(id, download, reporter, seq, peers)))
+}
+
+/// Returns an uploader's usage record, with receipts for all bytes.
+pub(super) fn gave(id: u32, download: u32, reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
+    let peer = |&(intro, bytes)| peer(intro, bytes, Some(proof(download, intro, bytes)));
+    let record = usage(id, download, reporter, seq, peers.iter().map(peer).collect());
+    LedgerRecord::Usage(unsigned(UsageRecord { side: Side::Uploader, ..record }))
 }
 
 pub(super) fn edge(id: u32, download: Option<u32>, seq: u32, unique_bytes: u64) -> LedgerRecord {
@@ -137,10 +150,10 @@ fn story() -> Vec<LedgerRecord> {
     vec![
         granted(1, 7, "a/b"),
         offered(1, &[1, 2]),
-        usage(1, 1, 1, Side::Downloader, 1, &[(1, 10)]),
-        usage(2, 1, 1, Side::Downloader, 2, &[(1, 40), (2, 30)]),
-        usage(3, 1, 2, Side::Uploader, 1, &[(1, 45)]),
-        usage(4, 1, 3, Side::Uploader, 1, &[(2, 30)]),
+        got(1, 1, 1, 1, &[(1, 10)]),
+        got(2, 1, 1, 2, &[(1, 40), (2, 30)]),
+        gave(3, 1, 2, 1, &[(1, 45)]),
+        gave(4, 1, 3, 1, &[(2, 30)]),
         edge(5, Some(1), 1, 10),
         edge(6, Some(1), 2, 30),
     ]
@@ -184,7 +197,7 @@ fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture
 /// A downloader reports its end, and later, in one batch, that it runs again and a second end; in either order of keys.
 fn a_final_report_dates_from_its_own_batch(fixture: &mut dyn FnMut() -> Fixture) {
     let said = |id, seq, state| {
-        let LedgerRecord::Usage(r) = usage(id, 1, 1, Side::Downloader, seq, &[(1, 40)]) else { panic!("usage") };
+        let LedgerRecord::Usage(r) = got(id, 1, 1, seq, &[(1, 40)]) else { panic!("usage") };
         LedgerRecord::Usage(unsigned(UsageRecord { state, ..r.record }))
     };
     let (day, hour_ms) = (Day(20_000), 3_600_000);
@@ -192,7 +205,7 @@ fn a_final_report_dates_from_its_own_batch(fixture: &mut dyn FnMut() -> Fixture)
         let ledger = fixture();
         let end = [granted_on(day, 1, 7), offered(1, &[1]), said(10, 1, UsageState::Failed)];
         let again = [said(ids[0], 2, UsageState::Running), said(ids[1], 3, UsageState::Completed)];
-        let late = [usage(20, 1, 2, Side::Uploader, 1, &[(1, 40)])];
+        let late = [gave(20, 1, 2, 1, &[(1, 40)])];
         block_on(async {
             let mut store = Store::open(&ledger.path).await.expect("opens");
             for (batch, hours) in [(&end[..], 0), (&again, 20), (&late, 30)] {
@@ -226,8 +239,7 @@ fn plain_traffic_is_reported_beside_downloads(fixture: &mut dyn FnMut() -> Fixtu
 /// Returns a usage record as the first of a log that this start of client 1 began.
 fn logged(id: u32, start: u32) -> LedgerRecord {
     let key = Key::from_seed([1; 32]);
-    let LedgerRecord::Usage(Logged { record, .. }) = usage(id, 1, 1, Side::Downloader, 1, &[]) else { panic!("usage") };
-    let record = UsageRecord { reporter: Guid::of(&key.public()), ..record };
+    let record = UsageRecord { reporter: Guid::of(&key.public()), ..usage(id, 1, 1, 1, Vec::new()) };
     let head = Log::default().append(SecondaryGuid::numbered(start), &record);
     let signature = key.sign(SigningContext::LogHead, &head.to_bytes());
     LedgerRecord::Usage(Logged { record, head: SignedHead { head, key: key.public(), signature } })
@@ -277,7 +289,7 @@ fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
 fn a_refused_record_is_set_aside_and_holds_up_no_other(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[]]);
-    let refused = [usage(901, 1, 8, Side::Uploader, 1, &[]), usage(902, 2, 9, Side::Uploader, 1, &[])];
+    let refused = [gave(901, 1, 8, 1, &[]), gave(902, 2, 9, 1, &[])];
     let ids = refused.each_ref().map(|r| HEXLOWER.encode(&key(r).0));
     let refuse = match &ledger.path {
         Database::Sqlite(_) => format!(
@@ -342,8 +354,8 @@ fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     let records = [
         granted_on(day, 1, 7),
         offered(1, &[1]),
-        usage(1, 1, 1, Side::Downloader, 2, &[(1, 40)]),
-        usage(2, 1, 2, Side::Uploader, 1, &[(1, 40)]),
+        got(1, 1, 1, 2, &[(1, 40)]),
+        gave(2, 1, 2, 1, &[(1, 40)]),
         edge(3, Some(1), 1, 60),
         granted_on(day.next(), 2, 7),
         granted_on(day, 3, 8),
@@ -376,20 +388,18 @@ fn usage_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fixtu
     let ledger = fixture();
     let day = Day(20_000);
     let at = |s: u64| day.end_ms() - 100_000 + s * 1_000;
-    let said = |id, seq, bytes| {
-        [usage(id, 1, 1, Side::Downloader, seq, &[(1, bytes)]), usage(id + 1, 1, 2, Side::Uploader, seq, &[(1, bytes)])]
-    };
+    let said = |id, seq, bytes| [got(id, 1, 1, seq, &[(1, bytes)]), gave(id + 1, 1, 2, seq, &[(1, bytes)])];
     let (suspect, stranger) = (BTreeSet::from([Guid::numbered(2)]), BTreeSet::from([Guid::numbered(77)]));
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
         store.store(&[granted_on(day, 1, 7), offered(1, &[1])], at(0)).await.expect("stored");
         store.store(&said(10, 1, 20), at(1)).await.expect("stored");
-        assert_eq!(store.quarantine(&suspect, "why not", at(2)).await.expect("put in").added, 1);
-        let again = store.quarantine(&suspect, "again", at(3)).await.expect("put in");
+        assert_eq!(quarantine::enter(&mut store, &suspect, "why not", at(2)).await.expect("put in").added, 1);
+        let again = quarantine::enter(&mut store, &suspect, "again", at(3)).await.expect("put in");
         assert_eq!((again.added, again.already), (0, 1), "it is in it already");
         store.store(&said(20, 2, 40), at(4)).await.expect("stored");
-        assert!(store.release(&stranger, at(5)).await.is_err());
-        store.release(&suspect, at(5)).await.expect("let out");
+        assert!(quarantine::release(&mut store, &stranger, at(5)).await.is_err());
+        quarantine::release(&mut store, &suspect, at(5)).await.expect("let out");
         store.store(&said(30, 3, 50), at(6)).await.expect("stored");
         store.close().await;
         let mut reader = Reader::open(&ledger.path).await.expect("opens");
@@ -411,7 +421,9 @@ fn a_report_counts_clients_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
     let day = Day(20_000);
     block_on(async {
         let mut store = Store::open(&ledger.path).await.expect("opens");
-        store.quarantine(&BTreeSet::from([Guid::numbered(1)]), "a clique", day.end_ms() - 2_000).await.expect("in");
+        quarantine::enter(&mut store, &BTreeSet::from([Guid::numbered(1)]), "a clique", day.end_ms() - 2_000)
+            .await
+            .expect("in");
         let records = [granted_on(day, 1, 7), granted_on(day, 2, 7), granted_on(day, 3, 8)];
         store.store(&records, day.end_ms() - 1).await.expect("stored");
         store.close().await;
@@ -555,10 +567,5 @@ fn killed_in_mid_batch(postgres: &mut Postgres) {
 fn short_story(n: u32) -> [LedgerRecord; 4] {
     let id = 10_000 + n * 2;
     let peers = [(n, 40)];
-    [
-        granted(n, 7, "a"),
-        offered(n, &[n]),
-        usage(id, n, 1, Side::Downloader, 2, &peers),
-        usage(id + 1, n, 2, Side::Uploader, 1, &peers),
-    ]
+    [granted(n, 7, "a"), offered(n, &[n]), got(id, n, 1, 2, &peers), gave(id + 1, n, 2, 1, &peers)]
 }

@@ -1,13 +1,13 @@
-//! Queries of the recorded usage of downloads. A [`Reader`] works beside the writer, from any process.
+//! Queries of the recorded usage of downloads.
 
-use super::database::{Connection, Database};
-use super::store::{LOGS_FROM, decode};
+use super::columns::{number_at, record_at};
+use super::kind::Kind;
+use super::reader::Reader;
 use data_encoding::HEXLOWER;
 use futures_lite::StreamExt as _;
 use serde::Serialize;
 use sqlx::Row as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use swarmedge_core::accounting::settlement::{Book, Claims};
 use swarmedge_core::ids::{DownloadId, Guid, IntroId, ProviderId, RecordId};
 use swarmedge_core::wire::records::{LedgerRecord, PossessionOutcome, UsageState};
@@ -96,24 +96,7 @@ pub struct PlainUsage {
     pub bytes: u64,
 }
 
-/// A reader of a ledger's database.
-pub struct Reader {
-    pub(super) db: Connection,
-    database: Database,
-}
-
-impl fmt::Debug for Reader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reader({})", self.database)
-    }
-}
-
 impl Reader {
-    /// Opens the database of a ledger that has run before.
-    pub async fn open(database: &Database) -> Result<Self, Error> {
-        Ok(Self { db: database.open_reader().await?, database: database.clone() })
-    }
-
     /// Returns the usage of each granted download, oldest first.
     pub async fn downloads(&mut self, filter: &Filter) -> Result<Vec<DownloadUsage>, Error> {
         self.read_downloads(filter).await.map_err(|e| self.failed(&e))
@@ -135,10 +118,10 @@ impl Reader {
             let records = self.records_of(&line.try_get::<Vec<u8>, _>(0)?).await?;
             if let Some(mut usage) = usage_of(records) {
                 // the settled figures count, whatever records came since
-                usage.edge_unique = bytes_at(&line, 1)?;
-                usage.edge_total = bytes_at(&line, 2)?;
-                usage.peers_billed = bytes_at(&line, 3)?;
-                usage.flagged = bytes_at(&line, 4)?;
+                usage.edge_unique = number_at(&line, 1)?;
+                usage.edge_total = number_at(&line, 2)?;
+                usage.peers_billed = number_at(&line, 3)?;
+                usage.flagged = number_at(&line, 4)?;
                 all.push(usage);
             }
         }
@@ -156,7 +139,7 @@ impl Reader {
             .bind(download.to_vec())
             .fetch_all(&mut self.db.any)
             .await?;
-        rows.iter().map(|row| decode(row, 0)).collect()
+        rows.iter().map(|row| record_at(row, 0)).collect()
     }
 
     /// Returns plain HTTP traffic, by version and edge.
@@ -177,7 +160,7 @@ impl Reader {
                 provider: u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(u32::MAX),
                 version: HEXLOWER.encode(&row.try_get::<Vec<u8>, _>(1)?),
                 edge: HEXLOWER.encode(&row.try_get::<Vec<u8>, _>(2)?),
-                bytes: bytes_at(row, 3)?,
+                bytes: number_at(row, 3)?,
             })
         };
         rows.iter().map(plain).collect()
@@ -206,26 +189,17 @@ impl Reader {
                 unnamed.insert(*guid);
             }
         }
-        let logins = sqlx::query("SELECT body FROM record WHERE kind = $1").bind(LOGS_FROM);
+        let logins = sqlx::query("SELECT body FROM record WHERE kind = $1").bind(Kind::Login.to_sql());
         let mut logins = logins.fetch(&mut self.db.any);
         while !unnamed.is_empty()
             && let Some(row) = logins.next().await
         {
-            if let LedgerRecord::Log(log) = decode(&row?, 0)? {
+            if let LedgerRecord::Log(log) = record_at(&row?, 0)? {
                 unnamed.remove(&log.guid);
             }
         }
         Ok(unnamed)
     }
-
-    pub(super) fn failed(&self, e: &sqlx::Error) -> Error {
-        self.database.unusable(e)
-    }
-}
-
-/// Reads a non-negative integer column; negative values become 0.
-pub(super) fn bytes_at(row: &sqlx::any::AnyRow, column: usize) -> Result<u64, sqlx::Error> {
-    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
 }
 
 fn book_of(records: Vec<LedgerRecord>) -> Book {

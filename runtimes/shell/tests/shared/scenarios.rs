@@ -28,7 +28,7 @@ use swarmedge_ground::http::Signal;
 use swarmedge_ground::keys::{Key, certify, save_cert};
 use swarmedge_ground::mailbox::{Sender, mailbox};
 use swarmedge_ground::rt::Start;
-use swarmedge_ledger::{Filter, Reader, Store};
+use swarmedge_ledger::{Filter, Reader, Store, quarantine};
 use swarmedge_models::scenario::{
     ALL, ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role, Status, Totals,
 };
@@ -393,9 +393,9 @@ impl<R: Start> Rig for RealRig<R> {
         R::block_on(move |_| async move {
             let mut store = Store::open(&database).await?;
             if on {
-                store.quarantine(&guids, "a scenario", unix_ms()).await?;
+                quarantine::enter(&mut store, &guids, "a scenario", unix_ms()).await?;
             } else {
-                store.release(&guids, unix_ms()).await?;
+                quarantine::release(&mut store, &guids, unix_ms()).await?;
             }
             store.close().await;
             Ok::<(), Error>(())

@@ -14,7 +14,8 @@ use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::keys::{Key, certify};
 use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::out::{print_json, say};
-use swarmedge_ledger::close::Signer;
+use swarmedge_ledger::close::{Signer, close_days};
+use swarmedge_ledger::fill::fill;
 use swarmedge_ledger::report::Figures;
 use swarmedge_ledger::{Database, Day, Reader, Store};
 
@@ -112,12 +113,12 @@ struct Filled {
 /// Fills the ledger with `downloads` of another provider and measures reports over them.
 async fn report_over(store: &mut Store, reader: &mut Reader, downloads: u32, until: Day) -> Result<Filled, Error> {
     let (provider, first) = (ProviderId(PROVIDER.0 + 1), Day(until.0.saturating_sub(DAYS - 1)));
-    store.fill(provider, first, downloads).await?;
+    fill(store, provider, first, downloads).await?;
     let (mut filled, mut found) = (Filled::default(), Vec::new());
     for closed in [None, Some(Day(until.0.saturating_sub(OPEN_DAYS))), Some(until)] {
         if let Some(last) = closed {
             let began = Instant::now();
-            store.close_days(last, &signer(), until.end_ms() + 2 * DAY_MS).await?;
+            close_days(store, last, &signer(), until.end_ms() + 2 * DAY_MS).await?;
             filled.closing += began.elapsed().as_millis();
         }
         let began = Instant::now();

@@ -11,8 +11,7 @@ CREATE TABLE record (
     id          BLOB NOT NULL,
     -- day of arrival
     day         INTEGER NOT NULL,
-    -- 1 usage of a downloader, 2 usage of an uploader, 3 edge, 4 first grant; of a CN: 5 login, 6 registration, 7 offer,
-    -- 8 log head, 9 rekey, 13 location; 16 outcome of a possession challenge
+    -- number of the kind, see kind.rs
     kind        INTEGER NOT NULL,
     -- NULL for a record that settlement does not read: plain HTTP traffic, and records that were replaced or came late
     download    BLOB,
