@@ -54,6 +54,7 @@ impl Database {
             );
         }
         let mut db = self.connect_whole("rwc").await?;
+        let has_tables = self.has_tables(&mut db).await?;
         if let Self::Sqlite(_) = self
             && restored::is_copy(&mut db).await.map_err(|e| self.unusable(&e))?
         {
@@ -72,8 +73,9 @@ impl Database {
         for setting in settings {
             db.any.execute(sqlx::raw_sql(setting)).await.map_err(|e| self.unusable(&e))?;
         }
-        db.create_tables().await.map_err(|e| self.unusable(&e))?;
-        self.check_version(&mut db).await?;
+        if !has_tables {
+            db.create_tables().await.map_err(|e| self.unusable(&e))?;
+        }
         self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
         Ok(db)
     }
@@ -147,7 +149,10 @@ impl Database {
     pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
         self.check_there()?;
         let mut db = self.connect_whole("ro").await?;
-        self.check_version(&mut db).await?;
+        if !self.has_tables(&mut db).await? {
+            let what = format!("ledger {self} has no tables yet");
+            return Err(Error::failed(what).next("start the ledger server first: it makes them"));
+        }
         Ok(db)
     }
 
@@ -163,11 +168,11 @@ impl Database {
         Connection::open(&url).await.map_err(|e| self.unusable(&e))
     }
 
-    async fn check_version(&self, db: &mut Connection) -> Result<(), Error> {
+    /// Returns whether the database has its tables; refuses tables of another version.
+    async fn has_tables(&self, db: &mut Connection) -> Result<bool, Error> {
         match version(&mut db.any).await.map_err(|e| self.unusable(&e))? {
-            VERSION => Ok(()),
-            0 => Err(Error::failed(format!("ledger {self} has no tables yet"))
-                .next("start the ledger server first: it makes them")),
+            VERSION => Ok(true),
+            0 => Ok(false),
             other => Err(Error::failed(format!(
                 "ledger {self} has schema version {other}, and this program reads version {VERSION} only"
             ))
