@@ -10,8 +10,8 @@ mod manual;
 pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
 
 pub use books::*;
-pub use manual::{CompletionsArgs, ManArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use manual::{CompletionsArgs, ManArgs};
 use std::path::PathBuf;
 use swarmedge_client::client::TcpPort;
 use swarmedge_edge::policy::AccessText;
@@ -262,7 +262,7 @@ pub struct ConfigArgs {
     rate_min = 0            the least bytes a second: the edge fills what peers leave; 0: as fast as the edge alone\n  \
     edge_rate_max = 0       bytes a second that the edge sends to one download; 0: no cap\n  \
     expires_ms = 0          not delivered after this time, Unix milliseconds; 0: never expires\n\
-    A rate may also be written like \"20MB/s\". \
+    A rate may also be written like \"20MB/s\".\n\
     Without --policy an object keeps the one that it has; a new one has the default.\n\n\
     With --access token only those who show the provider's token (EdgeAuth 2.0 format, see `provider-keys`) may download\n\
     it. Without --access an object stays as it is; a new one is public.\n\n\

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_lite::future::poll_once;
 use headers::{HeaderMapExt as _, LastModified};
-use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RANGE,
-};
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RANGE};
 use hyper::{HeaderMap, Response, StatusCode};
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -62,7 +62,10 @@ mod tests {
         assert_eq!(PolicyText::from(expected).changed(), "edge_rate_max = 20000000, upload_rate_max = 5");
         std::fs::write(&file, "rate_min = \"fast\"\n").expect("written");
         let error = load(&file).expect_err("no rate").to_string();
-        assert!(error.contains("policy.toml:1:12: rate_min: invalid value: string \"fast\", expected a rate"), "{error}");
+        assert!(
+            error.contains("policy.toml:1:12: rate_min: invalid value: string \"fast\", expected a rate"),
+            "{error}"
+        );
         std::fs::write(&file, "peer_uploads = false\n").expect("written");
         assert!(load(&file).expect_err("a wrong key").to_string().contains("\"peer_upload\"?"));
     }

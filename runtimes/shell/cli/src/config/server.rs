@@ -196,7 +196,9 @@ rate_limit = "#;
         for (value, n) in [("0", 0), ("2000", 2_000), ("\"20MB/s\"", 20_000_000), ("\"1 GiB\"", 1 << 30)] {
             assert_eq!(rate(value).ok(), Some(n), "{value}");
         }
-        for (value, named) in [("\"5 parsecs\"", "string \"5 parsecs\""), ("-1", "integer `-1`"), ("1.5", "point `1.5`")] {
+        for (value, named) in
+            [("\"5 parsecs\"", "string \"5 parsecs\""), ("-1", "integer `-1`"), ("1.5", "point `1.5`")]
+        {
             let error = rate(value).expect_err(value).to_string();
             assert!(error.contains("server.toml:26:14: rate_limit: invalid ") && error.contains(named), "{error}");
             assert!(error.ends_with("expected a rate like 20MB/s, 512KiB/s or 1000000 (bytes a second)"), "{error}");

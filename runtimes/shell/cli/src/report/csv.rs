@@ -84,8 +84,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_empty_and_not_nothing() {
         let column = HEAD.iter().position(|name| *name == "plain_bytes").expect("there");
-        let plain =
-            |plain_bytes| line("object", "a", &Figures { plain_bytes, ..Figures::default() })[column].clone();
+        let plain = |plain_bytes| line("object", "a", &Figures { plain_bytes, ..Figures::default() })[column].clone();
         assert_eq!([plain(None), plain(Some(0)), plain(Some(7))], ["", "0", "7"]);
     }
 
@@ -107,7 +106,8 @@ mod tests {
         let zeros = "0,0,0,0,0,0,0,0,,0,,,,";
         let head = "scope,name,downloads,completed,failed,cancelled,unfinished,unreported,edge_bytes,peer_bytes,\
                     plain_bytes,flagged_bytes,peer_efficiency_permille,speed_p10,speed_p50,speed_p90";
-        let lines = [head, &format!("total,,{zeros}"), &format!("day,2026-11-01,{zeros}"), &format!("object,\"a,b\",{zeros}")];
+        let lines =
+            [head, &format!("total,,{zeros}"), &format!("day,2026-11-01,{zeros}"), &format!("object,\"a,b\",{zeros}")];
         assert_eq!(text, lines.map(|line| format!("{line}\r\n")).concat());
     }
 }
