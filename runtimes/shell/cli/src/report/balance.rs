@@ -15,7 +15,7 @@ pub(super) fn formatted(balance: &Balance, format: ReportFormat) -> Result<Strin
         ReportFormat::Text => text(balance),
         ReportFormat::Csv => csv(balance)?,
         ReportFormat::Json => super::json(balance)?,
-        ReportFormat::Html => balance_html::of(balance),
+        ReportFormat::Html => balance_html::of(balance)?,
     })
 }
 

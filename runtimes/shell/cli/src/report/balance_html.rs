@@ -1,98 +1,110 @@
 //! The balance among networks as one HTML file: bars per network, a matrix from network to network, and tables.
 
 use super::balance::{difference, scope};
-use super::html::{BARS_NAMED, ROWS_MAX, bars, escaped, keys, page, tile};
+use super::html::{Tile, most, rendered};
+use super::plot::{BARS_NAMED, Heading, Plot, bars};
+use askama::Template;
 use std::collections::BTreeMap;
+use swarmedge_ground::error::Error;
 use swarmedge_ground::terminal::units::{bytes, percent};
-use swarmedge_ledger::balance::{Balance, Flow, Network};
+use swarmedge_ledger::balance::{Balance, Network};
 
 /// Most networks in the matrix; the other formats have all.
 const MATRIX_MAX: usize = 12;
 
-pub(super) fn of(b: &Balance) -> String {
+#[derive(Template)]
+#[template(path = "balance.html")]
+struct Page<'a> {
+    heading: &'static str,
+    span: String,
+    balance: &'a Balance,
+    scope: String,
+    tiles: [Tile; 3],
+    /// None if no network is known.
+    plots: Vec<Plot>,
+    /// Cells by network that sent, then by network that received.
+    matrix: Vec<(&'a str, Vec<Cell>)>,
+    networks: Vec<[String; 7]>,
+    flows: Vec<[String; 3]>,
+}
+
+/// A cell of the matrix: more bytes make it darker.
+struct Cell {
+    /// Share of the colour, per cent.
+    shade: u128,
+    text: String,
+}
+
+pub(super) fn of(b: &Balance) -> Result<String, Error> {
     let edges = b.networks.iter().map(|n| n.edge_bytes).fold(0, u64::saturating_add);
     let known = b.networks.iter().filter(|n| n.name != "unknown").count();
+    let inside = percent(b.inside_bytes, b.peer_bytes);
     let tiles = [
-        tile(&bytes(b.peer_bytes), "From peers", &format!("{} from edges", bytes(edges))),
-        tile(&percent(b.inside_bytes, b.peer_bytes), "Within one network", &bytes(b.inside_bytes)),
-        tile(&known.to_string(), "Networks", &format!("{} flows", b.flows.len())),
+        Tile { figure: bytes(b.peer_bytes), what: "From peers", more: format!("{} from edges", bytes(edges)) },
+        Tile { figure: inside, what: "Within one network", more: bytes(b.inside_bytes) },
+        Tile { figure: known.to_string(), what: "Networks", more: format!("{} flows", b.flows.len()) },
     ];
-    let body = format!(
-        "<p>{} to {} (UTC), billed downloads of {}.</p>\n<div class=\"tiles\">{}</div>\n{}",
-        b.from,
-        b.to,
-        scope(b),
-        tiles.concat(),
-        if known == 0 {
-            "<p>No network is known: <code>geo_networks</code> in <code>[cn]</code> says where clients are.</p>".into()
-        } else {
-            plots(b)
-        }
-    );
-    page("Traffic among networks", &format!("{} to {}", b.from, b.to), &body)
+    rendered(&Page {
+        heading: "Traffic among networks",
+        span: format!("{} to {}", b.from, b.to),
+        balance: b,
+        scope: scope(b),
+        tiles,
+        plots: if known == 0 { Vec::new() } else { vec![plot(b)] },
+        matrix: matrix(b),
+        networks: most(&b.networks).iter().map(network).collect(),
+        flows: most(&b.flows).iter().map(|f| [f.from.clone(), f.to.clone(), bytes(f.bytes)]).collect(),
+    })
 }
 
-fn plots(b: &Balance) -> String {
-    let most = &b.networks[..b.networks.len().min(BARS_NAMED)];
+fn plot(b: &Balance) -> Plot {
+    let heading = Heading {
+        title: "Bytes of peers by network",
+        what: "Bytes of peers by network: sent, received, inside",
+        keys: &["sent", "received", "inside"],
+    };
     let parts = |n: &Network| vec![n.sent_bytes, n.received_bytes, n.inside_bytes];
-    let most: Vec<(&str, Vec<u64>)> = most.iter().map(|n| (&n.name[..], parts(n))).collect();
-    format!(
-        "<h2>Bytes of peers by network<small>{}</small></h2>{}\n\
-         <h2>From network (row) to network (column)</h2>{}<h2>By network</h2>{}<h2>Flows</h2>{}",
-        keys(&["sent", "received", "inside"]),
-        bars("Bytes of peers by network: sent, received, inside", &most, bytes),
-        matrix(b),
-        networks(&b.networks[..b.networks.len().min(ROWS_MAX)]),
-        flows(&b.flows[..b.flows.len().min(ROWS_MAX)])
-    )
+    let named: Vec<(&str, Vec<u64>)> = b.networks.iter().take(BARS_NAMED).map(|n| (&n.name[..], parts(n))).collect();
+    bars(&heading, &named, bytes)
 }
 
-/// Returns the matrix of bytes from network to network, for the largest networks; more bytes make a darker cell.
-fn matrix(b: &Balance) -> String {
+/// Returns the bytes from network to network, for the largest networks.
+fn matrix(b: &Balance) -> Vec<(&str, Vec<Cell>)> {
     let names: Vec<&str> = b.networks.iter().take(MATRIX_MAX).map(|n| &n.name[..]).collect();
     let flows: BTreeMap<(&str, &str), u64> = b.flows.iter().map(|f| ((&f.from[..], &f.to[..]), f.bytes)).collect();
     let of = |from: &str, to: &str| flows.get(&(from, to)).copied().unwrap_or(0);
     let most = names.iter().flat_map(|from| names.iter().map(|to| of(from, to))).max().unwrap_or(0).max(1);
     let cell = |from: &str, to: &str| {
         let n = of(from, to);
-        let shade = u128::from(n) * 70 / u128::from(most);
         let text = if n == 0 { String::new() } else { bytes(n) };
-        format!("<td style=\"background:color-mix(in srgb,var(--a) {shade}%,transparent)\">{text}</td>")
+        Cell { shade: u128::from(n) * 70 / u128::from(most), text }
     };
-    let head: String = names.iter().map(|to| format!("<th>{}</th>", escaped(to))).collect();
-    let row = |from: &&str| {
-        let cells: String = names.iter().map(|to| cell(from, to)).collect();
-        format!("<tr><td>{}</td>{cells}</tr>\n", escaped(from))
-    };
-    let rows: String = names.iter().map(row).collect();
-    format!("<div class=\"wide\"><table><tr><th></th>{head}</tr>\n{rows}</table></div>\n")
+    let row = |from: &&str| names.iter().map(|to| cell(from, to)).collect();
+    names.iter().map(|from| (*from, row(from))).collect()
 }
 
-fn networks(all: &[Network]) -> String {
-    let row = |n: &Network| {
-        let numbers =
-            [bytes(n.sent_bytes), bytes(n.received_bytes), difference(n), bytes(n.inside_bytes), bytes(n.edge_bytes)];
-        let cells: String = numbers.iter().map(|cell| format!("<td>{cell}</td>")).collect();
-        format!("<tr><td>{}</td><td>{}</td>{cells}</tr>\n", escaped(&n.name), escaped(&n.countries.join(" ")))
-    };
-    let rows: String = all.iter().map(row).collect();
-    format!(
-        "<div class=\"wide\"><table><tr><th>Network</th><th>Countries</th><th>Sent</th><th>Received</th>\
-         <th>Sent - received</th><th>Inside</th><th>Edges</th></tr>\n{rows}</table></div>\n"
-    )
-}
-
-fn flows(all: &[Flow]) -> String {
-    let row = |f: &Flow| {
-        format!("<tr><td>{}</td><td>{}</td><td>{}</td></tr>\n", escaped(&f.from), escaped(&f.to), bytes(f.bytes))
-    };
-    let rows: String = all.iter().map(row).collect();
-    format!("<table><tr><th>From</th><th>To</th><th>Bytes</th></tr>\n{rows}</table>\n")
+fn network(n: &Network) -> [String; 7] {
+    let countries = n.countries.join(" ");
+    let [sent, received] = [n.sent_bytes, n.received_bytes].map(bytes);
+    [n.name.clone(), countries, sent, received, difference(n), bytes(n.inside_bytes), bytes(n.edge_bytes)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarmedge_ledger::balance::Flow;
+
+    #[test]
+    fn no_name_of_a_network_can_write_html() {
+        let mut balance = balance();
+        let hostile = "<script>'\"&";
+        balance.networks[0].name = hostile.into();
+        balance.networks[0].countries = vec![hostile.into()];
+        balance.flows[0].from = hostile.into();
+        let page = of(&balance).expect("a page");
+        assert!(!page.contains("<script") && !page.contains("'\"&"), "{page}");
+        assert!(page.matches("&#60;script&#62;&#39;&#34;&#38;").count() >= 6, "{page}");
+    }
 
     /// Two networks: the first sends the second three times the bytes that stay inside it.
     fn balance() -> Balance {
@@ -118,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_matrix_shows_bytes_from_row_to_column() {
-        let page = of(&balance());
+        let page = of(&balance()).expect("a page");
         let matrix = page.split("(column)").nth(1).expect("a matrix").split("</table>").next().expect("a table");
         let cells: Vec<&str> =
             matrix.split("<td").skip(1).map(|cell| cell.split(['>', '<']).nth(1).expect("text")).collect();
@@ -132,7 +144,7 @@ mod tests {
     fn without_known_networks_nothing_is_drawn() {
         let mut balance = balance();
         balance.networks.iter_mut().for_each(|n| n.name = "unknown".into());
-        let page = of(&balance);
+        let page = of(&balance).expect("a page");
         assert!(page.contains("No network is known") && !page.contains("<svg"), "{page}");
     }
 }

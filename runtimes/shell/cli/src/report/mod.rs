@@ -4,6 +4,7 @@ mod balance;
 mod balance_html;
 mod csv;
 mod html;
+mod plot;
 mod text;
 
 use super::args::{ReportArgs, ReportFormat};
@@ -80,7 +81,7 @@ fn formatted(report: &Report, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text::of(report),
         ReportFormat::Csv => csv::of(report)?,
-        ReportFormat::Html => html::of(report),
+        ReportFormat::Html => html::of(report)?,
         ReportFormat::Json => json(report)?,
     })
 }
