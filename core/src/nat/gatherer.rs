@@ -224,6 +224,15 @@ impl Gatherer {
         }
     }
 
+    /// Asserts that each port mapping machine has the location of its own port, and none after the shutdown.
+    fn check_sites(&self) {
+        let placed = |m: &Mapping, over| m.site().is_none_or(|site| site.over == over);
+        assert!(placed(&self.mapping, Transport::Udp), "the main socket's port is mapped over UDP");
+        assert!(placed(&self.doorman, Transport::Tcp), "the listening port is mapped over TCP");
+        let idle = self.mapping.site().is_none() && self.doorman.site().is_none();
+        assert!(!self.leaving || idle, "no port is opened after the shutdown");
+    }
+
     /// Passes discovery's input on to port mapping, where it matters there.
     fn share(&mut self, cx: &mut Context<'_>, input: &discovery::io::Input) {
         use discovery::io::Input as Told;
@@ -286,6 +295,9 @@ impl Machine for Gatherer {
         if self.leaving && !self.mapping.is_closing() && !self.doorman.is_closing() {
             cx.push(Output::Over);
         }
+        if cfg!(debug_assertions) {
+            self.check_sites();
+        }
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
@@ -309,11 +321,7 @@ impl Machine for Gatherer {
         self.discovery.check();
         self.mapping.check();
         self.doorman.check();
-        let placed = |m: &Mapping, over| m.site().is_none_or(|site| site.over == over);
-        assert!(placed(&self.mapping, Transport::Udp), "the main socket's port is mapped over UDP");
-        assert!(placed(&self.doorman, Transport::Tcp), "the listening port is mapped over TCP");
-        let idle = self.mapping.site().is_none() && self.doorman.site().is_none();
-        assert!(!self.leaving || idle, "no port is opened after the shutdown");
+        self.check_sites();
     }
 }
 

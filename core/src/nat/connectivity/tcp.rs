@@ -23,13 +23,13 @@ use core::time::Duration;
 /// Use of TCP by an attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Tcp {
-    /// TCP is not used.
+    /// Use no TCP connection.
     No,
-    /// This host connects to this endpoint of the peer.
+    /// Connect to this endpoint of the peer.
     Dial(SocketAddr, Step),
-    /// The peer may connect to a TCP port of this host.
+    /// Await a connection of the peer to a TCP port of this host.
     Await,
-    /// Both peers open a connection simultaneously.
+    /// Open a connection while the peer opens one too.
     Cross(Crossing, Step),
 }
 

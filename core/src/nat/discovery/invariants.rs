@@ -15,7 +15,7 @@ impl Discovery {
         assert!(self.ends.is_none() || !later, "nothing is planned while a round is under way");
     }
 
-    /// Asserts every invariant.
+    /// Asserts every invariant of discovery.
     pub(super) fn check_all(&self) {
         self.check_round();
         self.tcp_reach.check();

@@ -27,7 +27,7 @@ impl Download {
         assert!(self.peers.len() <= PEER_CONNECTIONS_MAX, "there are no more peers than allowed");
     }
 
-    /// Asserts every invariant.
+    /// Asserts every invariant of the download.
     pub(super) fn check_all(&self) {
         self.check_phase();
         self.picker.check();
@@ -82,10 +82,12 @@ impl Download {
     fn check_peers(&self) {
         let mut copies = 0;
         for peer in self.peers.values() {
-            let SourceState { name, has, strikes, .. } = peer;
+            let SourceState { name, has, strikes, fetches, fetches_max, proven, .. } = peer;
             let allowed = matches!(name, SourceName::Peer(_, key) if !self.banned.contains(key));
             assert!(allowed, "no banned peer is connected");
             assert!(*strikes < STRIKES, "a peer with too many failures is disconnected");
+            assert!(fetches <= fetches_max, "no peer is given more transfers than it accepts");
+            assert!(*proven || *fetches <= 1, "a peer that has delivered nothing has one transfer at most");
             let has = has.as_ref().filter(|has| has.len() == self.layout().pieces());
             assert!(has.is_some(), "the pieces of each peer are known");
             has.into_iter().for_each(|has| has.check());

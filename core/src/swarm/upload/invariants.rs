@@ -34,7 +34,7 @@ impl Uploads {
         }
     }
 
-    /// Asserts every invariant.
+    /// Asserts every invariant of the uploading side.
     pub(super) fn check_all(&self) {
         self.hello_due.check();
         self.receipt_due.check();

@@ -23,7 +23,7 @@ impl Uploads {
     pub(super) fn on_request(&mut self, cx: &mut Context<'_>, conn: ConnId, xfer: XferId, request: &PieceRequest) {
         match self.decide(cx, conn, request) {
             Ok((bytes, intro)) if !self.must_wait(cx, conn, &intro, bytes) => {
-                self.serve(cx, conn, xfer, request, bytes, intro);
+                self.serve(cx, xfer, request, Active { conn, intro, bytes, stopping: false });
             }
             Ok(_) => {
                 if let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
@@ -68,7 +68,7 @@ impl Uploads {
                         }
                         return self.await_receipt(cx, conn);
                     }
-                    self.serve(cx, conn, xfer, &request, bytes, intro);
+                    self.serve(cx, xfer, &request, Active { conn, intro, bytes, stopping: false });
                 }
             }
         }
@@ -104,24 +104,18 @@ impl Uploads {
         Ok((bytes, intro.clone()))
     }
 
-    fn serve(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: ConnId,
-        xfer: XferId,
-        r: &PieceRequest,
-        bytes: u64,
-        i: Introduction,
-    ) {
+    fn serve(&mut self, cx: &mut Context<'_>, xfer: XferId, r: &PieceRequest, served: Active) {
+        let Active { conn, bytes, .. } = served;
+        let Introduction { id, version, .. } = served.intro;
         let mut rate_max = cx.cfg.rate_max;
-        if let Some(share) = self.shares.get_mut(&i.version) {
+        if let Some(share) = self.shares.get_mut(&version) {
             share.spent = share.spent.saturating_add(bytes);
             rate_max = match (rate_max, share.policy.upload_rate_max) {
                 (0, only) | (only, 0) => only,
                 (a, b) => a.min(b),
             };
         }
-        if let Some(Spending { account, .. }) = self.accounts.get_mut(&i.id) {
+        if let Some(Spending { account, .. }) = self.accounts.get_mut(&id) {
             account.spent = account.spent.saturating_add(bytes);
             account.promised = account.promised.saturating_add(bytes);
         }
@@ -131,13 +125,13 @@ impl Uploads {
         let first = u32::from(r.first_block);
         cx.push(Output::Serve {
             xfer,
-            version: i.version,
+            version,
             piece: r.piece,
             blocks: first..first + u32::from(r.blocks),
             leaves: r.want_leaves,
             rate_max,
         });
-        self.active.insert(xfer, Active { conn, intro: i, bytes, stopping: false });
+        self.active.insert(xfer, served);
     }
 
     /// Orders the shell to stop serving a request; its `Served` is still to come.

@@ -28,7 +28,7 @@ fn healthy() -> Download {
     lab.add_peer(1, at_rate(10_000_000));
     lab.save_takes = Duration::from_secs(60);
     lab.run_for(Duration::from_millis(200));
-    assert!(!lab.d.saving.is_empty() && lab.d.edge.fetches > 0);
+    assert!(!lab.d.saving.is_empty() && lab.d.edge.fetches > 0 && lab.d.peers[&CONN].fetches > 1);
     lab.d
 }
 
@@ -97,6 +97,8 @@ fn each_clause_about_peers_and_saved_pieces_fires() {
                 d.banned.insert(key);
             }),
             ("a peer with too many failures is disconnected", |d| peer(d).strikes = 3),
+            ("no peer is given more transfers than it accepts", |d| peer(d).fetches_max = 0),
+            ("a peer that has delivered nothing has one transfer at most", |d| peer(d).proven = false),
             ("the pieces of each peer are known", |d| peer(d).has = None),
             ("the picker counts the pieces of all peers", |d| {
                 _ = peer(d).has.as_mut().expect("pieces").remove(PieceIndex(0));
