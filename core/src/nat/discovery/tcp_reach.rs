@@ -235,8 +235,8 @@ impl Discovery {
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
-    /// Handles a gateway's report of a forwarded port: it counts as reachable only once a server has connected through it. A
-    /// port no longer forwarded is removed.
+    /// Handles a gateway's report of a forwarded port: it counts as reachable only once a server has connected through
+    /// it. A port no longer forwarded is removed.
     pub(super) fn forwards(&mut self, cx: &mut Cx<'_, Self>, local: u16, outer: Option<u16>) {
         let now = outer.map(|outer| (local, outer));
         let Some(before) = Some(core::mem::replace(&mut self.tcp_reach.forwarded, now)).filter(|b| *b != now) else {
@@ -276,8 +276,8 @@ impl Discovery {
         }
     }
 
-    /// Tests the first listening port from a second address, if it is not reachable. Done last and rarely, since a connection
-    /// from an address just written to proves nothing for a while.
+    /// Tests the first listening port from a second address, if it is not reachable. Done last and rarely, since a
+    /// connection from an address just written to proves nothing for a while.
     fn look_at_crossing(&mut self, cx: &mut Cx<'_, Self>) {
         let (Some(first), Some(local)) = (self.tcp_reach.server, self.tcp_reach.locals.first().copied()) else {
             return;
