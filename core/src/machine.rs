@@ -182,26 +182,7 @@ impl<K: Ord + Copy> Deadlines<K> {
 /// Helpers for tests of `check` functions.
 #[cfg(test)]
 pub(crate) mod clauses {
-    use alloc::string::String;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    /// The message of one clause, and a corruption that must fire it.
-    pub(crate) type Clause<T> = (&'static str, fn(&mut T));
-
-    /// Asserts that `check` accepts `healthy`, and that each corruption of it fires the clause with its message.
-    pub(crate) fn assert_all_fire<T: Clone>(healthy: &T, check: fn(&T), clauses: &[Clause<T>]) {
-        check(healthy);
-        for (message, corrupt) in clauses {
-            let mut broken = healthy.clone();
-            corrupt(&mut broken);
-            let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(&broken))) else {
-                panic!("no clause fires: {message}");
-            };
-            let fired = panic.downcast_ref::<&str>().copied();
-            let fired = fired.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            assert_eq!(fired, Some(*message));
-        }
-    }
+    pub(crate) use crate::bench::{Clause, assert_each_clause_fires as assert_all_fire};
 }
 
 #[cfg(test)]

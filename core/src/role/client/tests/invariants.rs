@@ -7,13 +7,13 @@ use super::super::rekey::{Owner, Rekey};
 use super::super::versions::Versions;
 use super::super::{Client, Need, Timer};
 use super::*;
-use crate::Time;
-use crate::bench::assert_clause_fires;
+use crate::bench::{Clause, assert_clause_fires, assert_each_clause_fires};
 use crate::ids::{ConnId, ReqId, XferId};
 use crate::nat::connectivity::Connectivity;
 use crate::swarm::Receipts;
+use crate::{Machine, Time};
 
-type Corruption = (&'static str, fn(&mut Client));
+type Corruption = Clause<Client>;
 
 const HANDLE: Handle = Handle(0);
 const AT: Option<Time> = Some(Time(9));
@@ -68,12 +68,6 @@ fn job(client: &mut Client) -> &mut super::super::Job {
     client.jobs.get_mut(&HANDLE).expect("the download")
 }
 
-fn all_fire(healthy: &Client, corruptions: &[Corruption]) {
-    for (clause, corrupt) in corruptions {
-        assert_clause_fires(healthy, clause, corrupt);
-    }
-}
-
 #[test]
 fn each_clause_about_numbers_and_downloads_fires() {
     let corruptions: [Corruption; 10] = [
@@ -96,16 +90,16 @@ fn each_clause_about_numbers_and_downloads_fires() {
         }),
         ("what a download needs is asked for, or will be", |c| job(c).need = Some(Need::Renewal)),
     ];
-    all_fire(&fetching(), &corruptions);
+    assert_each_clause_fires(&fetching(), Client::check, &corruptions);
 }
 
 #[test]
 fn each_clause_about_links_fires() {
     for (clause, corrupt) in PeerLinks::CORRUPTIONS {
-        assert_clause_fires(&dialling(), clause, |c: &mut Client| corrupt(&mut c.links));
+        assert_clause_fires(&dialling(), Client::check, clause, |c: &mut Client| corrupt(&mut c.links));
     }
     for (clause, corrupt) in Search::CORRUPTIONS {
-        assert_clause_fires(&fetching(), clause, |c: &mut Client| corrupt(&mut job(c).search));
+        assert_clause_fires(&fetching(), Client::check, clause, |c: &mut Client| corrupt(&mut job(c).search));
     }
     let corruptions: [Corruption; 5] = [
         ("a link belongs to a download that fetches", |c| c.links.lose_download()),
@@ -117,7 +111,7 @@ fn each_clause_about_links_fires() {
         ("a connection serves or is served", served_over_0),
         ("a child's deadline is the client's", |c| c.timers.clear(Timer::Links)),
     ];
-    all_fire(&dialling(), &corruptions);
+    assert_each_clause_fires(&dialling(), Client::check, &corruptions);
     let corruptions: [Corruption; 2] = [
         ("an open link owes receipts", |c| c.receipts = Receipts::default()),
         ("the open links are the swarm's peers", |c| {
@@ -125,23 +119,23 @@ fn each_clause_about_links_fires() {
             c.links.remove(conn);
         }),
     ];
-    all_fire(&fetching(), &corruptions);
+    assert_each_clause_fires(&fetching(), Client::check, &corruptions);
 }
 
 #[test]
 fn each_clause_about_books_and_versions_fires() {
     for (clause, corrupt) in Books::CORRUPTIONS {
-        assert_clause_fires(&reporting(), clause, |c: &mut Client| corrupt(&mut c.books));
+        assert_clause_fires(&reporting(), Client::check, clause, |c: &mut Client| corrupt(&mut c.books));
     }
     for (clause, corrupt) in Versions::CORRUPTIONS {
-        assert_clause_fires(&reporting(), clause, |c: &mut Client| corrupt(&mut c.versions));
+        assert_clause_fires(&reporting(), Client::check, clause, |c: &mut Client| corrupt(&mut c.versions));
     }
 }
 
 #[test]
 fn each_clause_about_requests_to_edges_fires() {
     for (clause, corrupt) in Edges::CORRUPTIONS {
-        assert_clause_fires(&asking(), clause, |c: &mut Client| {
+        assert_clause_fires(&asking(), Client::check, clause, |c: &mut Client| {
             c.next_req = ReqId(u64::MAX);
             corrupt(&mut c.edges);
         });
@@ -150,7 +144,7 @@ fn each_clause_about_requests_to_edges_fires() {
         ("a download's request is pending", |c| job(c).asked = Some(ReqId(77))),
         ("a request that is pending is not repeated", |c| c.timers.set(Timer::Ask(HANDLE), AT)),
     ];
-    all_fire(&asking(), &corruptions);
+    assert_each_clause_fires(&asking(), Client::check, &corruptions);
     let corruptions: [Corruption; 2] = [
         ("a download waits for its request", |c| {
             let req = c.next_req.step();
@@ -158,7 +152,7 @@ fn each_clause_about_requests_to_edges_fires() {
         }),
         ("the bootstrap is asked for again", |c| c.timers.clear(Timer::Bootstrap)),
     ];
-    all_fire(&fetching(), &corruptions);
+    assert_each_clause_fires(&fetching(), Client::check, &corruptions);
 }
 
 #[test]
@@ -174,5 +168,5 @@ fn each_clause_about_deadlines_fires() {
         ("usage is reported in time", |c| c.timers.clear(Timer::Usage)),
         ("a client that takes a new key has stopped", |c| c.rekey = Rekey::Done),
     ];
-    all_fire(&fetching(), &corruptions);
+    assert_each_clause_fires(&fetching(), Client::check, &corruptions);
 }

@@ -1,7 +1,7 @@
 //! Each clause of the session's `check` tells the corruption that it is for.
 
 use super::*;
-use crate::bench::assert_clause_fires;
+use crate::bench::{assert_clause_fires, assert_each_clause_fires};
 
 /// Returns an open session with a usage record and the queries of two downloads under way.
 fn open() -> ClientSession {
@@ -51,14 +51,12 @@ fn each_clause_about_an_open_session_fires() {
             (s.phase, s.timers) = (Phase::Down, Deadlines::default());
         }),
     ];
-    for (clause, corrupt) in corruptions {
-        assert_clause_fires(&open(), clause, corrupt);
-    }
+    assert_each_clause_fires(&open(), ClientSession::check, &corruptions);
     for (clause, corrupt) in Queries::CORRUPTIONS {
-        assert_clause_fires(&open(), clause, |s| corrupt(&mut s.queries));
+        assert_clause_fires(&open(), ClientSession::check, clause, |s| corrupt(&mut s.queries));
     }
     for (clause, corrupt) in Outbox::CORRUPTIONS {
-        assert_clause_fires(&open(), clause, |s| corrupt(&mut s.usage));
+        assert_clause_fires(&open(), ClientSession::check, clause, |s| corrupt(&mut s.usage));
     }
 }
 
@@ -69,7 +67,5 @@ fn each_clause_about_a_session_that_is_down_fires() {
         ("only an open session is left", |s| s.timers.set(Timer::Leave, AT)),
         ("only an open session sends its inventory", |s| s.timers.set(Timer::Inventory, AT)),
     ];
-    for (clause, corrupt) in corruptions {
-        assert_clause_fires(&down(), clause, corrupt);
-    }
+    assert_each_clause_fires(&down(), ClientSession::check, &corruptions);
 }
