@@ -179,12 +179,6 @@ impl<K: Ord + Copy> Deadlines<K> {
     }
 }
 
-/// Helpers for tests of `check` functions.
-#[cfg(test)]
-pub(crate) mod clauses {
-    pub(crate) use crate::bench::{Clause, assert_each_clause_fires as assert_all_fire};
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +188,7 @@ mod tests {
         let mut healthy = Deadlines::default();
         healthy.set('a', Some(Time(5)));
         healthy.set('b', Some(Time(7)));
-        clauses::assert_all_fire(
+        crate::bench::assert_each_clause_fires(
             &healthy,
             Deadlines::check,
             &[

@@ -129,7 +129,7 @@ impl core::fmt::Debug for Bitfield {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses;
+    use crate::bench::assert_each_clause_fires;
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_a_bitfield_fires() {
-        clauses::assert_all_fire(
+        assert_each_clause_fires(
             &Bitfield::full(11),
             Bitfield::check,
             &[

@@ -135,7 +135,7 @@ impl<P: Clone> Broker<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     const CFG: Config = Config { open_within: Duration::from_secs(1), keep: Duration::from_secs(5), meetings_max: 2 };
     const PEERS: [u8; 2] = [7, 8];
@@ -149,7 +149,7 @@ mod tests {
         const INTRO: IntroId = IntroId([1; 16]);
         let mut healthy = Broker::default();
         healthy.offered(Time(1), &CFG, INTRO, PEERS);
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy,
             Broker::check,
             &[

@@ -328,7 +328,7 @@ impl Machine for Gatherer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
     use core::net::Ipv4Addr;
 
     fn run(m: &mut Gatherer, input: impl Into<Input>) {
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_a_gatherer_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Gatherer::check,
             &[

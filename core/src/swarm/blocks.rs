@@ -73,7 +73,7 @@ const fn bit(block: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses;
+    use crate::bench::assert_each_clause_fires;
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
@@ -119,7 +119,7 @@ mod tests {
     fn each_clause_about_blocks_fires() {
         let mut healthy = Blocks::default();
         healthy.insert(3..70);
-        clauses::assert_all_fire(
+        assert_each_clause_fires(
             &healthy,
             Blocks::check,
             &[

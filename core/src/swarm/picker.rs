@@ -370,8 +370,8 @@ pub const fn blocks_in(bytes: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::assert_each_clause_fires;
     use crate::ids::{IntroId, PublicKey};
-    use crate::machine::clauses;
 
     const FIRST: PieceIndex = PieceIndex(0);
 
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_the_picker_fires() {
-        clauses::assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Picker::check,
             &[

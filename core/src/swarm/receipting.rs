@@ -286,8 +286,8 @@ impl Machine for Receipts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::assert_each_clause_fires;
     use crate::ids::{DownloadId, IntroId, PublicKey, VersionId};
-    use crate::machine::clauses::assert_all_fire;
     use crate::seeded::Seeded;
 
     const CONN: ConnId = ConnId(1);
@@ -322,7 +322,7 @@ mod tests {
     fn each_clause_about_receipts_fires() {
         let mut closing = healthy();
         run(&mut closing, Input::Close(CONN, CloseReason::Done));
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Receipts::check,
             &[
@@ -333,7 +333,7 @@ mod tests {
                 ("nothing is kept of a connection without receipts", |r| r.owed.clear()),
             ],
         );
-        assert_all_fire(
+        assert_each_clause_fires(
             &closing,
             Receipts::check,
             &[

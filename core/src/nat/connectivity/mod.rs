@@ -278,7 +278,7 @@ impl Machine for Connectivity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     const INTRO: IntroId = IntroId([1; 16]);
     const OTHER: IntroId = IntroId([2; 16]);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_connectivity_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Connectivity::check,
             &[

@@ -516,8 +516,8 @@ pub(super) fn transaction(cx: &mut Context<'_>) -> TransactionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{Clause, assert_each_clause_fires};
     use crate::ids::RawTcpId;
-    use crate::machine::clauses::{Clause, assert_all_fire};
     use crate::nat::connectivity::tcp::Step;
 
     fn addr(port: u16) -> SocketAddr {
@@ -562,7 +562,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_a_pair_fires() {
-        assert_all_fire(&checking(), Pair::check, CLAUSES);
+        assert_each_clause_fires(&checking(), Pair::check, CLAUSES);
     }
 
     #[test]

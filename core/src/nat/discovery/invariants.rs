@@ -47,7 +47,7 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
     use crate::machine::{Cx, Time};
     use crate::nat::cookie::Cookie;
     use crate::nat::discovery::Transaction;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_a_round_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Discovery::check,
             &[
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_an_address_family_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Discovery::check,
             &[

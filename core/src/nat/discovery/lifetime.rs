@@ -198,7 +198,7 @@ impl Machine for Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     #[test]
     fn each_clause_about_a_lifetime_fires() {
@@ -206,7 +206,7 @@ mod tests {
         let cfg = Config::default();
         let cx = &mut Cx { now: Time(1), cfg: &cfg, rng: &mut crate::seeded::Seeded::new(1), out: &mut alloc::vec![] };
         healthy.begin(cx, "192.0.2.1:3478".parse().expect("an address"));
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy,
             Lifetime::check,
             &[

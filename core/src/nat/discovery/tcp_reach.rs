@@ -357,14 +357,14 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     #[test]
     fn each_clause_about_listening_ports_fires() {
         let seen = SocketAddr::from(([192, 0, 2, 1], 5000));
         let healthy =
             TcpReach { locals: alloc::vec![5000], seen: BTreeMap::from([(5000, seen)]), ..TcpReach::default() };
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy,
             TcpReach::check,
             &[

@@ -54,7 +54,7 @@ impl Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::{Clause, assert_all_fire};
+    use crate::bench::{Clause, assert_each_clause_fires};
     use crate::machine::{Cx, Machine as _, Time};
     use crate::nat::discovery::io::Sight;
     use crate::nat::mapping::check::Check;
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_port_mapping_fires() {
-        assert_all_fire(&asking(), Mapping::check, ASKING);
-        assert_all_fire(&leased(), Mapping::check, LEASED);
+        assert_each_clause_fires(&asking(), Mapping::check, ASKING);
+        assert_each_clause_fires(&leased(), Mapping::check, LEASED);
     }
 }

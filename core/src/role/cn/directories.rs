@@ -180,11 +180,11 @@ impl Cn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     #[test]
     fn each_clause_about_the_link_to_a_dn_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &DnLink::new(0),
             |link| link.check(true, false, false),
             &[

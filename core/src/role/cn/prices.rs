@@ -257,11 +257,11 @@ fn class_of(session: &Session, observed: core::net::IpAddr) -> Option<Class> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     #[test]
     fn each_clause_about_the_state_that_dns_know_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &DnView { has_gap: true, ..DnView::default() },
             |view| view.check(false, true),
             &[

@@ -325,7 +325,7 @@ pub(super) fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     /// Returns one query that is being recorded.
     fn healthy() -> Queries {
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_queries_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             |queries| queries.check(|dn| dn == ConnId(1)),
             &[

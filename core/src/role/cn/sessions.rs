@@ -214,7 +214,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     const CONN: ConnId = ConnId(1);
 
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_the_maps_of_sessions_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy(),
             Sessions::check,
             &[

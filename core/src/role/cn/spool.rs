@@ -153,11 +153,11 @@ impl Cn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     #[test]
     fn each_clause_about_the_spool_of_a_cn_fires() {
-        assert_all_fire(
+        assert_each_clause_fires(
             &Spool::default(),
             |spool| spool.check(|id| id == RecordId::numbered(1)),
             &[

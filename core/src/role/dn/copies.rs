@@ -144,7 +144,7 @@ impl Dn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses::assert_all_fire;
+    use crate::bench::assert_each_clause_fires;
 
     const KEY: PeerKey = PeerKey { link: 1, session: SessionId(1) };
 
@@ -153,7 +153,7 @@ mod tests {
         let mut healthy = Copies::default();
         let seen = Seen { session: SessionId(1), guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(1) };
         healthy.add(KEY, &seen);
-        assert_all_fire(
+        assert_each_clause_fires(
             &healthy,
             |copies| copies.check(|link| link == 1),
             &[

@@ -160,7 +160,7 @@ impl EdgeBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::clauses;
+    use crate::bench::assert_each_clause_fires;
 
     const MB: u64 = 1_000_000;
 
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn each_clause_about_the_edges_budget_fires() {
-        clauses::assert_all_fire(
+        assert_each_clause_fires(
             &EdgeBudget { mode: Mode::Yield, ..EdgeBudget::default() },
             EdgeBudget::check,
             &[

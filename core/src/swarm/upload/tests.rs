@@ -5,10 +5,10 @@ use crate::accounting::certs::tests::{cert, fake_sign, trust};
 use crate::accounting::conduct::End;
 use crate::accounting::introductions;
 use crate::accounting::receipts::CreditRule;
+use crate::bench::assert_each_clause_fires;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
 use crate::limits::HAVE_PAGE_MAX;
-use crate::machine::clauses::assert_all_fire;
 use crate::seeded::Seeded;
 use crate::session::Wall;
 use crate::swarm::outcome::CloseReason;
@@ -369,7 +369,7 @@ fn each_clause_about_uploads_fires() {
     let mut lab = Lab::new().served();
     assert_eq!(lab.ask(1, 0, 0, 4), None);
     lab.input(Input::Accepted { conn: WAITING, key: downloader() });
-    assert_all_fire(
+    assert_each_clause_fires(
         &lab.up,
         Uploads::check,
         &[

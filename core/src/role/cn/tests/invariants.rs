@@ -1,8 +1,8 @@
 //! Each clause of a CN's check is fired by a corruption.
 
 use super::*;
+use crate::bench::assert_each_clause_fires;
 use crate::limits::{QUARANTINED_MAX, WITHDRAWN_MAX};
-use crate::machine::clauses::assert_all_fire;
 use crate::role::cn::meetings::INTRODUCED_UPLOADERS_MAX;
 use crate::role::cn::sessions::{Client, Session, Sessions};
 use crate::wire::control::Introduce;
@@ -51,7 +51,7 @@ fn forget_clients(cn: &mut Cn) {
 
 #[test]
 fn each_clause_about_the_sessions_of_a_cn_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Cn::check,
         &[
@@ -82,7 +82,7 @@ fn each_clause_about_the_sessions_of_a_cn_fires() {
 
 #[test]
 fn each_clause_about_the_phase_of_a_cn_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Cn::check,
         &[
@@ -112,7 +112,7 @@ fn each_clause_about_the_phase_of_a_cn_fires() {
 
 #[test]
 fn each_clause_about_the_queries_and_meetings_of_a_cn_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Cn::check,
         &[
@@ -146,7 +146,7 @@ fn each_clause_about_the_queries_and_meetings_of_a_cn_fires() {
 
 #[test]
 fn each_clause_about_the_records_of_a_cn_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Cn::check,
         &[

@@ -1,7 +1,7 @@
 //! Each clause of a DN's check is fired by a corruption.
 
 use super::*;
-use crate::machine::clauses::assert_all_fire;
+use crate::bench::assert_each_clause_fires;
 
 /// Returns a DN with two CNs, a registered client that is seen too, a download that is reported once, and one whose
 /// offers are counted.
@@ -26,7 +26,7 @@ fn downloads(most: usize) -> impl Iterator<Item = DownloadId> {
 
 #[test]
 fn each_clause_about_the_connections_of_a_dn_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Dn::check,
         &[
@@ -47,7 +47,7 @@ fn each_clause_about_the_connections_of_a_dn_fires() {
 
 #[test]
 fn each_clause_about_the_downloads_of_a_dn_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Dn::check,
         &[

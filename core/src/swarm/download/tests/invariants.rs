@@ -4,8 +4,8 @@ use super::super::source::Xfer;
 use super::super::{Download, EdgeHold, Phase, Timer};
 use super::lab::{Lab, at_rate};
 use crate::Machine as _;
+use crate::bench::assert_each_clause_fires;
 use crate::ids::{ConnId, PieceIndex, XferId};
-use crate::machine::clauses::assert_all_fire;
 use crate::swarm::download::{Input, Source};
 use crate::swarm::outcome::SourceName;
 use crate::{Deadlines, Time};
@@ -34,7 +34,7 @@ fn healthy() -> Download {
 
 #[test]
 fn each_clause_about_the_phase_of_a_download_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Download::check,
         &[
@@ -59,7 +59,7 @@ fn each_clause_about_the_phase_of_a_download_fires() {
 
 #[test]
 fn each_clause_about_the_transfers_of_a_download_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Download::check,
         &[
@@ -88,7 +88,7 @@ fn each_clause_about_the_transfers_of_a_download_fires() {
 
 #[test]
 fn each_clause_about_peers_and_saved_pieces_fires() {
-    assert_all_fire(
+    assert_each_clause_fires(
         &healthy(),
         Download::check,
         &[
