@@ -114,12 +114,27 @@ impl Cdn {
         bytes
     }
 
+    /// Returns the arguments of a `get`.
+    fn args_of_get(&self, object: &str, output: &str) -> [String; 8] {
+        let (bundle, state) = (self.made.bundle.to_str().expect("UTF-8"), self.at("state"));
+        let (url, state) = (format!("swarmedge://1/{object}"), state.to_str().expect("UTF-8"));
+        ["get", &url, "-o", output, "--bundle", bundle, "--state", state].map(str::to_owned)
+    }
+
     /// Starts `get`; its output file also names its log.
     fn get(&self, object: &str, output: &str) -> Process {
-        let (bundle, state) = (self.made.bundle.to_str().expect("UTF-8"), self.at("state"));
-        let url = format!("swarmedge://1/{object}");
-        let args = ["get", &url, "-o", output, "--bundle", bundle, "--state", state.to_str().expect("UTF-8")];
-        spawn(self.dir.path(), output, &args)
+        start(self.dir.path(), output, Command::new(crate::BINARY).args(self.args_of_get(object, output)))
+    }
+
+    /// Starts `get` with so many KiB of address space.
+    fn get_in(&self, kib: u32, object: &str, output: &str) -> Process {
+        let limited = format!("ulimit -v {kib} && exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        start(
+            self.dir.path(),
+            output,
+            shell.args(["-c", &limited, crate::BINARY]).args(self.args_of_get(object, output)),
+        )
     }
 
     fn client(&self) -> Process {
@@ -163,9 +178,12 @@ impl Cdn {
 
 /// Starts the binary; its output goes to `NAME.log`.
 fn spawn(dir: &Path, name: &str, args: &[&str]) -> Process {
+    start(dir, name, Command::new(crate::BINARY).args(args))
+}
+
+fn start(dir: &Path, name: &str, command: &mut Command) -> Process {
     let log = fs::File::create(dir.join(format!("{name}.log"))).expect("made");
-    let mut command = Command::new(crate::BINARY);
-    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
         command.env_remove(name);
     }
@@ -241,4 +259,20 @@ fn one_sigterm_ends_a_get_whatever_its_client_does() {
     waits.until_it_listens();
     waits.signal("-TERM");
     assert_eq!(waits.code(), Some(130), "get of a client that is still starting");
+}
+
+#[test]
+fn a_get_without_memory_for_threads_fails_and_says_why() {
+    let cdn = Cdn::start();
+    let bytes = cdn.publish("object", SMALL);
+    for kib in (150_000..600_000).step_by(50_000) {
+        let output = kib.to_string();
+        let mut get = cdn.get_in(kib, "object", &output);
+        let code = get.code();
+        let said = fs::read_to_string(cdn.at(&format!("{output}.log"))).unwrap_or_default();
+        match code {
+            Some(0) => assert!(fs::read(cdn.at(&output)).expect("it is there") == bytes, "{output} has other bytes"),
+            _ => assert!(said.contains("swarmedge: "), "{kib} KiB: {code:?}: {said}"),
+        }
+    }
 }

@@ -132,14 +132,16 @@ fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>
         if seats.are_closed() {
             return;
         }
-        let api = api.clone();
+        let stream = Arc::new(stream);
+        let (theirs, api) = (Arc::clone(&stream), api.clone());
         let work = move || {
             let _seat = seat;
-            serve(&stream, &api);
+            serve(&theirs, &api);
         };
         let thread = std::thread::Builder::new().name("local-api-call".into()).stack_size(STACK_LEN);
         if let Err(error) = thread.spawn(work) {
             tracing::warn!(%error, "no thread for a local API call");
+            refuse(&stream, &error);
         }
     }
 }
@@ -197,6 +199,18 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.0.lock().taken -= 1;
         self.0.changed.notify_all();
+    }
+}
+
+/// Answers a call for which no thread can be started. Without an answer the command would try again for ever.
+fn refuse(stream: &UnixStream, error: &io::Error) {
+    let reason = format!("the client cannot start a thread: {error}");
+    let failure = Failure::new(Code::Failed, reason, "allow more memory and threads, then run the same command again");
+    // the request is read first: the command must have sent it before the connection ends
+    let ready = stream.set_read_timeout(Some(LOOK_EVERY)).and_then(|()| stream.set_write_timeout(Some(LOOK_EVERY)));
+    let asked = ready.and_then(|()| Lines::new(stream).next_line());
+    if let Err(error) = asked.and_then(|_| say(stream, &Answer::Error(failure))) {
+        tracing::debug!(%error, "a local API call broke off");
     }
 }
 
