@@ -13,6 +13,14 @@ use swarmedge_core::machine::{Rng, Time};
 /// Index of a node, counted from 0.
 pub type NodeIx = u8;
 
+/// What a machine is given at each turn: the time, and random numbers.
+pub struct Turn<'a> {
+    /// Time of the world.
+    pub now: Time,
+    /// Generator of the explorer, or a list of draws.
+    pub rng: &'a mut dyn Rng,
+}
+
 /// The environment of the machines, which turns their outputs into events: links, disks, users, and the history that
 /// rules need. A value of this type is the environment's state, a part of the world's.
 pub trait System: Clone + Debug + Eq + Hash + 'static {
@@ -34,8 +42,7 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         cfg: &Self::Cfg,
         ix: NodeIx,
         node: &mut Self::Node,
-        now: Time,
-        rng: &mut dyn Rng,
+        turn: Turn<'_>,
         input: Option<Self::Input>,
     ) -> Vec<Self::Output>;
     /// Returns the node's next deadline, if any.
@@ -347,7 +354,7 @@ impl<S: System> World<S> {
 
     fn run(&mut self, cfg: &S::Cfg, ix: NodeIx, rng: &mut dyn Rng, input: Option<S::Input>) {
         let Some(node) = self.nodes.get_mut(usize::from(ix)).and_then(Option::as_mut) else { return };
-        let outputs = S::run(cfg, ix, Arc::make_mut(node), self.now, rng, input);
+        let outputs = S::run(cfg, ix, Arc::make_mut(node), Turn { now: self.now, rng }, input);
         S::check(node);
         for output in outputs {
             S::perform(self, cfg, ix, output);

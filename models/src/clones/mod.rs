@@ -5,7 +5,7 @@
 pub mod model;
 
 use super::rule::Rule;
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarmedge_core::accounting::clones::{self, History, Pattern, Starts};
@@ -159,14 +159,7 @@ impl System for Installs {
     type Output = ();
     type Move = Move;
 
-    fn run(
-        cfg: &Cfg,
-        _: NodeIx,
-        node: &mut Starts,
-        _: Time,
-        _: &mut dyn Rng,
-        login: Option<Vec<SecondaryGuid>>,
-    ) -> Vec<()> {
+    fn run(cfg: &Cfg, _: NodeIx, node: &mut Starts, _: Turn<'_>, login: Option<Vec<SecondaryGuid>>) -> Vec<()> {
         if cfg.mutant == Some(Mutant::KeepsLastLogin) {
             *node = Starts::default();
         }

@@ -7,7 +7,7 @@ pub mod model;
 use super::nat::{Gateway, HostIx, Internet, Kind, Offers, Rules, Truth};
 use super::rng::Repeating;
 use super::rule::{Rule, settles};
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use swarmedge_core::machine::{Cx, Machine, Rng, Time};
@@ -245,8 +245,7 @@ impl System for NatWorld {
         cfg: &Cfg,
         _: NodeIx,
         node: &mut Gatherer,
-        now: Time,
-        rng: &mut dyn Rng,
+        Turn { now, rng }: Turn<'_>,
         input: Option<Input>,
     ) -> Vec<Output> {
         let (mut out, mut repeating) = (Vec::new(), Repeating(rng));

@@ -4,7 +4,7 @@
 pub mod model;
 
 use super::rule::{Rule, settles};
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -151,8 +151,7 @@ impl System for Swarm {
         cfg: &Cfg,
         _: NodeIx,
         node: &mut Download,
-        now: Time,
-        rng: &mut dyn Rng,
+        Turn { now, rng }: Turn<'_>,
         input: Option<Input>,
     ) -> Vec<Output> {
         let mut out = Vec::new();

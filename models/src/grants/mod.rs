@@ -9,7 +9,7 @@ use super::rng::Seeded;
 use super::rule::Rule;
 use super::scenario::{Name, Role};
 use super::sim::keys;
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use swarmedge_core::accounting::Trust;
@@ -288,7 +288,7 @@ impl System for Grants {
     type Output = ();
     type Move = Move;
 
-    fn run(_: &Cfg, _: NodeIx, (): &mut (), _: Time, _: &mut dyn Rng, _: Option<()>) -> Vec<()> {
+    fn run(_: &Cfg, _: NodeIx, (): &mut (), _: Turn<'_>, _: Option<()>) -> Vec<()> {
         Vec::new()
     }
     fn deadline((): &()) -> Option<Time> {

@@ -10,7 +10,7 @@ pub use rules::RULES;
 
 use super::nat::{Gateway, Kind, Offers, Router, Truth};
 use super::rng::Repeating;
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -251,14 +251,7 @@ impl System for MappingWorld {
     type Output = Output;
     type Move = Move;
 
-    fn run(
-        cfg: &Cfg,
-        _: NodeIx,
-        node: &mut Mapping,
-        now: Time,
-        rng: &mut dyn Rng,
-        input: Option<Input>,
-    ) -> Vec<Output> {
+    fn run(cfg: &Cfg, _: NodeIx, node: &mut Mapping, Turn { now, rng }: Turn<'_>, input: Option<Input>) -> Vec<Output> {
         let (mut out, mut repeating) = (Vec::new(), Repeating(rng));
         let rng: &mut dyn Rng = if cfg.mutant == Some(Mutant::RepeatsIds) { &mut repeating } else { &mut *repeating.0 };
         let mut cx = Cx { now, cfg: &cfg.machine(), rng, out: &mut out };

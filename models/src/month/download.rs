@@ -85,7 +85,8 @@ impl Month {
         }
         let by_peer: u64 = parts.iter().map(|p| p.delivered).sum();
         let lies = self.habits(who, &parts);
-        self.settle(who, object, day, wanted - by_peer, parts, lies, wanted == size);
+        let (download, edge, whole) = (self.id(), wanted - by_peer, wanted == size);
+        self.settle(day, &Statement { download, who, object, size, edge, whole }, &parts, lies);
         self.log(who, &offered, &used, from_peers);
     }
 
@@ -122,7 +123,8 @@ impl Month {
             let part = self.part(friend, 0, size);
             parts.push(Part { introduced: false, ..part });
         }
-        self.settle(who, object, day, size / 50, parts, [None; 2], true);
+        let (download, edge) = (self.id(), size / 50);
+        self.settle(day, &Statement { download, who, object, size, edge, whole: true }, &parts, [None; 2]);
         self.log(who, &offered, &used, from_peers);
     }
 
@@ -190,20 +192,9 @@ impl Month {
     }
 
     /// Settles the records of all sides, and compares the bill with the bytes delivered.
-    #[expect(clippy::too_many_arguments, reason = "a download's facts, told once")]
-    fn settle(
-        &mut self,
-        who: u32,
-        object: u32,
-        day: u32,
-        edge: u64,
-        parts: Vec<Part>,
-        lies: [Option<Lie>; 2],
-        whole: bool,
-    ) {
-        let size = self.sizes[object as usize];
-        let at = Statement { download: self.id(), who, object, size, edge, whole };
-        let book = at.book(self, &parts, lies);
+    fn settle(&mut self, day: u32, at: &Statement, parts: &[Part], lies: [Option<Lie>; 2]) {
+        let Statement { who, object, size, edge, whole, .. } = *at;
+        let book = at.book(self, parts, lies);
         let bill = bill(self.cfg.defect, &book);
         let delivered: u64 = parts.iter().map(|p| p.delivered).sum();
         let fake = delivered == 0 && matches!(self.people.habit(who), Habit::Member) && lies == [None; 2];

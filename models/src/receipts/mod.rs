@@ -14,7 +14,7 @@ use names::{bytes, conn, download_key, has, intro_id, intro_of, introduction, la
 pub use rules::RULES;
 
 use super::sim::keys;
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarmedge_core::accounting::Trust;
@@ -424,7 +424,7 @@ impl System for Swarm {
     type Output = Out;
     type Move = Move;
 
-    fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+    fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, Turn { now, rng }: Turn<'_>, input: Option<In>) -> Vec<Out> {
         let at = (now, rng);
         match node {
             Node::Down(m) => {

@@ -1,8 +1,9 @@
 //! Transfers of blocks between nodes: their speed, faults and ends. Only byte counts are simulated, not the bytes.
 
-use super::links::{Kind, Link};
+use super::connection::Link;
 use super::machines::In;
-use super::{Cfg, Event, Mutant, Net, links, servers, store};
+use super::posting::at_once;
+use super::{Cfg, Event, Mutant, Net, store};
 use crate::world::{Lane, NodeIx, Way, World};
 use std::ops::Range;
 use std::time::Duration;
@@ -95,7 +96,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
         Source::Edge(edge, grant) => {
             let starves = cfg.mutant == Some(Mutant::EdgesStarveSuspects) && !w.env.seen.suspects.is_empty();
             let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
-                return end(w, node, f.xfer, id, FetchEnd::Broken, cfg.latency * 4);
+                return end(w, (node, f.xfer), id, FetchEnd::Broken, cfg.latency * 4);
             };
             // an edge serves content for any grant of this version, even an expired one
             let grant = SignedGrant::from_bytes(&grant.sealed).ok().map(|signed| Box::new(signed.grant));
@@ -103,15 +104,13 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
             let bytes = bytes(w, &pull);
             w.env.pulls.insert(id, pull);
             match grant {
-                Some(grant) => {
-                    servers::at_once(w, edge, In::Edge(edge::Input::SendRequested { req: ReqId(id), grant, bytes }))
-                }
+                Some(grant) => at_once(w, edge, In::Edge(edge::Input::SendRequested { req: ReqId(id), grant, bytes })),
                 None => begin(w, cfg, id, 0),
             }
         }
         Source::Peer(conn) => {
             let Some((link, uploader)) = w.env.link_of(node, *conn).map(|(id, l)| (id, l.other(node))) else {
-                return end(w, node, f.xfer, id, FetchEnd::Broken, Duration::ZERO);
+                return end(w, (node, f.xfer), id, FetchEnd::Broken, Duration::ZERO);
             };
             w.env.pulls.insert(id, pull(uploader.0, Some(link)));
             let request = PieceRequest {
@@ -139,11 +138,11 @@ pub(super) fn edge_says(w: &mut World<Net>, cfg: &Cfg, req: ReqId, counted: Opti
         return begin(w, cfg, id, 0);
     }
     if let Some(p) = w.env.pulls.remove(&id) {
-        end(w, p.to.0, p.to.1, id, FetchEnd::EdgeRefused(EdgeError::Uncounted), cfg.latency);
+        end(w, p.to, id, FetchEnd::EdgeRefused(EdgeError::Uncounted), cfg.latency);
     }
 }
 
-fn end(w: &mut World<Net>, node: NodeIx, xfer: XferId, id: u64, end: FetchEnd, after: Duration) {
+fn end(w: &mut World<Net>, (node, xfer): (NodeIx, XferId), id: u64, end: FetchEnd, after: Duration) {
     w.send(done_lane(node, id), after, Event::Input(In::Client(Input::FetchEnded { xfer, end })));
 }
 
@@ -198,7 +197,7 @@ pub(super) fn refuse(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, 
     let id = xfer.0 & !(1 << 63);
     let Some(p) = w.env.pulls.remove(&id) else { return };
     w.clear_lanes(|l| *l == done_lane(p.to.0, id));
-    end(w, p.to.0, p.to.1, id, FetchEnd::Refused(why), cfg.latency);
+    end(w, p.to, id, FetchEnd::Refused(why), cfg.latency);
     if p.serving {
         let sent = if p.half { half(bytes(w, &p)) } else { 0 };
         served(w, node, id, sent, Duration::ZERO);
@@ -222,7 +221,7 @@ pub(super) fn cancel(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId) 
 fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
     let Some(p) = w.env.pulls.remove(&id) else { return };
     w.clear_lanes(|l| *l == done_lane(p.to.0, id) || (!p.serving && *l == done_lane(p.from, id)));
-    end(w, p.to.0, p.to.1, id, how, Duration::ZERO);
+    end(w, p.to, id, how, Duration::ZERO);
     let sent = if p.half { half(bytes(w, &p)) } else { 0 };
     if p.serving && p.link.is_some() {
         served(w, p.from, id, sent, cfg.latency);
@@ -337,19 +336,4 @@ fn edge_served(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
     let range = start..start + bytes;
     let told = In::Edge(edge::Input::BytesSent { grant, version, provider, range });
     w.send(Lane { to: p.from, what: "served", id: 0 }, cfg.latency, Event::Input(told));
-}
-
-/// Dials a peer for a client: the node at one of the introduced addresses that holds the introduced key.
-pub(super) fn dial(
-    w: &mut World<Net>,
-    cfg: &Cfg,
-    from: (NodeIx, ConnId),
-    own: swarmedge_core::ids::PublicKey,
-    key: swarmedge_core::ids::PublicKey,
-    (addrs, along): (&[std::net::SocketAddr], swarmedge_core::nat::connectivity::Along),
-) {
-    let now = w.now;
-    let mut found = addrs.iter().filter_map(|&addr| w.env.connects(now, from.0, addr, along));
-    let target = found.find(|&n| super::keys::upload_key(n) == key);
-    links::dial(w, cfg, Kind::Peer, from, target, own);
 }

@@ -1,22 +1,20 @@
 //! Performs clients' outputs: the simulated disk, network and edges as a client sees them.
 
-use super::links::{self, Kind, Msg};
+use super::links::{self, Dial, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
 use super::possession::Told;
+use super::posting::{answer, at_once};
 use super::rig::LIVES;
-use super::servers::at_once;
-use super::store::Disk;
+use super::store::{Disk, Sources, left};
 use super::{Ask, Cfg, Event, Mutant, Net, access, bulk, keys, moving, possession, store};
 use crate::scenario::Role;
 use crate::world::{Lane, NodeIx, World};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use swarmedge_core::content::{Access, Bitfield};
-use swarmedge_core::ids::{ConnId, Guid, Handle, PublicKey, ReqId, VersionId};
+use swarmedge_core::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
     ControlOutput, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, Granted, Input, KeyOutput, Notice, Output, PeerOutput,
-    SourceName,
 };
 use swarmedge_core::role::client::{self, Client, Restore};
 use swarmedge_core::role::edge::io as edge;
@@ -84,22 +82,6 @@ fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     }
 }
 
-type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
-
-/// Returns the pieces of a version in a store, and the bytes of each source for each of its downloads.
-pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield, Sources) {
-    let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
-    let pieces = || disk.pieces.get(&version).into_iter().flatten();
-    let mut have = Bitfield::empty(layout.map_or(0, |l| l.pieces()));
-    let mut sums = BTreeMap::new();
-    for (piece, from) in pieces() {
-        have.insert(*piece);
-        from.iter().for_each(|(name, bytes)| *sums.entry(*name).or_default() += u64::from(*bytes));
-    }
-    let of_it = disk.downloads.values().filter(|d| d.granted.as_ref().is_some_and(|g| g.version == version));
-    (have, of_it.map(|d| (d.handle, sums.clone())).collect())
-}
-
 /// Returns the state that the store gives to a starting client.
 fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
@@ -150,7 +132,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
 
 fn dial_cn(w: &mut World<Net>, cfg: &Cfg, from: (NodeIx, ConnId), cn: u32) {
     let key = own(w, cfg, from.0).identity.key;
-    links::dial(w, cfg, Kind::Control, from, cfg.numbered(Role::Cn, cn), key);
+    links::dial(w, cfg, Dial { kind: Kind::Control, from, target: cfg.numbered(Role::Cn, cn), key });
 }
 
 /// Performs a client's output.
@@ -181,12 +163,20 @@ fn perform_peer(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: PeerOutput)
     match output {
         PeerOutput::Dial { conn, download, key, addrs, along } => {
             let own = w.env.download_keys.get(&(node, download)).copied().unwrap_or(PublicKey::numbered(0));
-            bulk::dial(w, cfg, (node, conn), own, key, (&addrs, along));
+            let now = w.now;
+            let mut found = addrs.iter().filter_map(|&addr| w.env.connects(now, node, addr, along));
+            // the node at one of the introduced addresses that holds the introduced key
+            let target = found.find(|&n| keys::upload_key(n) == key);
+            links::dial(w, cfg, Dial { kind: Kind::Peer, from: (node, conn), target, key: own });
         }
         // simulated clients do not scatter over many ports
         PeerOutput::Expect { .. } | PeerOutput::ProbePaths | PeerOutput::Scatter(_) => {}
         PeerOutput::Line(what) => access::line(w, cfg, node, what),
-        PeerOutput::Probe { to, bytes, ttl } => probe(w, cfg, node, to, bytes, ttl),
+        PeerOutput::Probe { to, bytes, ttl } => {
+            let now = w.now;
+            let arrival = w.env.datagram(now, node, to, ttl);
+            probe(w, cfg, arrival, bytes);
+        }
         PeerOutput::Send { conn, msg } => links::send(w, cfg, node, conn, Msg::Peer(msg)),
         PeerOutput::Close { conn, .. } => links::close(w, cfg, node, conn),
         PeerOutput::Fetch { xfer, conn, version, piece, blocks } => {
@@ -233,10 +223,8 @@ fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ToCn) {
     }
 }
 
-/// Sends a datagram from one client's QUIC socket to another's; one with a low TTL opens NATs only.
-fn probe(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, to: SocketAddr, bytes: Vec<u8>, ttl: Option<u8>) {
-    let now = w.now;
-    let arrival = w.env.datagram(now, node, to, ttl);
+/// Sends a datagram from one client's QUIC socket to another's, where it arrives: one with a low TTL opens NATs only.
+fn probe(w: &mut World<Net>, cfg: &Cfg, arrival: Option<(NodeIx, SocketAddr)>, bytes: Vec<u8>) {
     if let Some((there, from)) = arrival.filter(|(n, _)| w.node(*n).is_some()) {
         let id = w.env.number();
         let input = Input::Datagram { from, bytes };
@@ -251,12 +239,6 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
         }
         Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Meeting(..) | Notice::Session { .. } => {}
     }
-}
-
-pub(super) fn answer(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, req: ReqId, answer: Result<EdgeAnswer, EdgeError>) {
-    let after = if answer == Err(EdgeError::Unreachable) { cfg.latency * 4 } else { cfg.latency };
-    let id = w.env.number();
-    w.send(Lane { to: client, what: "https", id }, after, Event::Input(In::Client(Input::Edge { req, answer })));
 }
 
 fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, u32), ask: EdgeAsk) {

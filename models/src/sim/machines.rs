@@ -1,7 +1,7 @@
 //! The production machines as nodes of one world.
 
 use super::Cfg;
-use crate::world::NodeIx;
+use crate::world::{NodeIx, Turn};
 use std::time::Duration;
 use swarmedge_core::machine::{Cx, Machine, Rng, Time};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
@@ -104,7 +104,8 @@ fn session_input(input: In) -> session::Input {
 }
 
 /// Runs a node's machine on an input, or on its timer.
-pub(super) fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, at: (Time, &mut dyn Rng), input: Option<In>) -> Vec<Out> {
+pub(super) fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, turn: Turn<'_>, input: Option<In>) -> Vec<Out> {
+    let at = (turn.now, turn.rng);
     macro_rules! own {
         ($kind:ident) => {
             input.map(|i| {

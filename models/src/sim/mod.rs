@@ -5,18 +5,20 @@ pub mod access;
 pub mod bulk;
 pub mod campaign;
 mod clients;
+mod connection;
 pub mod keys;
 pub mod links;
 pub mod machines;
 mod moving;
 mod possession;
+pub mod posting;
 pub mod rig;
 pub mod servers;
 pub mod store;
 
 use super::rng::Seeded;
 use super::scenario::{ClientOptions, Name, Role};
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use access::Access;
 use bulk::Pull;
 use links::Link;
@@ -52,7 +54,7 @@ pub struct Cfg {
     pub rate: u64,
     /// Whether every message is encoded and decoded on its way.
     pub check_wire: bool,
-    /// Lanes besides [`servers::at_once`] on which events arrive at once, because a model does not explore them.
+    /// Lanes besides [`posting::at_once`] on which events arrive at once, because a model does not explore them.
     pub prompt: &'static [&'static str],
     /// Whether the heads of clients' logs are remembered, for models with rules about them.
     pub heads: bool,
@@ -436,8 +438,8 @@ impl System for Net {
     type Output = Out;
     type Move = Move;
 
-    fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
-        machines::run(cfg, ix, node, (now, rng), input)
+    fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, turn: Turn<'_>, input: Option<In>) -> Vec<Out> {
+        machines::run(cfg, ix, node, turn, input)
     }
 
     fn deadline(node: &Node) -> Option<Time> {

@@ -1,6 +1,6 @@
 //! Clients that change their network: they get another address, and their connections go silent without notice.
 
-use super::links::{Kind, lane};
+use super::connection::{Kind, lane};
 use super::machines::In;
 use super::{Cfg, Event, Net, bulk, keys};
 use crate::world::{Lane, NodeIx, World};

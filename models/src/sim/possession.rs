@@ -1,9 +1,8 @@
 //! Possession challenges between clients and edges. The content of a part is simulated by its version's and its own
 //! number.
 
-use super::clients::answer;
 use super::machines::In;
-use super::servers::at_once;
+use super::posting::{answer, at_once};
 use super::{Cfg, Event, Net, keys};
 use crate::world::{Lane, NodeIx, World};
 use swarmedge_core::accounting::possession::{Challenge, Prover, part_range};

@@ -1,11 +1,11 @@
 //! Performs servers' outputs, and applies the defects of their messages.
 
-use super::links::{self, Kind, Msg};
+use super::links::{self, Dial, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
-use super::{Cfg, Event, Mutant, Net, bulk, clients, keys, possession, store};
+use super::posting::at_once;
+use super::{Cfg, Mutant, Net, bulk, clients, keys, possession, store};
 use crate::scenario::Role;
-use crate::world::{Lane, NodeIx, World};
-use std::time::Duration;
+use crate::world::{NodeIx, World};
 use swarmedge_core::ids::{ConnId, Guid, PublicKey, RecordId};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::wire::control::{ToClient, ToCn};
@@ -45,14 +45,10 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     Some((ix, first))
 }
 
-/// Sends an input that a node handles before anything else happens to it.
-pub fn at_once(w: &mut World<Net>, ix: NodeIx, input: In) {
-    w.send(Lane { to: ix, what: "at once", id: 0 }, Duration::ZERO, Event::Input(input));
-}
-
 fn dial_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     let key = keys::key(cfg.names[usize::from(node)]);
-    links::dial(w, cfg, Kind::Ledger, (node, conn), cfg.numbered(Role::Ledger, 0), key);
+    let (from, target) = ((node, conn), cfg.numbered(Role::Ledger, 0));
+    links::dial(w, cfg, Dial { kind: Kind::Ledger, from, target, key });
 }
 
 /// Performs an output of a CN.
@@ -84,7 +80,8 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
         }
         cn::Output::DirectoryDial { conn, dn } => {
             let key = keys::key(cfg.names[usize::from(node)]);
-            links::dial(w, cfg, Kind::Directory, (node, conn), cfg.numbered(Role::Dn, dn), key);
+            let (from, target) = ((node, conn), cfg.numbered(Role::Dn, dn));
+            links::dial(w, cfg, Dial { kind: Kind::Directory, from, target, key });
         }
         cn::Output::LedgerDial { conn } => dial_ledger(w, cfg, node, conn),
         cn::Output::Save { req, records, acked } => {

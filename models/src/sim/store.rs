@@ -3,11 +3,13 @@
 //! it before it serves or places them.
 
 use super::machines::In;
-use super::{Cfg, Event, Mutant, Net, clients, servers};
+use super::posting::at_once;
+use super::{Cfg, Event, Mutant, Net};
 use crate::scenario::Role;
 use crate::world::{Lane, NodeIx, Way, World};
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::accounting::logs::head_alone;
+use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
     DownloadRecord, DownloadState, Input, KeptReceipt, Save, SourceName, StoreError,
@@ -154,6 +156,22 @@ impl Spool {
     }
 }
 
+pub(super) type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
+
+/// Returns the pieces of a version in a store, and the bytes of each source for each of its downloads.
+pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield, Sources) {
+    let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
+    let pieces = || disk.pieces.get(&version).into_iter().flatten();
+    let mut have = Bitfield::empty(layout.map_or(0, |l| l.pieces()));
+    let mut sums = BTreeMap::new();
+    for (piece, from) in pieces() {
+        have.insert(*piece);
+        from.iter().for_each(|(name, bytes)| *sums.entry(*name).or_default() += u64::from(*bytes));
+    }
+    let of_it = disk.downloads.values().filter(|d| d.granted.as_ref().is_some_and(|g| g.version == version));
+    (have, of_it.map(|d| (d.handle, sums.clone())).collect())
+}
+
 fn lane(node: NodeIx) -> Lane {
     Lane { to: node, what: "disk", id: 0 }
 }
@@ -194,8 +212,8 @@ pub(super) fn looks(
     disk.lose(version);
     let disk = disk.clone();
     w.env.seen.commits.retain(|&(n, v, piece), _| n != node || disk.has(v, piece));
-    let (left, sources) = clients::left(w, &disk, version);
-    servers::at_once(w, node, In::Client(Input::VersionLost { version, left, sources }));
+    let (left, sources) = left(w, &disk, version);
+    at_once(w, node, In::Client(Input::VersionLost { version, left, sources }));
     false
 }
 
@@ -204,7 +222,7 @@ pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, wha
     if let Save::Finish { version, .. } = what
         && !looks(w, cfg, node, version, None)
     {
-        servers::at_once(w, node, In::Client(Input::Saved { req, result: Err(StoreError::Io) }));
+        at_once(w, node, In::Client(Input::Saved { req, result: Err(StoreError::Io) }));
         return None;
     }
     if let Save::Piece { version, piece, .. } = &what {

@@ -12,7 +12,7 @@ use super::scenario::{Name, Role};
 use super::sim::keys;
 use super::sim::machines::drive;
 use super::sim::store::Spool;
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
@@ -384,7 +384,7 @@ impl System for Delivery {
     type Output = Out;
     type Move = Move;
 
-    fn run(_: &Cfg, _: NodeIx, node: &mut Node, now: Time, rng: &mut dyn Rng, input: Option<In>) -> Vec<Out> {
+    fn run(_: &Cfg, _: NodeIx, node: &mut Node, Turn { now, rng }: Turn<'_>, input: Option<In>) -> Vec<Out> {
         match (node, input) {
             (Node::Edge(m), Some(In::Edge(input))) => {
                 drive(&mut **m, &edge_config(), (now, rng), Some(input), Out::Edge)

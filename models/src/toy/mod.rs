@@ -4,7 +4,7 @@
 pub mod model;
 
 use super::rule::{Rule, settles};
-use super::world::{Budget, Lane, NodeIx, System, Way, World};
+use super::world::{Budget, Lane, NodeIx, System, Turn, Way, World};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use swarmedge_core::machine::{Cx, Deadlines, Machine, Rng, Time};
@@ -88,7 +88,7 @@ impl System for Toy {
     type Output = Output;
     type Move = &'static str;
 
-    fn run(cfg: &Cfg, _: NodeIx, node: &mut Asker, now: Time, rng: &mut dyn Rng, input: Option<u32>) -> Vec<Output> {
+    fn run(cfg: &Cfg, _: NodeIx, node: &mut Asker, Turn { now, rng }: Turn<'_>, input: Option<u32>) -> Vec<Output> {
         let mut out = Vec::new();
         let mut cx = Cx { now, cfg, rng, out: &mut out };
         match input {

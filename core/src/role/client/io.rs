@@ -1,13 +1,14 @@
 //! Inputs and outputs of the client machine, and the types that they carry.
 
 mod meeting;
+mod notice;
 mod output;
 mod save;
 mod status;
 
 pub use super::config::Identity;
-pub use super::notice::{CommandError, Notice};
 pub use meeting::{Meeting, NotTried};
+pub use notice::{CommandError, Notice};
 pub use output::{ControlOutput, EdgeAsk, EdgeOutput, KeyOutput, Output, PeerOutput};
 pub use save::{KeptReceipt, Save};
 pub use status::DownloadStatus;

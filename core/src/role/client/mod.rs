@@ -14,7 +14,6 @@ mod job;
 mod links;
 mod meeting;
 mod network;
-mod notice;
 mod peers;
 mod possession;
 mod receipts;

@@ -4,6 +4,7 @@
 //! ones to the spool, and makes one record of each for the ledger. A count that has ended and begins again gets another
 //! life, and the ledger adds the lives up.
 
+use super::Key;
 use super::io::{Batch, Count, ServedGrant};
 use super::reserving::Room;
 use super::{Context, Edge, Metric, Output, Phase, Saving, Spans, Timer};
@@ -17,15 +18,6 @@ use core::time::Duration;
 
 /// Delay before a download that should end is examined again, if not all of it is in records yet.
 const RECHECK: Duration = Duration::from_secs(60);
-
-/// Subject of a count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
-    /// Download whose grant the requests carried.
-    Download(DownloadId),
-    /// Version that was requested without a grant.
-    Plain(VersionId),
-}
 
 fn key_of(count: &Count) -> Key {
     count.grant.map_or(Key::Plain(count.version), |g| Key::Download(g.download))

@@ -23,7 +23,7 @@ pub(super) mod tests;
 pub use io::{Config, Input, Metric, Output};
 
 use crate::accounting::{Spans, Trust, grants};
-use crate::ids::{DownloadId, Guid, RecordId, ReqId};
+use crate::ids::{DownloadId, Guid, RecordId, ReqId, VersionId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::{LedgerLink, Wall, ledger_link};
 use crate::wire::records::{GrantRecord, LedgerRecord};
@@ -32,9 +32,18 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
-use counting::{Counted, Key};
+use counting::Counted;
 use io::{Batch, Denial, GrantAsked, Uncountable};
 use possession::ChallengeState;
+
+/// Subject of a count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    /// Download whose grant the requests carried.
+    Download(DownloadId),
+    /// Version that was requested without a grant.
+    Plain(VersionId),
+}
 
 /// State machine of the edge role. Counts become records, which are written to the spool, sent to the ledger until
 /// acknowledged, and then deleted.

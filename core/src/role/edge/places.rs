@@ -1,7 +1,8 @@
 //! Places for counts: how many downloads are counted at a time, which count makes room for another, and the report to
 //! the shell when no download can be counted because the table is full or the spool fails.
 
-use super::counting::{Counted, Key};
+use super::Key;
+use super::counting::Counted;
 use super::io::{Batch, Uncountable};
 use super::{Context, Edge, Output, Phase, Saving, Timer};
 

@@ -1,7 +1,7 @@
 //! Possession challenges to clients that have completed a download; see [`crate::accounting::possession`]. A client has
 //! one challenge at a time, whose nonce is good for one answer. Nothing here affects the download itself.
 
-use super::counting::Key;
+use super::Key;
 use super::io::{Completed, ServedGrant};
 use super::{Context, Edge, Metric, Output, Phase, Saving, Timer};
 use crate::accounting::Spans;

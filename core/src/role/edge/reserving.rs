@@ -2,7 +2,7 @@
 //! and counted afterwards. So a crash neither invents bytes nor loses them. How many reserved bytes were sent but not
 //! counted before a crash, the downloader says; it is believed up to the reservation.
 
-use super::counting::Key;
+use super::Key;
 use super::io::{Batch, ServedGrant};
 use super::{Context, Edge, Metric, Output, Phase, Saving};
 use crate::ids::ReqId;

@@ -29,7 +29,7 @@ fn two_addresses() -> Config {
     }
 }
 
-fn ask_at(stun: &mut Stun, cfg: &Config, now: Time, from: &str, local: &str, bytes: Vec<u8>) -> Vec<Output> {
+fn ask_at(stun: &mut Stun, cfg: &Config, now: Time, (from, local): (&str, &str), bytes: Vec<u8>) -> Vec<Output> {
     let mut out = Vec::new();
     let mut cx = Cx { now, cfg, rng: &mut NoRng, out: &mut out };
     stun.handle_input(&mut cx, Input::Datagram { from: addr(from), local: addr(local), bytes });
@@ -37,7 +37,7 @@ fn ask_at(stun: &mut Stun, cfg: &Config, now: Time, from: &str, local: &str, byt
 }
 
 fn ask(cfg: &Config, from: &str, bytes: Vec<u8>) -> Vec<Output> {
-    ask_at(&mut Stun::default(), cfg, Time(0), from, LOCAL, bytes)
+    ask_at(&mut Stun::default(), cfg, Time(0), (from, LOCAL), bytes)
 }
 
 fn request(attributes: Vec<Attribute>) -> Vec<u8> {
@@ -95,7 +95,7 @@ fn an_answer_comes_from_the_requested_address_and_port() {
         let asked = four[at];
         let bytes = request(vec![Attribute::ChangeRequest { address, port }]);
         let local = alloc::string::ToString::to_string(&asked);
-        let out = ask_at(&mut Stun::default(), &cfg, Time(0), CLIENT, &local, bytes);
+        let out = ask_at(&mut Stun::default(), &cfg, Time(0), (CLIENT, &local), bytes);
         let (from, to, message) = answered(&out).expect("answered");
         assert_eq!(to, addr(CLIENT));
         assert_eq!((from.ip() != asked.ip(), from.port() != asked.port()), (address, port));
@@ -116,7 +116,7 @@ fn with_one_address_a_change_request_is_refused() {
     let (.., message) = answered(&ask(&one, CLIENT, request(vec![no_change]))).expect("answered");
     assert_eq!(message.other_address(), None);
     // a third address of a server whose two configured ones are others
-    let out = ask_at(&mut Stun::default(), &two_addresses(), Time(0), CLIENT, "192.0.2.9:443", shortest(&[]));
+    let out = ask_at(&mut Stun::default(), &two_addresses(), Time(0), (CLIENT, "192.0.2.9:443"), shortest(&[]));
     assert_eq!(answered(&out).expect("answered").2.other_address(), None);
 }
 
@@ -155,7 +155,7 @@ fn no_answer_is_longer_than_five_times_its_request() {
             addresses: Some(Addresses { primary: addr("[2001:db8::1]:3478"), alternate: addr("[2001:db8::2]:3479") }),
             ..Config::default()
         };
-        let out = ask_at(&mut Stun::default(), &cfg, Time(0), from, "[2001:db8::1]:3478", bytes);
+        let out = ask_at(&mut Stun::default(), &cfg, Time(0), (from, "[2001:db8::1]:3478"), bytes);
         let answer = out.iter().find_map(|o| if let Output::Datagram { bytes, .. } = o { Some(bytes) } else { None });
         let answer = answer.expect("answered");
         assert!(answer.len() <= 5 * len, "{} for {len}", answer.len());
@@ -179,7 +179,7 @@ fn a_cookie_goes_only_to_a_requester_that_sends_as_many_bytes() {
         let mut cx = Cx { now: Time(0), cfg, rng: &mut NoRng, out: &mut out };
         stun.handle_input(&mut cx, Input::WallClock { unix_ms: 5_000 });
         stun.handle_input(&mut cx, Input::CookieKeys(keys));
-        let out = ask_at(&mut stun, cfg, Time(2_000_000), CLIENT, LOCAL, request(attributes));
+        let out = ask_at(&mut stun, cfg, Time(2_000_000), (CLIENT, LOCAL), request(attributes));
         let (.., message) = answered(&out)?;
         Cookie::from_bytes(message.cookie()?).ok()
     };
@@ -210,7 +210,7 @@ fn a_networks_answers_are_limited_to_its_rate() {
     let cfg = Config { answers_per_second: 3, networks_max: 2, ..Config::default() };
     let mut stun = Stun::default();
     let mut count =
-        |now: u64, from: &str| answered(&ask_at(&mut stun, &cfg, Time(now), from, LOCAL, shortest(&[]))).is_some();
+        |now: u64, from: &str| answered(&ask_at(&mut stun, &cfg, Time(now), (from, LOCAL), shortest(&[]))).is_some();
     let answers = (0..10).filter(|n| count(0, &alloc::format!("198.51.100.{n}:1"))).count();
     assert_eq!(answers, 3, "one /24 shares a bucket");
     assert!(count(0, "198.51.101.1:1"), "another has its own");
@@ -257,7 +257,7 @@ fn a_dial_back_that_could_harm_others_is_not_made() {
     refused(&dialling(), CLIENT, 22);
     refused(&dialling(), "198.51.100.7:80", 0);
     refused(&dialling(), "192.168.0.7:4000", 0);
-    let elsewhere = ask_at(&mut Stun::default(), &dialling(), Time(0), CLIENT, "192.0.2.3:3478", asks(0));
+    let elsewhere = ask_at(&mut Stun::default(), &dialling(), Time(0), (CLIENT, "192.0.2.3:3478"), asks(0));
     assert_eq!(dialled(&elsewhere), None, "this server has no other address than one that is not known");
 }
 
@@ -265,7 +265,7 @@ fn a_dial_back_that_could_harm_others_is_not_made() {
 fn dialling_back_costs_a_network_as_much_as_a_hundred_answers() {
     let (mut stun, cfg) = (Stun::default(), dialling());
     let mut dials = |now| {
-        let mut ask = || ask_at(&mut stun, &cfg, Time(now), CLIENT, LOCAL, request(vec![Attribute::DialBack(0)]));
+        let mut ask = || ask_at(&mut stun, &cfg, Time(now), (CLIENT, LOCAL), request(vec![Attribute::DialBack(0)]));
         (0..50).filter(|_| dialled(&ask()).is_some()).count()
     };
     assert_eq!(dials(0), 9, "of 1,000 answers a second");

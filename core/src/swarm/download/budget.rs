@@ -164,9 +164,10 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// Simulates `seconds` of a network in which the edge can give `edge` and the peers `peers` bytes a second, over a
-    /// downlink of `downlink`; returns (bytes from the edge, bytes from peers).
-    fn play(budget: &mut EdgeBudget, from: u64, seconds: u64, edge: u64, peers: u64, downlink: u64) -> (u64, u64) {
+    /// Simulates `seconds` of a network with these rates, in bytes a second: what the edge can give, what the peers can
+    /// give, and the downlink; returns (bytes from the edge, bytes from peers).
+    fn play(budget: &mut EdgeBudget, from: u64, seconds: u64, rates: [u64; 3]) -> (u64, u64) {
+        let [edge, peers, downlink] = rates;
         let cfg = Config::default();
         let (mut from_edge, mut from_peers) = (0, 0);
         for tick in from * 10..(from + seconds) * 10 {
@@ -197,16 +198,16 @@ mod tests {
     #[test]
     fn the_edge_yields_to_peers_that_are_faster() {
         let mut b = EdgeBudget::default();
-        play(&mut b, 0, 1, 10 * MB, 0, 1000 * MB);
-        let (edge, peers) = play(&mut b, 1, 10, 10 * MB, 50 * MB, 1000 * MB);
+        play(&mut b, 0, 1, [10 * MB, 0, 1000 * MB]);
+        let (edge, peers) = play(&mut b, 1, 10, [10 * MB, 50 * MB, 1000 * MB]);
         assert!(peers > 40 * edge, "{edge} {peers}");
     }
 
     #[test]
     fn beside_slower_peers_the_edge_keeps_its_full_speed() {
         let mut b = EdgeBudget::default();
-        play(&mut b, 0, 1, 50 * MB, 0, 1000 * MB);
-        let (edge, peers) = play(&mut b, 1, 60, 50 * MB, 20 * MB, 1000 * MB);
+        play(&mut b, 0, 1, [50 * MB, 0, 1000 * MB]);
+        let (edge, peers) = play(&mut b, 1, 60, [50 * MB, 20 * MB, 1000 * MB]);
         assert_eq!(peers, 60 * 20 * MB);
         assert!(edge + peers > 60 * 50 * MB, "slower than the edge alone: {edge} {peers}");
         assert!(edge > 55 * 50 * MB, "trials cost too much: {edge}");
@@ -215,8 +216,8 @@ mod tests {
     #[test]
     fn on_a_shared_downlink_peers_come_first() {
         let mut b = EdgeBudget::default();
-        play(&mut b, 0, 1, 50 * MB, 0, 50 * MB);
-        let (edge, peers) = play(&mut b, 1, 10, 50 * MB, 50 * MB, 50 * MB);
+        play(&mut b, 0, 1, [50 * MB, 0, 50 * MB]);
+        let (edge, peers) = play(&mut b, 1, 10, [50 * MB, 50 * MB, 50 * MB]);
         assert!(peers > 20 * edge, "{edge} {peers}");
         assert!(edge + peers > 490 * MB);
     }
@@ -224,23 +225,23 @@ mod tests {
     #[test]
     fn when_peers_leave_the_edge_takes_over_at_once() {
         let mut b = EdgeBudget::default();
-        play(&mut b, 0, 1, 50 * MB, 0, 500 * MB);
-        play(&mut b, 1, 5, 50 * MB, 60 * MB, 500 * MB);
+        play(&mut b, 0, 1, [50 * MB, 0, 500 * MB]);
+        play(&mut b, 1, 5, [50 * MB, 60 * MB, 500 * MB]);
         assert!(b.yields());
-        let (edge, _) = play(&mut b, 6, 1, 50 * MB, 0, 500 * MB);
+        let (edge, _) = play(&mut b, 6, 1, [50 * MB, 0, 500 * MB]);
         assert!(edge >= 45 * MB, "{edge}");
-        play(&mut b, 7, 1, 50 * MB, 0, 500 * MB);
-        play(&mut b, 8, 3, 50 * MB, 60 * MB, 500 * MB);
+        play(&mut b, 7, 1, [50 * MB, 0, 500 * MB]);
+        play(&mut b, 8, 3, [50 * MB, 60 * MB, 500 * MB]);
         assert!(b.yields());
-        let (edge, peers) = play(&mut b, 11, 2, 50 * MB, 10 * MB, 500 * MB);
+        let (edge, peers) = play(&mut b, 11, 2, [50 * MB, 10 * MB, 500 * MB]);
         assert!(edge + peers > 90 * MB, "{edge} {peers}");
     }
 
     #[test]
     fn a_provider_with_a_lower_minimum_rate_pays_for_fewer_bytes() {
         let mut b = EdgeBudget::new(5 * MB);
-        play(&mut b, 0, 1, 50 * MB, 0, 500 * MB);
-        let (edge, peers) = play(&mut b, 1, 10, 50 * MB, 6 * MB, 500 * MB);
+        play(&mut b, 0, 1, [50 * MB, 0, 500 * MB]);
+        let (edge, peers) = play(&mut b, 1, 10, [50 * MB, 6 * MB, 500 * MB]);
         assert!(peers > 10 * edge, "{edge} {peers}");
     }
 }

@@ -1,6 +1,6 @@
 //! Notices of the client machine to the user.
 
-use super::io::{CloseReason, DownloadStatus, Meeting, SourceName, StoreError};
+use super::{CloseReason, DownloadStatus, Meeting, SourceName, StoreError};
 use crate::ids::{Handle, IntroId, ReqId};
 
 /// Report to the user.
