@@ -4,7 +4,7 @@
 pub mod mark;
 
 use crate::error::Error;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::SystemTime;
@@ -17,18 +17,37 @@ pub fn read(path: &Path) -> Result<String, Error> {
 /// Replaces a text file atomically: writes a new file beside it and renames, so that readers see the old text or the
 /// new one. Concurrent calls do not disturb each other: each writes to a file with an unguessable name.
 pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    let failed = |e: io::Error| Error::io(format!("write {}", path.display()), &e);
-    let random = getrandom::u64().map_err(|_| failed(io::ErrorKind::Other.into()))?;
+    let written = replace_by(path, &mut OpenOptions::new(), |file| file.write_all(text.as_bytes()));
+    written.map_err(|e| Error::io(format!("write {}", path.display()), &e))
+}
+
+/// Replaces a file by one with mode 0600, as [`replace`] does, and durably.
+pub fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    replace_by(path, &mut options, |file| file.write_all(bytes).and_then(|()| file.sync_all()))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Writes a new file beside `path`, under a name that nobody can foresee, and renames it to `path`.
+fn replace_by(
+    path: &Path,
+    options: &mut OpenOptions,
+    write: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> io::Result<()> {
+    let random = getrandom::u64().map_err(|_| io::Error::from(io::ErrorKind::Other))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{random:016x}.new"));
     // `create_new` follows no symbolic link of that name
-    let made = fs::OpenOptions::new().write(true).create_new(true).open(&beside);
-    let written = made.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
-    written.map_err(|e| {
+    let mut file = options.write(true).create_new(true).open(&beside)?;
+    let written = write(&mut file).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
         // the partial file is useless; the first error is the one to report
         let _ = fs::remove_file(&beside);
-        failed(e)
-    })
+    }
+    written
 }
 
 /// Fails if a file that a command is about to create exists already, unless `force` is set.
@@ -84,6 +103,26 @@ mod tests {
         assert_eq!(read(&file).expect("there"), "2");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing is left beside it");
         assert!(replace(&dir.path().join("none/a"), "3").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_secret_is_private_and_follows_no_link() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().expect("a directory");
+        let (secret, victim) = (dir.path().join("key"), dir.path().join("victim"));
+        fs::write(&victim, "theirs").expect("written");
+        // a link in the secret's place, and one under a name that can be foreseen
+        symlink(&victim, &secret).expect("linked");
+        symlink(&victim, dir.path().join(format!("key.{}.new", std::process::id()))).expect("linked");
+        for bytes in ["first", "second"] {
+            replace_secret(&secret, bytes.as_bytes()).expect("written");
+            let meta = fs::symlink_metadata(&secret).expect("there");
+            assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600, "{meta:?}");
+            assert_eq!(read(&secret).expect("there"), bytes);
+        }
+        assert_eq!(read(&victim).expect("there"), "theirs");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 3, "nothing is left beside it");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! symmetric key of one epoch, [`SealRing`] the sealing keys that a server holds.
 
 use crate::error::Error;
+pub use crate::files::replace_secret;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, HEXLOWER};
@@ -304,22 +305,6 @@ pub fn save_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .open(path)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .map_err(|e| Error::io(format!("write secret {}", path.display()), &e))
-}
-
-/// Replaces a file by one with mode 0600, durably: writes a file beside it, syncs and renames.
-pub fn replace_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = std::path::PathBuf::from(beside);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    std::fs::File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 fn random<const N: usize>() -> [u8; N] {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use swarmedge_core::ids::{ProviderId, PublicKey};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
-use swarmedge_ground::keys::{Key, SealRing, certify, save_cert, save_secret};
+use swarmedge_ground::keys::{Key, SealRing, certify, replace_secret, save_cert};
 use swarmedge_ground::terminal::out::say;
 use swarmedge_ground::tls::CertAuthority;
 
@@ -88,17 +88,17 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
         make_dir(&dir.join(sub))?;
     }
     let root = Key::generate();
-    save_new(&dir.join("root.key"), |path| root.save(path))?;
-    save_new(&dir.join("seal.key"), |path| SealRing::fresh().save(path))?;
+    save_secret(&dir.join("root.key"), root.to_pem().as_bytes())?;
+    SealRing::fresh().replace(&dir.join("seal.key"))?;
     let ca = CertAuthority::new()?;
     write(&dir.join("ca.pem"), ca.cert_pem().as_bytes())?;
-    save_new(&dir.join("ca.key.pem"), |path| save_secret(path, ca.key_pem().as_bytes()))?;
+    save_secret(&dir.join("ca.key.pem"), ca.key_pem().as_bytes())?;
     let mut names = vec![plan.host.as_str()];
     names.extend(["localhost", "127.0.0.1"].iter().filter(|name| **name != plan.host));
     for role in ["edge", "cn", "dn", "ledger"] {
         let (cert, key) = ca.issue(&names)?;
         write(&dir.join(role).join("tls.pem"), cert.as_bytes())?;
-        save_new(&dir.join(role).join("tls.key.pem"), |path| save_secret(path, key.as_bytes()))?;
+        save_secret(&dir.join(role).join("tls.key.pem"), key.as_bytes())?;
     }
     for (folder, role) in
         [("edge", ServerRole::Edge), ("cn", ServerRole::Cn), ("dn", ServerRole::Dn), ("ledger", ServerRole::Ledger)]
@@ -129,7 +129,7 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
 /// Makes a server's signing key and the certificate for it, signed by the root key.
 fn certify_server(root: &Key, dir: &Path, role: ServerRole, name: &str) -> Result<(), Error> {
     let key = Key::generate();
-    save_new(&dir.join("signing.key"), |path| key.save(path))?;
+    save_secret(&dir.join("signing.key"), key.to_pem().as_bytes())?;
     let body = CertBody {
         role,
         name: Text::new(name).map_err(|e| Error::failed(format!("a server cannot be called {name:?}: {e:?}")))?,
@@ -217,14 +217,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::write(path, bytes).map_err(|e| Error::io(format_args!("write {}", path.display()), &e))
 }
 
-/// Saves a secret with `save` after deleting an existing file, which exists only with `--force`.
-fn save_new(path: &Path, save: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format_args!("replace {}", path.display()), &e))
-        }
-        Ok(()) | Err(_) => save(path),
-    }
+/// Writes a file that only its owner may read. It replaces an existing one, which is there only with `--force`.
+fn save_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace_secret(path, bytes).map_err(|e| Error::io(format_args!("write secret {}", path.display()), &e))
 }
 
 #[cfg(test)]
@@ -254,6 +249,23 @@ mod tests {
         for secret in ["root.key", "seal.key", "ca.key.pem", "edge/tls.key.pem", "cn/signing.key"] {
             let mode = fs::metadata(dir.path().join(secret)).expect(secret).permissions().mode();
             assert_eq!(mode & 0o77, 0, "{secret}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn secrets_written_over_others_are_private_and_follow_no_link() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let (dir, elsewhere) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let victim = elsewhere.path().join("victim");
+        fs::write(&victim, "theirs").expect("written");
+        symlink(&victim, dir.path().join("root.key")).expect("linked");
+        fs::write(dir.path().join("seal.key"), "readable by all").expect("written");
+        make(&plan(dir.path())).expect("makes");
+        assert_eq!(fs::read_to_string(&victim).expect("there"), "theirs");
+        for secret in ["root.key", "seal.key"] {
+            let meta = fs::symlink_metadata(dir.path().join(secret)).expect(secret);
+            assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600, "{secret}: {meta:?}");
         }
     }
 
