@@ -2,11 +2,11 @@
 //! values are the text of `--help`. Other modules of `cli` run the commands.
 
 mod books;
-
-use super::certificates::CertificatesCommand;
+mod certificates;
 mod keys;
 mod manual;
 
+pub use certificates::{CertificatesCommand, RenewArgs};
 pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
 
 pub use books::*;

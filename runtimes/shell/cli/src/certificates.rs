@@ -2,9 +2,8 @@
 //! certificate (X.509) and an operator's certificate: the server's public key, signed by the operator's root key.
 
 use super::Error;
-use super::args::ConfigArgs;
+use super::args::CertificatesCommand;
 use crate::config::ServerConfig;
-use clap::{Args, Subcommand};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,32 +28,6 @@ const WARN_BEFORE_PART: u64 = 6;
 const DAY_S: u64 = 24 * 3600;
 /// Interval at which a server checks its certificates.
 const CHECK_EVERY: Duration = Duration::from_secs(3600);
-
-/// Subcommands of `swarmedge certificates`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum CertificatesCommand {
-    /// List the servers' certificates and when they expire
-    List(ConfigArgs),
-    /// Make new ones for the same servers and names, good for a year
-    Renew(RenewArgs),
-}
-
-/// Arguments of `swarmedge certificates renew`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Clients need nothing new: the operator's root key and CA stay. Names are taken from the certificates \
-    that are there.\nWhat this operator's CA did not issue, as of Let's Encrypt, is left alone with its key: renew it \
-    where it came from.\nServers take new certificates up at their next start.\n\n\
-    Example:\n  swarmedge certificates renew --config my-cdn/server.toml --keys /media/safe"
-)]
-pub struct RenewArgs {
-    /// Configuration file of the deployment.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Where root.key and ca.key.pem lie [default: beside the configuration]
-    #[arg(long, value_name = "DIR")]
-    pub keys: Option<PathBuf>,
-}
 
 /// Expiry of one certificate of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
