@@ -4,7 +4,7 @@
 use std::time::Duration;
 use swarmedge_core::ids::RawTcpId;
 use swarmedge_core::machine::{Cx, Machine as _, Time};
-use swarmedge_core::nat::connectivity::birthday::Birthday;
+use swarmedge_core::nat::connectivity::Birthday;
 use swarmedge_core::nat::connectivity::{Config, Connectivity, Input, Line, LineEvent, Output, Rung};
 use swarmedge_models::nat::Kind;
 use swarmedge_models::punching::{Cfg, Punch, RULES, world};

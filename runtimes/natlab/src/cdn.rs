@@ -13,7 +13,7 @@ use swarmedge_cli::init::{self, Deployment, Ports};
 use swarmedge_cli::process::Process;
 use swarmedge_client::client::local::Call;
 use swarmedge_client::client::protocol::{Answer, DownloadLine, Request, State, StatusLine};
-use swarmedge_client::client::why::{AttemptLine, MeetingLine, UploaderLine};
+use swarmedge_client::client::protocol::{AttemptLine, MeetingLine, UploaderLine};
 use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::nat::NatLine;
 use swarmedge_ground::terminal::Interrupt;
@@ -90,7 +90,7 @@ impl Cdn {
     fn serve(&mut self, lab: &Lab, node: &str, roles: &str, config: &Path) -> Result<(), Error> {
         let name = format!("{node}-{}", self.servers.len());
         let args = ["serve", "--roles", roles, "--config", text(config)?];
-        let process = spawn(lab, node, &name, &self.program, &self.dir.join("logs"), &args)?;
+        let process = spawn((lab, node), &name, &self.program, &self.dir.join("logs"), &args)?;
         self.servers.push(process);
         Ok(())
     }
@@ -131,7 +131,7 @@ impl Cdn {
         let args = ["client", "run", "--bundle", text(&file)?, "--state", text(&state)?, "--log", LOG];
         let args: Vec<&str> = args.into_iter().chain(self.client_options.iter().map(String::as_str)).collect();
         let (name, logs) = (format!("client-{node}"), self.dir.join("logs"));
-        let mut process = spawn(lab, node, &name, program, &logs, &args)?;
+        let mut process = spawn((lab, node), &name, program, &logs, &args)?;
         let ready = || matches!(Call::ask(&state, &Request::Status), Ok(Some(_)));
         process.wait_ready(&Interrupt::never(), READY_WITHIN, ready)?;
         Ok(Client { state, process })
@@ -274,7 +274,7 @@ impl Client {
 }
 
 /// Starts a program inside a node. It ends with this process or with the lab.
-fn spawn(lab: &Lab, node: &str, name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
+fn spawn((lab, node): (&Lab, &str), name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
     let inside = lab.inside(node, text(program)?)?;
     let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
     Ok(Process::start(name, Path::new("ip"), logs, &[&inside[..], args].concat())?)

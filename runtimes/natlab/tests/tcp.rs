@@ -139,7 +139,7 @@ fn without_udp_a_client_downloads_from_peers_over_tcp() {
             let line = blocked.get(name, WITHIN, |_| {}).expect("asked").expect("an answer");
             assert_eq!(line.durable_bytes, OBJECT_LEN as u64, "{name}: {line:?}");
             let met: Vec<_> = blocked.meetings().expect("asked");
-            let its = |m: &&swarmedge_client::client::why::MeetingLine| {
+            let its = |m: &&swarmedge_client::client::protocol::MeetingLine| {
                 m.addresses.iter().any(|a| a.contains(&lab.outside(name).expect("a site").to_string()))
             };
             let its: Vec<_> = met.iter().filter(its).collect();
@@ -175,7 +175,7 @@ fn without_udp_a_client_uploads_to_peers_over_tcp() {
         let mut blocked = holder(lab, cdn, program, "blocked", EDGE_RATE[0]);
         found(&mut blocked, "blocked", |nat| !nat.udp && nat.tcp && nat.tcp443);
         let outside = |site| lab.outside(site).expect("a site").to_string();
-        let comes_from = |m: &swarmedge_client::client::why::MeetingLine| {
+        let comes_from = |m: &swarmedge_client::client::protocol::MeetingLine| {
             m.addresses.iter().any(|a| a.contains(&outside("blocked")))
                 || m.path.iter().any(|p| p.contains(&outside("blocked")))
         };

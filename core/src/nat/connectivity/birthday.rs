@@ -4,7 +4,7 @@
 //! unless both sides' users enable it, and each host does one such probing (`Game`) at a time.
 
 use super::Connectivity;
-use super::io::{Output, Rung, Scatter};
+use super::io::{Birthday, Output, Rung, Scatter};
 use crate::ids::IntroId;
 use crate::machine::{Cx, Time};
 use crate::nat::{NatBehaviour, NatDescriptor, draws_ports, filters_by_port};
@@ -12,29 +12,6 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 type Context<'a> = Cx<'a, Connectivity>;
-
-/// Configuration of birthday probing: numbers of sockets and ports, and pace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Birthday {
-    /// Number of sockets of the side whose NAT assigns random ports; each sends twice.
-    pub sockets: u16,
-    /// Number of ports that the other side tries.
-    pub probes: u16,
-    /// Number of datagrams per tick, on either side.
-    pub batch: u16,
-    /// Interval between two ticks.
-    pub tick: Duration,
-    /// Time-out of the probing, counted from "go".
-    pub within: Duration,
-}
-
-impl Default for Birthday {
-    /// Returns the default: 500 probes per second, so two seconds for all.
-    fn default() -> Self {
-        let ms = Duration::from_millis;
-        Self { sockets: 256, probes: 1_024, batch: 5, tick: ms(10), within: ms(4_000) }
-    }
-}
 
 /// Lowest port that is probed.
 const PORT_MIN: u16 = 1_024;

@@ -1,6 +1,5 @@
 //! Inputs, outputs and configuration of the connectivity machine.
 
-use super::birthday::Birthday;
 use crate::ids::{IntroId, RawTcpId};
 use crate::limits;
 use crate::nat::{NatDescriptor, Transport};
@@ -276,6 +275,29 @@ pub enum Output {
         /// Result of the attempt.
         attempt: Attempt,
     },
+}
+
+/// Configuration of birthday probing: numbers of sockets and ports, and pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Birthday {
+    /// Number of sockets of the side whose NAT assigns random ports; each sends twice.
+    pub sockets: u16,
+    /// Number of ports that the other side tries.
+    pub probes: u16,
+    /// Number of datagrams per tick, on either side.
+    pub batch: u16,
+    /// Interval between two ticks.
+    pub tick: Duration,
+    /// Time-out of the probing, counted from "go".
+    pub within: Duration,
+}
+
+impl Default for Birthday {
+    /// Returns the default: 500 probes per second, so two seconds for all.
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { sockets: 256, probes: 1_024, batch: 5, tick: ms(10), within: ms(4_000) }
+    }
 }
 
 /// Limits and intervals of connectivity checks.

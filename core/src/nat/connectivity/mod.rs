@@ -5,7 +5,7 @@
 //! ways. If none is found, or UDP is unusable, one of them opens a TCP connection to a port of the other that was
 //! reached from outside before (`tcp.rs`).
 
-pub mod birthday;
+mod birthday;
 mod candidates;
 mod check;
 pub mod io;
@@ -13,7 +13,7 @@ mod pair;
 mod tcp;
 
 pub use check::is_check;
-pub use io::{Along, Attempt, Config, Failure, Input, Line, LineEvent, Offer, Output, Role, Rung};
+pub use io::{Along, Attempt, Birthday, Config, Failure, Input, Line, LineEvent, Offer, Output, Role, Rung};
 pub use io::{Scatter, Scattered, Ticket};
 
 use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};

@@ -276,7 +276,7 @@ fn dialling_back_costs_a_network_as_much_as_a_hundred_answers() {
 fn each_clause_of_a_stun_server_finds_a_corruption() {
     let mut stun = Stun::default();
     for (n, from) in ["198.51.100.7:4000", "203.0.113.7:4000"].into_iter().enumerate() {
-        ask_at(&mut stun, &Config::default(), Time(n as u64), from, LOCAL, request(vec![]));
+        ask_at(&mut stun, &Config::default(), Time(n as u64), (from, LOCAL), request(vec![]));
     }
     assert_each_clause_fires(
         &stun,

@@ -38,12 +38,28 @@ pub(super) struct Bench {
     _dir: tempfile::TempDir,
 }
 
+/// Returns the kind of NAT that a site of this kind shows during discovery.
+pub(super) fn disguise(kind: Kind) -> Kind {
+    match kind {
+        Kind::Symmetric | Kind::SymmetricSequential | Kind::UdpBlocked => Kind::PortRestricted,
+        Kind::CgnatSymmetric => Kind::Cgnat,
+        Kind::Public
+        | Kind::FullCone
+        | Kind::Restricted
+        | Kind::PortRestricted
+        | Kind::PortRestrictedRandom
+        | Kind::Firewall
+        | Kind::Cgnat
+        | Kind::MasqueradeOpen => kind,
+    }
+}
+
 impl Bench {
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
         let dir = tempfile::tempdir().map_err(|e| Error::new(format!("make a temporary directory: {e}")))?;
         let seeders: BTreeSet<Kind> = options.cells.iter().map(|(a, _)| *a).collect();
         let downloaders: BTreeSet<Kind> = options.cells.iter().map(|(_, b)| *b).collect();
-        let is = |k: Kind| if options.part == Part::Forced { super::forced::disguise(k) } else { k };
+        let is = |k: Kind| if options.part == Part::Forced { disguise(k) } else { k };
         let site = |prefix: &str, k: &Kind| Site::new(&format!("{prefix}-{k}"), is(*k));
         let sites = seeders.iter().map(|k| site("s", k)).chain(downloaders.iter().map(|k| site("d", k)));
         let lab = Lab::up(&Plan {

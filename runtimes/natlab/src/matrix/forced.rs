@@ -2,7 +2,7 @@
 //! which are replaced before the download begins.
 
 use super::Try;
-use super::bench::{BE_LISTED, Bench, OBJECT_LEN, SETTLE_WITHIN};
+use super::bench::{BE_LISTED, Bench, OBJECT_LEN, SETTLE_WITHIN, disguise};
 use crate::Kind;
 use crate::run::Error;
 use std::path::Path;
@@ -17,22 +17,6 @@ pub(super) const NOMINAL: Duration = Duration::from_secs(OBJECT_LEN as u64 / EDG
 const WITHIN: Duration = Duration::from_secs(20);
 /// Extra time for an attempt that began late in the download.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
-
-/// Returns the kind of NAT that a site of this kind shows during discovery.
-pub(super) fn disguise(kind: Kind) -> Kind {
-    match kind {
-        Kind::Symmetric | Kind::SymmetricSequential | Kind::UdpBlocked => Kind::PortRestricted,
-        Kind::CgnatSymmetric => Kind::Cgnat,
-        Kind::Public
-        | Kind::FullCone
-        | Kind::Restricted
-        | Kind::PortRestricted
-        | Kind::PortRestrictedRandom
-        | Kind::Firewall
-        | Kind::Cgnat
-        | Kind::MasqueradeOpen => kind,
-    }
-}
 
 /// Maximum of tries until the pair is introduced: on a busy machine a peer may be listed too late.
 const INTRODUCE_MAX: u32 = 3;

@@ -19,7 +19,7 @@ use bench::Bench;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::thread;
-use swarmedge_client::client::why::AttemptLine;
+use swarmedge_client::client::protocol::AttemptLine;
 
 /// Part of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

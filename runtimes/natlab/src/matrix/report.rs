@@ -5,7 +5,7 @@ use super::{Cell, Part, Try, lower_bound_95, percentile};
 use crate::{Expect, Kind};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use swarmedge_client::client::why::AttemptLine;
+use swarmedge_client::client::protocol::AttemptLine;
 
 /// Maximum duration of an attempt on either side, in milliseconds.
 const ATTEMPT_MS: u32 = 6_000;

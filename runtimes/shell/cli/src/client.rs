@@ -4,8 +4,8 @@ use super::Error;
 use super::args::{CacheCommand, ClientArgs, ClientRunArgs, GetArgs};
 use super::stop::stop_signal;
 use std::path::PathBuf;
+use swarmedge_client::client::api_state::ApiState;
 use swarmedge_client::client::commands::{self, default_state_dir};
-use swarmedge_client::client::desk::Desk;
 use swarmedge_client::client::get::{self, Get};
 use swarmedge_client::client::{ClientConfig, process};
 use swarmedge_ground::ops;
@@ -21,7 +21,7 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     }
     config.port_mapping = !args.no_port_mapping;
     ops::init_metrics();
-    let ready = |_: &Desk| tracing::info!("client is ready");
+    let ready = |_: &ApiState| tracing::info!("client is ready");
     process::run_on::<R, _>(&config, ready, move |rt| {
         let stop = stop_signal(rt, exit_with_parent)?;
         Ok(async move { stop.wait().await })

@@ -3,8 +3,8 @@
 use super::geo::Geo;
 use super::withdrawn;
 use crate::config::CnConfig;
-use futures_lite::future::or;
 use std::collections::VecDeque;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::accounting::Trust;
@@ -14,16 +14,16 @@ use swarmedge_core::role::edge::io::Batch;
 use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
-use swarmedge_core::wire::records::ServerRole;
+use swarmedge_core::wire::records::{LedgerRecord, ServerCert, ServerRole};
 use swarmedge_ground::config::OperatorConfig;
-use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
 use swarmedge_ground::health::Health;
-use swarmedge_ground::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
+use swarmedge_ground::host::{INBOX_MAX, Role, Server, certificate, load_tls, sockets::listen};
 use swarmedge_ground::http::{Origin, Signal};
-use swarmedge_ground::keys::{Key, load_cert, verify};
-use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, accept, dial};
+use swarmedge_ground::keys::{Key, verify};
+use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, dial};
 use swarmedge_ground::mailbox::mailbox;
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
@@ -34,6 +34,9 @@ use swarmedge_ground::tls::client_config;
 /// Connections allowed beyond the sessions, for handshakes and clients that are told to come back later.
 const SPARE_CONNECTIONS: usize = 1024;
 
+/// Records of an open spool, what saves in it, and its writer.
+type OpenSpool<W> = (Vec<LedgerRecord>, Option<Saver<Input>>, Option<W>);
+
 /// Opens a CN. The server runs until `stop` is set and its clients have been sent to other CNs.
 pub fn open<R: Rt>(
     rt: &R,
@@ -43,46 +46,19 @@ pub fn open<R: Rt>(
     health: &Health,
 ) -> Result<Server, Error> {
     let key = Key::load(&cfg.signing_key)?;
-    let cert = load_cert(&cfg.certificate)?;
     let trust = Trust { root: operator.root, verify };
-    if trust.check_cert(&cert, ServerRole::Cn, unix_ms()).is_err() || cert.body.key != key.public() {
-        return Err(Error::usage(format!(
-            "{} is no valid certificate of the operator for a CN with {}",
-            cfg.certificate.display(),
-            cfg.signing_key.display()
-        ))
-        .next("certificates expire: `swarmedge certificates renew` makes new ones"));
-    }
+    let cert = certificate(&trust, ServerRole::Cn, &cfg.certificate, Some((&cfg.signing_key, key.public())))?;
     let geo = Geo::open(cfg.geo_countries.as_deref(), cfg.geo_networks.as_deref())?;
-    let config = Config {
-        geolocation: geo.has_database(),
-        dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
-        ledger: cfg.ledger.is_some(),
-        spool: cfg.spool.is_some(),
-        sessions_max: cfg.sessions_max,
-        drain: Duration::from_millis(cfg.drain_ms),
-        ..Config::new(operator.root, verify, cert)
-    };
-    let socket = listen_tcp(cfg.listen, "[cn] listen")?;
-    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
-    let addr = socket.local_addr().map_err(listening)?;
+    let config = machine_config(operator, cfg, cert, geo.has_database());
+    let (listener, addr) = listen(rt, cfg.listen, "[cn] listen")?;
     let acceptor = Accept::<R> {
-        listener: rt.listen(socket).map_err(listening)?,
-        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
+        listener,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key, true)?,
         connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
-        cap: Cap::CLIENT,
         server: "cn",
     };
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let spool = cfg.spool.as_deref().map(|path| Spool::open_remembered(path, "cn")).transpose()?;
-    let (records, (spool, writing)) = match spool {
-        Some((spool, (records, _))) => {
-            let (saver, writing) =
-                spool::write(rt.clone(), spool, health, "CN's spool", |req, ok| Input::Saved { req, ok });
-            (records, (Some(saver), Some(writing)))
-        }
-        None => (Vec::new(), (None, None)),
-    };
+    let (records, spool, writing) = open_spool(rt, cfg, health)?;
     let port = CnPort {
         rt: rt.clone(),
         spool,
@@ -91,57 +67,96 @@ pub fn open<R: Rt>(
         key,
         dns: cfg.dns.clone(),
         ledger: cfg.ledger.clone(),
-        clients: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_client },
-        directories: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_directory },
-        ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
+        clients: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_client, cap: Cap::CLIENT },
+        directories: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_directory, cap: Cap::SERVER },
+        ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger, cap: Cap::SERVER },
         geo: geo.clone(),
         stopped: false,
     };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone(), health.clone())).transpose()?;
-    let origin = |url: &String| {
-        Origin::parse(url).ok_or_else(|| Error::usage(format!("[cn] edges: {url:?} is not https://host:port")))
-    };
-    let edges = cfg.edges.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
+    let edges = cfg.edges.iter().map(String::as_str).map(edge_origin).collect::<Result<Vec<_>, _>>()?;
     let edge_tls = client_config(&read(&operator.ca)?, None)?;
-    let (clients, seals) = (port.clients.clone(), port.seals.clone());
+    let seals = port.seals.clone();
+    let role = Role {
+        machine: Cn::default(),
+        config,
+        inputs,
+        acceptor,
+        inlet: port.clients.clone(),
+        port,
+        clock: |unix_ms| Input::WallClock { unix_ms },
+        shutdown: Some(Input::Shutdown),
+    };
     let (rt, stop) = (rt.clone(), stop.clone());
     let name = cfg.name.clone();
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
         // the spool's records must be the machine's first input
         let _ = inbox.send(Input::Restored { records }).await;
-        let closed = Signal::default();
-        match writing {
-            Some(writing) => {
-                let closed = closed.clone();
-                rt.spawn(async move {
-                    writing.await;
-                    closed.set();
-                });
-            }
-            None => closed.set(),
-        }
-        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+        let closed = when_ended(&rt, writing);
         rt.spawn(seals.clone().send_cookie_keys(rt.clone(), inbox.clone(), Input::CookieKeys));
         rt.spawn(seals.follow(rt.clone()));
         rt.spawn(geo.follow(rt.clone()));
         if !edges.is_empty() {
             rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone()));
         }
-        let stopping = async {
-            stop.wait().await;
-            tracing::info!("CN sends its clients to other CNs");
-            let _ = inbox.send(Input::Shutdown).await;
-            std::future::pending().await
-        };
-        let accepting = accept(rt.clone(), acceptor, clients.clone());
-        or(drive(rt.clone(), Cn::default(), config, inputs, port), or(accepting, stopping)).await;
-        clients.links.close_all();
+        rt.spawn(announce(stop.clone()));
+        role.serve(rt, stop, ready(())).await;
         closed.wait().await;
         tracing::info!("CN has stopped");
         Ok(())
     };
     Ok(Server::new(addr, ops, run))
+}
+
+/// Opens the spool, if one is configured; returns its records, what saves in it, and its writer.
+fn open_spool<R: Rt>(
+    rt: &R,
+    cfg: &CnConfig,
+    health: &Health,
+) -> Result<OpenSpool<impl Future<Output = ()> + use<R>>, Error> {
+    let Some(path) = cfg.spool.as_deref() else { return Ok((Vec::new(), None, None)) };
+    let (spool, (records, _)) = Spool::open_remembered(path, "cn")?;
+    let (saver, writing) = spool::write(rt.clone(), spool, health, "CN's spool", |req, ok| Input::Saved { req, ok });
+    Ok((records, Some(saver), Some(writing)))
+}
+
+async fn announce(stop: Signal) {
+    stop.wait().await;
+    tracing::info!("CN sends its clients to other CNs");
+}
+
+/// Returns the configuration of the machine.
+fn machine_config(operator: &OperatorConfig, cfg: &CnConfig, cert: ServerCert, geolocation: bool) -> Config {
+    Config {
+        geolocation,
+        dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
+        ledger: cfg.ledger.is_some(),
+        spool: cfg.spool.is_some(),
+        sessions_max: cfg.sessions_max,
+        drain: Duration::from_millis(cfg.drain_ms),
+        ..Config::new(operator.root, verify, cert)
+    }
+}
+
+fn edge_origin(url: &str) -> Result<Origin, Error> {
+    Origin::parse(url).ok_or_else(|| Error::usage(format!("[cn] edges: {url:?} is not https://host:port")))
+}
+
+/// Returns a signal that is set when the spool's writer, if there is one, has ended.
+fn when_ended<R: Rt>(rt: &R, writing: Option<impl Future<Output = ()> + 'static>) -> Signal {
+    let ended = Signal::default();
+    match writing {
+        Some(writing) => {
+            let ended = ended.clone();
+            rt.spawn(async move {
+                writing.await;
+                ended.set();
+            });
+        }
+        None => ended.set(),
+    }
+    ended
 }
 
 struct CnPort<R: Rt> {
@@ -167,14 +182,14 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
             Output::DirectoryDial { conn, dn } => match self.dns.get(dn as usize) {
                 Some(addr) => {
                     let tls = Arc::clone(&self.server_tls);
-                    dial(&self.rt, tls, addr, conn, &self.directories, Cap::SERVER);
+                    dial(&self.rt, tls, addr, conn, &self.directories);
                 }
                 None => local.push_back(Input::DirectoryClosed { conn }),
             },
             Output::DirectorySend { conn, msg } => self.directories.links.send(conn, &msg),
             Output::DirectoryClose { conn } => self.directories.links.close(conn),
             Output::LedgerDial { conn } => match &self.ledger {
-                Some(addr) => dial(&self.rt, Arc::clone(&self.server_tls), addr, conn, &self.ledgers, Cap::SERVER),
+                Some(addr) => dial(&self.rt, Arc::clone(&self.server_tls), addr, conn, &self.ledgers),
                 None => local.push_back(Input::LedgerClosed { conn }),
             },
             Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),

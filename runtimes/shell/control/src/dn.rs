@@ -1,21 +1,21 @@
 //! The port of the DN machine: accepts CNs. The directory is soft state, so a DN stops without saving anything.
 
 use crate::config::DnConfig;
-use futures_lite::future::or;
 use std::collections::VecDeque;
+use std::future::ready;
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::role::dn::{Config, Dn, Input, Output};
 use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::records::ServerRole;
 use swarmedge_ground::config::OperatorConfig;
-use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::health::Health;
-use swarmedge_ground::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
+use swarmedge_ground::host::{INBOX_MAX, Role, Server, certificate, load_tls, sockets::listen};
 use swarmedge_ground::http::Signal;
-use swarmedge_ground::keys::{load_cert, verify};
-use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, accept};
+use swarmedge_ground::keys::verify;
+use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links};
 use swarmedge_ground::mailbox::mailbox;
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
@@ -31,36 +31,35 @@ pub fn open<R: Rt>(
     stop: &Signal,
     health: &Health,
 ) -> Result<Server, Error> {
-    let cert = load_cert(&cfg.certificate)?;
     let trust = Trust { root: operator.root, verify };
-    if trust.check_cert(&cert, ServerRole::Dn, unix_ms()).is_err() {
-        let path = cfg.certificate.display();
-        return Err(Error::usage(format!("{path} is no valid certificate of the operator for a DN"))
-            .next("certificates expire: `swarmedge certificates renew` makes new ones"));
-    }
+    let cert = certificate(&trust, ServerRole::Dn, &cfg.certificate, None)?;
     let config = Config::new(operator.root, verify, cert);
-    let socket = listen_tcp(cfg.listen, "[dn] listen")?;
-    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
-    let addr = socket.local_addr().map_err(listening)?;
+    let (listener, addr) = listen(rt, cfg.listen, "[dn] listen")?;
     let acceptor = Accept::<R> {
-        listener: rt.listen(socket).map_err(listening)?,
-        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
+        listener,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key, true)?,
         connections_max: usize::try_from(config.cns_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
-        cap: Cap::SERVER,
         server: "dn",
     };
     let (inbox, inputs) = mailbox(INBOX_MAX);
-    let cns = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_cn };
+    let cns = Inlet { inbox, links: Links::default(), wrap: from_cn, cap: Cap::SERVER };
     let port = DnPort { links: cns.links.clone() };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[dn] ops", stop.clone(), health.clone())).transpose()?;
     let (rt, stop) = (rt.clone(), stop.clone());
     let name = cfg.name.clone();
+    let role = Role {
+        machine: Dn::default(),
+        config,
+        port,
+        inputs,
+        acceptor,
+        inlet: cns,
+        clock: |unix_ms| Input::WallClock { unix_ms },
+        shutdown: None,
+    };
     let run = async move {
         tracing::info!(%addr, name, "DN is ready");
-        rt.spawn(send_clock(rt.clone(), inbox, |unix_ms| Input::WallClock { unix_ms }));
-        let accepting = accept(rt.clone(), acceptor, cns.clone());
-        or(stop.wait(), or(drive(rt.clone(), Dn::default(), config, inputs, port), accepting)).await;
-        cns.links.close_all();
+        role.serve(rt, stop, ready(())).await;
         tracing::info!("DN has stopped");
         Ok(())
     };

@@ -152,7 +152,8 @@ async fn serve_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addr
     let open = Gauge::default();
     let stopped = StopOnDrop(Signal::default());
     for (local, listener) in listeners {
-        let accepting = accept(rt.clone(), listener, local, open.clone(), inbox.clone(), Rc::clone(&answers));
+        let (open, inbox, answers) = (open.clone(), inbox.clone(), Rc::clone(&answers));
+        let accepting = accept(rt.clone(), listener, Connections { local, open, inbox, answers });
         let stop = stopped.0.clone();
         rt.spawn(async move { or(stop.wait(), accepting).await });
     }
@@ -169,24 +170,26 @@ impl Drop for StopOnDrop {
     }
 }
 
-async fn accept<R: Rt>(
-    rt: R,
-    listener: R::Listener,
+/// The TCP connections of one listening address.
+#[derive(Clone)]
+struct Connections {
     local: SocketAddr,
     open: Gauge,
     inbox: Sender<Input>,
     answers: Answers,
-) {
+}
+
+async fn accept<R: Rt>(rt: R, listener: R::Listener, connections: Connections) {
     loop {
         match rt.accept(&listener).await {
-            Ok((tcp, from)) if open.get() < CONNECTIONS_MAX => {
-                let counted = open.enter();
-                let (rt2, inbox, answers) = (rt.clone(), inbox.clone(), Rc::clone(&answers));
+            Ok((tcp, from)) if connections.open.get() < CONNECTIONS_MAX => {
+                let counted = connections.open.enter();
+                let (rt2, connections) = (rt.clone(), connections.clone());
                 rt.spawn(async move {
-                    if let Err(error) = connection(&rt2, tcp, from, local, &inbox, &answers).await {
+                    if let Err(error) = connection(&rt2, tcp, from, &connections).await {
                         tracing::debug!(%from, %error, "STUN connection ended");
                     }
-                    answers.borrow_mut().remove(&(from, local));
+                    connections.answers.borrow_mut().remove(&(from, connections.local));
                     drop(counted);
                 });
             }
@@ -204,10 +207,9 @@ async fn connection<R: Rt>(
     rt: &R,
     mut tcp: R::Tcp,
     from: SocketAddr,
-    local: SocketAddr,
-    inbox: &Sender<Input>,
-    answers: &Answers,
+    Connections { local, inbox, answers, .. }: &Connections,
 ) -> io::Result<()> {
+    let local = *local;
     let (to_write, mut answer) = mailbox(1);
     answers.borrow_mut().insert((from, local), to_write);
     loop {

@@ -1,8 +1,8 @@
 //! Access to objects that are not public: a request needs a grant for the version, or the provider's token.
 
+use super::answer::{Routes, problem};
 use super::catalogue::{Object, ObjectKey};
 use super::provider_keys::TOKEN_NAME;
-use super::routes::{Routes, problem};
 use hyper::header::COOKIE;
 use hyper::{HeaderMap, StatusCode};
 use std::net::IpAddr;

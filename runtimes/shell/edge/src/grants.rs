@@ -1,8 +1,8 @@
 //! `POST /v1/grants`: checks signatures and finds the object; the edge machine decides about the grant.
 
 use super::access::withheld;
-use super::door::GrantAnswer;
-use super::routes::{Answer, Routes, json, problem};
+use super::answer::{Answer, Routes, json, problem};
+use super::handle::GrantAnswer;
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use futures_lite::future::or;

@@ -5,23 +5,24 @@
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 mod access;
+mod answer;
 pub mod catalogue;
 pub mod conditional;
 pub mod config;
 pub mod content;
-pub mod door;
 pub mod error;
 mod grants;
+pub mod handle;
 pub mod pace;
 pub mod policy;
 mod port;
 mod possession;
 pub mod provider_keys;
 pub mod publish;
+pub mod published;
 pub mod range;
 pub mod routes;
 pub mod server;
-pub mod shelf;
 mod tally;
 pub mod torrent;
 

@@ -1,7 +1,7 @@
 //! The port of the edge machine: signs and seals grants, writes the spool, and keeps the link to the ledger.
 
 use super::catalogue::Files;
-use super::door::{EdgeHandle, ServeDecision};
+use super::handle::{EdgeHandle, ServeDecision};
 use super::possession;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use swarmedge_core::wire::records::{Grant, SealedGrant, ServerCert, SignedGrant,
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::keys::Key;
-use swarmedge_ground::link::{Cap, Event, Inlet, dial};
+use swarmedge_ground::link::{Event, Inlet, dial};
 use swarmedge_ground::rt::Rt;
 use swarmedge_ground::seals::Seals;
 use swarmedge_ground::spool::Saver;
@@ -98,7 +98,7 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
                 }
             }
             Output::LedgerDial { conn } => match &self.ledger {
-                Some(addr) => dial(&self.rt, Arc::clone(&self.ledger_tls), addr, conn, &self.ledgers, Cap::SERVER),
+                Some(addr) => dial(&self.rt, Arc::clone(&self.ledger_tls), addr, conn, &self.ledgers),
                 None => local.push_back(Input::LedgerClosed { conn }),
             },
             Output::LedgerSend { conn, msg } => self.ledgers.links.send(conn, &msg),

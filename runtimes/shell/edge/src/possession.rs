@@ -1,9 +1,9 @@
 //! `POST /v1/completed` and `POST /v1/proofs`: a client reports a completed download and answers the possession
 //! challenge. The machine decides; whether a proof was right is told to the ledger, never to the client.
 
+use super::answer::{Answer, Routes, json, problem};
 use super::catalogue::Files;
 use super::grants::read_body;
-use super::routes::{Answer, Routes, json, problem};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use std::fs::File;

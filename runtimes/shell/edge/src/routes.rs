@@ -1,38 +1,34 @@
 //! The edge's HTTP interface: [`Routes`] matches each request's method and path and makes the answer.
 
 use super::access::RequestParts;
+pub use super::answer::Routes;
+use super::answer::{Answer, json, problem};
 use super::catalogue::{Object, Version};
 use super::conditional::time;
-use super::config::EdgeConfig;
 use super::content::{Plan, Representation, Sending, attachment, body, media_type, plan, set};
-use super::door::EdgeHandle;
 use super::grants;
 use super::pace::Pacer;
 use super::possession;
-use super::shelf::PublishedFiles;
 use super::tally::Tally;
 use headers::{Date, HeaderMapExt as _};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use swarmedge_core::accounting::Trust;
 use swarmedge_core::content::Access;
-use swarmedge_core::ids::{DownloadId, ProviderId, VersionId};
+use swarmedge_core::ids::{ProviderId, VersionId};
 use swarmedge_core::wire::records::Grant;
 use swarmedge_ground::edge_api::{Bootstrap, COMPLETED_PATH, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_PATH, Withdrawn};
-use swarmedge_ground::health::{Health, LogLimiter, file_trouble};
+use swarmedge_ground::health::{LogLimiter, file_trouble};
 use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::http::{Body, Problem, Service};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
-use swarmedge_ground::seals::Seals;
 
 /// Rate limiters of single downloads kept before those of ended downloads are dropped.
 const PACERS_KEPT: usize = 1024;
@@ -51,35 +47,11 @@ const fn immutable(access: Access) -> &'static str {
     }
 }
 
-/// State shared by all HTTP requests of an edge.
-pub struct Routes<R> {
-    /// Runtime for timers, tasks and blocking reads.
-    pub rt: R,
-    /// The `[edge]` section of the configuration.
-    pub cfg: Rc<EdgeConfig>,
-    /// The published objects and the providers' keys.
-    pub published: PublishedFiles<R>,
-    /// Handle to the edge machine.
-    pub machine: EdgeHandle,
-    /// Keys that unseal grants.
-    pub seals: Seals,
-    /// The operator's root key, which grants are checked against.
-    pub trust: Trust,
-    /// Rate limiter of all clients together.
-    pub pacer: Rc<RefCell<Pacer>>,
-    /// Rate limiters of single downloads, as their policies demand.
-    pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
-    /// Conditions that `/healthz` reports.
-    pub health: Health,
-    /// Limits the log lines about unreadable published files.
-    pub read_errors: Rc<LogLimiter>,
-}
-
-/// An HTTP answer, or the problem document to send in its place.
-pub(super) type Answer = Result<Response<Body>, Box<Problem>>;
-
-pub(super) fn problem(status: StatusCode, name: &str, detail: impl Into<String>) -> Box<Problem> {
-    Box::new(Problem::new(status, name, detail))
+/// A version that a request names, with its object.
+struct Found<'a> {
+    id: VersionId,
+    object: &'a Object,
+    version: &'a Version,
 }
 
 impl<R: Rt> Service for Routes<R> {
@@ -192,7 +164,7 @@ impl<R: Rt> Routes<R> {
         let grant = self.admit(asked, (&version.key, object, id)).await?;
         let caching = immutable(object.access).to_owned();
         let extra = vec![(CACHE_CONTROL, caching), (CONTENT_DISPOSITION, attachment(&version.key.1))];
-        self.content(id, object, version, extra, grant, asked.fields, head_only).await
+        self.content(Found { id, object, version }, extra, grant, asked.fields, head_only).await
     }
 
     async fn object(&self, path: &str, asked: &RequestParts<'_>, head_only: bool) -> Answer {
@@ -209,15 +181,12 @@ impl<R: Rt> Routes<R> {
             Access::Token => "private, no-cache",
         };
         let extra = vec![(CACHE_CONTROL, caching.to_owned())];
-        self.content(id, object, version, extra, grant, asked.fields, head_only).await
+        self.content(Found { id, object, version }, extra, grant, asked.fields, head_only).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one answer is made of all of these")]
     async fn content(
         &self,
-        id: VersionId,
-        object: &Object,
-        version: &Version,
+        Found { id, object, version }: Found<'_>,
         mut extra: Vec<(HeaderName, String)>,
         grant: Option<Box<Grant>>,
         fields: &HeaderMap,
@@ -305,13 +274,6 @@ fn check_expiry(object: &Object) -> Result<(), Box<Problem>> {
         return Err(problem(StatusCode::GONE, "expired", "the object is no longer delivered"));
     }
     Ok(())
-}
-
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
-    let mut response = Response::new(Body::full(serde_json::to_vec(value).unwrap_or_default()));
-    set(&mut response, CONTENT_TYPE, "application/json");
-    set(&mut response, CACHE_CONTROL, "no-store");
-    response
 }
 
 /// Draws a random boundary for each answer, so that content cannot contain it on purpose.

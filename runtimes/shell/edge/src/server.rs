@@ -2,13 +2,14 @@
 
 use super::catalogue::Files;
 use super::config::EdgeConfig;
-use super::door::EdgeHandle;
+use super::handle::EdgeHandle;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
+use super::published::PublishedFiles;
 use super::routes::Routes;
-use super::shelf::PublishedFiles;
 use futures_lite::future::or;
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,17 +21,17 @@ use swarmedge_ground::drive::drive;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
 use swarmedge_ground::health::Health;
-use swarmedge_ground::host::sockets::listen_tcp;
-use swarmedge_ground::host::{INBOX_MAX, Server, send_clock, unix_ms};
-use swarmedge_ground::http::{self, Limits, Signal};
-use swarmedge_ground::keys::{Key, load_cert, verify};
-use swarmedge_ground::link::{Inlet, Links};
-use swarmedge_ground::mailbox::mailbox;
+use swarmedge_ground::host::sockets::listen;
+use swarmedge_ground::host::{INBOX_MAX, Server, certificate, load_tls, send_clock, unix_ms};
+use swarmedge_ground::http::{self, Limits, Signal, Site};
+use swarmedge_ground::keys::{Key, verify};
+use swarmedge_ground::link::{Cap, Inlet, Links};
+use swarmedge_ground::mailbox::{Sender, mailbox};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 use swarmedge_ground::seals::Seals;
 use swarmedge_ground::spool::{self, Spool};
-use swarmedge_ground::tls::{client_config, server_config};
+use swarmedge_ground::tls::client_config;
 
 /// Time for the machine to send its records to the ledger after the last answer; the rest stays in the spool.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
@@ -54,16 +55,11 @@ pub fn open_on<R: Rt>(
     files.create()?;
     let published = PublishedFiles::open(rt.clone(), files.clone(), health)?;
     let (spool, (records, counts)) = Spool::open_remembered(&cfg.spool, "edge")?;
-    let tls = server_config(&read(&cfg.tls_cert)?, &read(&cfg.tls_key)?, false)
-        .map_err(|e| Error::usage(format!("{} and {}: {e}", cfg.tls_cert.display(), cfg.tls_key.display())))?;
+    let tls = load_tls(&cfg.tls_cert, &cfg.tls_key, false)?;
     let ledger_tls = client_config(&read(&cfg.ca)?, Some(&key))?;
     let seals = Seals::open(&cfg.seal_key)?;
     ops::init_metrics();
-    let socket = listen_tcp(cfg.listen, "[edge] listen")?;
-    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
-    let addr = socket.local_addr().map_err(listening)?;
-    let listener = rt.listen(socket).map_err(listening)?;
-
+    let (listener, addr) = listen(rt, cfg.listen, "[edge] listen")?;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (spool, writing) = spool::write(rt.clone(), spool, health, "edge's spool", |req, ok| Input::Saved { req, ok });
     let machine = EdgeHandle::new(inbox.clone());
@@ -77,17 +73,12 @@ pub fn open_on<R: Rt>(
         spool,
         ledger: cfg.ledger.clone(),
         ledger_tls,
-        ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger },
+        ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger, cap: Cap::SERVER },
         health: health.clone(),
         refuses,
         stopped: false,
     };
-    let config = Config {
-        ledger: cfg.ledger.is_some(),
-        grant_for: Duration::from_millis(cfg.grant_lifetime_ms),
-        challenge_permille: cfg.challenge_permille,
-        ..Config::new(trust.root, verify, cert)
-    };
+    let config = machine_config(cfg, &trust, cert);
     let routes = Rc::new(Routes {
         rt: rt.clone(),
         cfg: Rc::new(cfg.clone()),
@@ -105,32 +96,53 @@ pub fn open_on<R: Rt>(
         drain_within: Duration::from_millis(cfg.drain_ms),
         ..Limits::default()
     };
+    let site = Site { listener, tls, limits, service: routes };
     let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
         tracing::info!(%addr, name, "edge is ready");
         rt.spawn(seals.follow(rt.clone()));
         rt.spawn(writing);
-        let over = Signal::default();
-        let machine = {
-            let (rt, over) = (rt.clone(), over.clone());
-            async move {
-                drive(rt, Edge::default(), config, inputs, port).await;
-                over.set();
-            }
-        };
-        rt.spawn(machine);
-        // the machine's first inputs: the time, and what the spool held
-        let _ = inbox.send(Input::WallClock { unix_ms: unix_ms() }).await;
-        let _ = inbox.send(Input::Restored { records, counts }).await;
-        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
-        http::serve(rt.clone(), listener, tls, limits, routes, stop).await;
-        tracing::info!("edge sends its last records to the ledger");
-        let _ = inbox.send(Input::Shutdown).await;
-        or(over.wait(), rt.sleep_until(rt.now() + HAND_OVER_WITHIN)).await;
+        let machine = drive(rt.clone(), Edge::default(), config, inputs, port);
+        let answering = http::serve(rt.clone(), site, stop);
+        serve(rt, machine, inbox, Input::Restored { records, counts }, answering).await;
         tracing::info!("edge has stopped");
         Ok(())
     };
     Ok(Server::new(addr, None, run))
+}
+
+/// Returns the configuration of the machine.
+fn machine_config(cfg: &EdgeConfig, trust: &Trust, cert: ServerCert) -> Config {
+    Config {
+        ledger: cfg.ledger.is_some(),
+        grant_for: Duration::from_millis(cfg.grant_lifetime_ms),
+        challenge_permille: cfg.challenge_permille,
+        ..Config::new(trust.root, verify, cert)
+    }
+}
+
+/// Runs the machine and answers requests until these are to end, then lets the machine hand over its records.
+async fn serve<R: Rt>(
+    rt: R,
+    machine: impl Future<Output = ()> + 'static,
+    inbox: Sender<Input>,
+    restored: Input,
+    answering: impl Future<Output = ()>,
+) {
+    let over = Signal::default();
+    let ended = over.clone();
+    rt.spawn(async move {
+        machine.await;
+        ended.set();
+    });
+    // the machine's first inputs: the time, and what the spool held
+    let _ = inbox.send(Input::WallClock { unix_ms: unix_ms() }).await;
+    let _ = inbox.send(restored).await;
+    rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
+    answering.await;
+    tracing::info!("edge sends its last records to the ledger");
+    let _ = inbox.send(Input::Shutdown).await;
+    or(over.wait(), rt.sleep_until(rt.now() + HAND_OVER_WITHIN)).await;
 }
 
 fn trust(cfg: &EdgeConfig) -> Result<Trust, Error> {
@@ -141,14 +153,7 @@ fn trust(cfg: &EdgeConfig) -> Result<Trust, Error> {
 /// Loads the signing key and its certificate; fails unless they match and the certificate is valid now.
 fn identity(cfg: &EdgeConfig, trust: &Trust) -> Result<(Key, ServerCert), Error> {
     let key = Key::load(&cfg.signing_key)?;
-    let cert = load_cert(&cfg.certificate)?;
-    if trust.check_cert(&cert, ServerRole::Edge, unix_ms()).is_err() || cert.body.key != key.public() {
-        return Err(Error::usage(format!(
-            "{} is no valid certificate of the operator for an edge with {}",
-            cfg.certificate.display(),
-            cfg.signing_key.display()
-        ))
-        .next("certificates expire: `swarmedge certificates renew` makes new ones"));
-    }
+    let signer = Some((cfg.signing_key.as_path(), key.public()));
+    let cert = certificate(trust, ServerRole::Edge, &cfg.certificate, signer)?;
     Ok((key, cert))
 }

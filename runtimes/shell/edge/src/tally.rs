@@ -1,9 +1,9 @@
 //! Reports the bytes of one HTTP answer to the edge machine: asks for a reservation before bytes leave, and reports
 //! sent bytes after.
 
+use super::answer::{Routes, problem};
 use super::content::Meter;
-use super::door::{EdgeHandle, ServeDecision};
-use super::routes::{Routes, problem};
+use super::handle::{EdgeHandle, ServeDecision};
 use hyper::StatusCode;
 use std::cell::Cell;
 use std::future::Future;

@@ -274,11 +274,13 @@ pub struct Inlet<Out, In, I> {
     pub links: Links<Out>,
     /// Converts an event into an input; `None` drops the event.
     pub wrap: fn(ConnId, Event<In>) -> Option<I>,
+    /// The limits of each link's queue.
+    pub cap: Cap,
 }
 
 impl<Out, In, I> Clone for Inlet<Out, In, I> {
     fn clone(&self) -> Self {
-        Self { inbox: self.inbox.clone(), links: self.links.clone(), wrap: self.wrap }
+        Self { inbox: self.inbox.clone(), links: self.links.clone(), wrap: self.wrap, cap: self.cap }
     }
 }
 
@@ -291,19 +293,11 @@ impl<Out: Wire + Clone + 'static, In: Wire + 'static, I: Send + 'static> Inlet<O
     }
 
     /// Runs an open connection to its end. A first message must come before `first`, if that is set.
-    async fn run<R: Rt, S>(
-        &self,
-        rt: &R,
-        conn: ConnId,
-        stream: S,
-        first: Option<Instant>,
-        who: Option<Peer>,
-        cap: Cap,
-    ) -> End
+    async fn run<R: Rt, S>(&self, rt: &R, conn: ConnId, stream: S, first: Option<Instant>, who: Option<Peer>) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let link = Link::<Out>::new(cap);
+        let link = Link::<Out>::new(self.cap);
         self.links.insert(conn, link.clone());
         if let Err(end) = self.tell(conn, Event::Opened(who)).await {
             self.links.remove(conn);

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::host::sockets::listen_tcp;
+use crate::host::sockets::listen;
 use crate::http::io::Io;
 use crate::http::signal::Gauge;
 use crate::http::{Body, Signal};
@@ -107,10 +107,7 @@ fn status(code: StatusCode) -> Response<Body> {
 /// errors. Returns the bound address, which differs from `addr` if its port was 0.
 pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal, health: Health) -> Result<SocketAddr, Error> {
     init_metrics();
-    let socket = listen_tcp(addr, key)?;
-    let doing = format!("listen on {addr}");
-    let addr = socket.local_addr().map_err(|e| Error::io(&doing, &e))?;
-    let listener = rt.listen(socket).map_err(|e| Error::io(&doing, &e))?;
+    let (listener, addr) = listen(rt, addr, key)?;
     let spawned = rt.clone();
     rt.spawn(async move { or(stop.wait(), accept_all(spawned, listener, health)).await });
     Ok(addr)

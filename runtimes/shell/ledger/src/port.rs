@@ -8,7 +8,7 @@ use super::day::Day;
 use super::quarantine;
 use super::reader::Reader;
 use super::store::Store;
-use futures_lite::future::{or, zip};
+use futures_lite::future::or;
 use std::collections::VecDeque;
 use std::time::Duration;
 use swarmedge_core::ids::{ConnId, Guid, ReqId};
@@ -16,13 +16,13 @@ use swarmedge_core::role::ledger::{Config, Input, Ledger, Output};
 use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::LedgerRecord;
 use swarmedge_ground::config::OperatorConfig;
-use swarmedge_ground::drive::{Port, drive};
+use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::health::{Condition, Health};
-use swarmedge_ground::host::{INBOX_MAX, Server, load_tls, send_clock, sockets::listen_tcp, unix_ms};
+use swarmedge_ground::host::{INBOX_MAX, Role, Server, load_tls, sockets::listen, unix_ms};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::keys::verify;
-use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, accept};
+use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links};
 use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
@@ -53,14 +53,11 @@ pub async fn open<R: Rt>(
     health: &Health,
 ) -> Result<Server, Error> {
     let config = Config::new(operator.root, verify);
-    let socket = listen_tcp(cfg.listen, "[ledger] listen")?;
-    let listening = |e: std::io::Error| Error::io(format!("listen on {}", cfg.listen), &e);
-    let addr = socket.local_addr().map_err(listening)?;
+    let (listener, addr) = listen(rt, cfg.listen, "[ledger] listen")?;
     let acceptor = Accept::<R> {
-        listener: rt.listen(socket).map_err(listening)?,
-        tls: load_tls(&cfg.tls_cert, &cfg.tls_key)?,
+        listener,
+        tls: load_tls(&cfg.tls_cert, &cfg.tls_key, true)?,
         connections_max: usize::try_from(config.servers_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
-        cap: Cap::SERVER,
         server: "ledger",
     };
     cfg.database.check_unopened()?;
@@ -68,20 +65,24 @@ pub async fn open<R: Rt>(
     let signer = Signer::load(cfg)?;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (batches, to_store) = mailbox(1);
-    let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server };
+    let servers = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_server, cap: Cap::SERVER };
     let port = LedgerPort { links: servers.links.clone(), batches, stopped: false };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone(), health.clone())).transpose()?;
     let [storing, reading, closing] =
         ["ledger", "ledger's quarantine", "ledger's days"].map(|part| Condition::new(health, part));
     let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
+    let role = Role {
+        machine: Ledger::default(),
+        config,
+        port,
+        inputs,
+        acceptor,
+        inlet: servers,
+        clock: |unix_ms| Input::WallClock { unix_ms },
+        shutdown: Some(Input::Shutdown),
+    };
     let run = async move {
         tracing::info!(%addr, "ledger is ready");
-        rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
-        let stopping = async {
-            stop.wait().await;
-            let _ = inbox.send(Input::Shutdown).await;
-            std::future::pending().await
-        };
         // these tasks use the database too and must end before its writer
         let stored_all = Signal::default();
         let telling = tell_quarantine(rt.clone(), config_of_days.database.clone(), inbox.clone(), reading);
@@ -89,15 +90,12 @@ pub async fn open<R: Rt>(
         if let Some(signer) = signer {
             rt.spawn(or(stored_all.wait(), close_daily(rt.clone(), config_of_days, signer, closing)));
         }
-        let accepting = accept(rt.clone(), acceptor, servers.clone());
-        // when the machine ends it drops the port, whose end of the mailbox ends the writer
-        let machine = drive(rt.clone(), Ledger::default(), config, inputs, port);
-        let working = async {
+        let storing = async {
             let writer = Writer { rt: rt.clone(), store, batches: to_store, inbox: inbox.clone(), condition: storing };
-            zip(machine, writer.store_batches(stored_all)).await;
+            writer.store_batches(stored_all).await;
         };
-        or(working, or(accepting, stopping)).await;
-        servers.links.close_all();
+        // when the machine ends it drops the port, whose end of the mailbox ends the writer
+        role.serve(rt.clone(), stop, storing).await;
         tracing::info!("ledger has stopped");
         Ok(())
     };

@@ -157,6 +157,17 @@ fn publishing_again_keeps_the_policy_and_prints_it() {
     }
 }
 
+/// Returns an exported day without its statements.
+fn emptied(day: &str) -> String {
+    let (begin, end) = day.split_once('\n').expect("a day's line");
+    let end = end.find("{\"format\"").map_or("", |n| &end[n..]);
+    let (before, after) = begin.split_once("\"range\":[").expect("its proof");
+    let (_, after) = after.split_once(']').expect("a list");
+    let (head, n) = before.split_once("\"statements\":").expect("announced");
+    let (_, n) = n.split_once(',').expect("a number");
+    format!("{head}\"statements\":0,{n}\"range\":[]{after}\n{end}")
+}
+
 /// With exported days and the operator's root key, a provider's auditor detects every kind of changed export, and
 /// accepts the honest one.
 #[test]
@@ -195,16 +206,6 @@ fn an_auditor_detects_changed_exports_and_accepts_honest_ones() {
     let other = fs::read_to_string(auditor.path().join("other")).expect("exported");
     let second = |text: &str| text[1..].find("{\"format\"").map(|n| n + 1).expect("two days");
     let replaced = other[..second(&other)].to_owned() + &honest[second(&honest)..];
-    // removes all statements of a day
-    let emptied = |day: &str| {
-        let (begin, end) = day.split_once('\n').expect("a day's line");
-        let end = end.find("{\"format\"").map_or("", |n| &end[n..]);
-        let (before, after) = begin.split_once("\"range\":[").expect("its proof");
-        let (_, after) = after.split_once(']').expect("a list");
-        let (head, n) = before.split_once("\"statements\":").expect("announced");
-        let (_, n) = n.split_once(',').expect("a number");
-        format!("{head}\"statements\":0,{n}\"range\":[]{after}\n{end}")
-    };
     let (empty_first, empty_last) =
         (emptied(&honest), honest[..second(&honest)].to_owned() + &emptied(&honest[second(&honest)..]));
     let changed = honest.replacen(lines[at], &bend(lines[at], "\"peer_bytes\":"), 1);

@@ -249,9 +249,9 @@ impl Client {
     fn connect<R: Start>(net: &Net<R>, cn: SocketAddr, n: u32) -> Self {
         let key = Key::from_seed([u8::try_from(n).expect("small"); 32]);
         let (tx, inbox) = mailbox(16);
-        let inlet = Inlet { inbox: tx, links: Links::default(), wrap: |_, event| Some(event) };
+        let inlet = Inlet { inbox: tx, links: Links::default(), wrap: |_, event| Some(event), cap: Cap::CLIENT };
         let tls = client_config(net.ca.cert_pem(), Some(&key)).expect("fits");
-        dial(&net.rt, tls, &cn.to_string(), CONN, &inlet, Cap::CLIENT);
+        dial(&net.rt, tls, &cn.to_string(), CONN, &inlet);
         Self { key, upload_key: PublicKey::numbered(100 + n), links: inlet.links, inbox }
     }
 
@@ -393,10 +393,14 @@ impl<R: Start> Net<R> {
     async fn granted_by_the_edge(&self, client: &Client) {
         let ledger = self.second_ledger_addr().await;
         let (tx, mut inbox) = mailbox(4);
-        let inlet =
-            Inlet::<ToLedger, FromLedger, _> { inbox: tx, links: Links::default(), wrap: |_, event| Some(event) };
+        let inlet = Inlet::<ToLedger, FromLedger, _> {
+            inbox: tx,
+            links: Links::default(),
+            wrap: |_, event| Some(event),
+            cap: Cap::SERVER,
+        };
         let tls = client_config(self.ca.cert_pem(), Some(&self.edge)).expect("fits");
-        dial(&self.rt, tls, &ledger.to_string(), CONN, &inlet, Cap::SERVER);
+        dial(&self.rt, tls, &ledger.to_string(), CONN, &inlet);
         assert!(matches!(inbox.recv().await, Some(Event::Opened(_))));
         inlet.links.send(CONN, &ToLedger::Hello(self.certify(ServerRole::Edge, "edge", &self.edge)));
         let record = LedgerRecord::Granted(GrantRecord {

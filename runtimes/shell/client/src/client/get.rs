@@ -136,7 +136,7 @@ impl Way<'_> {
                 own.stop()?;
             }
             if self.own.is_none() && Instant::now() >= next_try {
-                match OwnClient::start::<R>(self.options, &self.interrupt)? {
+                match OwnClient::start::<R>(&self.options.state, self.options.bundle.as_deref(), &self.interrupt)? {
                     Started::Ready(own) => {
                         self.own = Some(own);
                         continue;

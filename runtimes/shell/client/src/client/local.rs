@@ -5,10 +5,10 @@ mod call;
 
 pub use call::Call;
 
-use super::desk::Desk;
+use super::api_state::ApiState;
 use super::output;
 use super::protocol::{Answer, CachedLine, Failure, Request, parse_version, url};
-use super::turns::{Place, Turn};
+use super::turns::{QueueSlot, Turn};
 use crate::edge_client::tokens::Tokens;
 use crate::store::PutThere;
 use call::Lines;
@@ -46,8 +46,8 @@ const TELLS_WITHIN: Duration = Duration::from_millis(300);
 /// The parts of the client that the local API uses.
 #[derive(Clone)]
 pub struct Api {
-    /// The desk: current figures and the way to send commands.
-    pub desk: Desk,
+    /// Current figures and the way to send commands.
+    pub api_state: ApiState,
     /// The store of the providers' tokens.
     pub tokens: Tokens,
     /// The function that lists the cached versions.
@@ -232,13 +232,13 @@ fn serve(stream: &UnixStream, api: &Api) {
 
 fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Result<()> {
     let stream = lines.source();
-    let accepted = |kind| match api.desk.command(kind) {
+    let accepted = |kind| match api.api_state.command(kind) {
         Ok(handle) => Answer::Accepted { download: handle.map(|h| h.0) },
         Err(failure) => Answer::Error(failure),
     };
     let one = match request {
         Request::Get { provider, path, output, force, edge, token } => {
-            if let Some(Err(failure)) = edge.map(|edge| api.desk.expect_edge(&edge, EDGES_WITHIN)) {
+            if let Some(Err(failure)) = edge.map(|edge| api.api_state.expect_edge(&edge, EDGES_WITHIN)) {
                 return say(stream, &Answer::Error(failure));
             }
             let object = ObjectRef { provider: ProviderId(provider), path };
@@ -257,10 +257,10 @@ fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Re
         Request::CacheRemove { version } => {
             parse_version(&version).map_or_else(Answer::Error, |version| accepted(CommandKind::RemoveCached(version)))
         }
-        Request::Status => Answer::Status(api.desk.status()),
-        Request::Nat => Answer::Nat { nat: api.desk.observed() },
-        Request::Why { download } => api.desk.why(download.map(Handle)),
-        Request::Watch { download } => return watch(lines, &api.desk, 0, download.map(Handle), None),
+        Request::Status => Answer::Status(api.api_state.status()),
+        Request::Nat => Answer::Nat { nat: api.api_state.observed() },
+        Request::Why { download } => api.api_state.why(download.map(Handle)),
+        Request::Watch { download } => return watch(lines, &api.api_state, 0, download.map(Handle), None),
         Request::Leave => Answer::Error(Failure::new(Code::Usage, "only a get can be left", "")),
         Request::Shutdown => accepted(CommandKind::Shutdown),
     };
@@ -268,48 +268,48 @@ fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Re
 }
 
 /// A `get` that follows a download, or waits for its turn.
-type Follower = Place<ObjectRef, String>;
+type Follower = QueueSlot<ObjectRef, String>;
 
 /// A `get` on its way through the API, and what it is told when the client ends.
 struct Following<'a> {
-    place: &'a mut Follower,
+    slot: &'a mut Follower,
     over: Answer,
 }
 
 fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: String, force: bool) -> io::Result<()> {
-    let (stream, desk) = (lines.source(), &api.desk);
-    if let Err(failure) = output::may_write(api, &object, &output, force) {
+    let (stream, api_state) = (lines.source(), &api.api_state);
+    if let Err(failure) = output::may_write(&api.api_state, &api.put_there, &object, &output, force) {
         return say(stream, &Answer::Error(failure));
     }
-    let mut place = desk.turns().ask(object.clone(), output.clone());
-    let mut following = Following { place: &mut place, over: Answer::Over { one_shot: api.one_shot } };
-    match turn(lines, desk, &mut following, (&object, &output))? {
+    let mut slot = api_state.turns().ask(object.clone(), output.clone());
+    let mut following = Following { slot: &mut slot, over: Answer::Over { one_shot: api.one_shot } };
+    match turn(lines, api_state, &mut following, (&object, &output))? {
         Came::Gone => return Ok(()),
         // what was there before may have changed meanwhile
         Came::Later => {
-            if let Err(failure) = output::may_write(api, &object, &output, force) {
+            if let Err(failure) = output::may_write(&api.api_state, &api.put_there, &object, &output, force) {
                 return say(stream, &Answer::Error(failure));
             }
         }
         Came::AtOnce => {}
     }
     // what is older than the command would show the end of an earlier try
-    let seen = desk.changes(0, None, Duration::ZERO).revision;
-    match desk.command(CommandKind::Get { object, output, replace: force }) {
-        Err(_) if desk.is_over() => say(stream, &following.end(desk)),
+    let seen = api_state.changes(0, None, Duration::ZERO).revision;
+    match api_state.command(CommandKind::Get { object, output, replace: force }) {
+        Err(_) if api_state.is_over() => say(stream, &following.end(api_state)),
         Err(failure) => say(stream, &Answer::Error(failure)),
         Ok(None) => say(stream, &Answer::Accepted { download: None }),
         Ok(Some(handle)) => {
             say(stream, &Answer::Accepted { download: Some(handle.0) })?;
-            watch(lines, desk, seen, Some(handle), Some(following))
+            watch(lines, api_state, seen, Some(handle), Some(following))
         }
     }
 }
 
 impl Following<'_> {
     /// Returns the last answer to a command when the client ends.
-    fn end(&self, desk: &Desk) -> Answer {
-        if desk.begins_anew() { Answer::Again } else { self.over.clone() }
+    fn end(&self, api_state: &ApiState) -> Answer {
+        if api_state.begins_anew() { Answer::Again } else { self.over.clone() }
     }
 }
 
@@ -324,7 +324,7 @@ enum Came {
 /// Waits for the turn of a `get`: until few enough objects are on their way, and this one nowhere else.
 fn turn(
     lines: &mut Lines<&UnixStream>,
-    desk: &Desk,
+    api_state: &ApiState,
     following: &mut Following<'_>,
     (object, output): (&ObjectRef, &str),
 ) -> io::Result<Came> {
@@ -337,17 +337,17 @@ fn turn(
             // who has only asked and gone wants the download all the same
             (Heard::Gone | Heard::Nothing, _) => {}
         }
-        let (stands, seen) = following.place.look();
+        let (stands, seen) = following.slot.look();
         // a download that nobody follows may be under way too
-        let elsewhere = on_its_way_elsewhere(desk, object, output);
+        let elsewhere = on_its_way_elsewhere(api_state, object, output);
         let place = match (stands, elsewhere) {
             (Turn::Come, None) => return Ok(came),
             (Turn::Come, Some(place)) => {
-                following.place.let_pass(place.clone());
+                following.slot.let_pass(place.clone());
                 Some(place)
             }
             (Turn::Elsewhere(place), None) => {
-                following.place.come_back();
+                following.slot.come_back();
                 Some(place)
             }
             (Turn::Elsewhere(place), Some(_)) => Some(place),
@@ -358,21 +358,22 @@ fn turn(
             None => "other downloads go first: the client works on as many as it may".to_owned(),
         };
         came = Came::Later;
-        if desk.is_over() {
-            return say(stream, &following.end(desk)).map(|()| Came::Gone);
+        if api_state.is_over() {
+            return say(stream, &following.end(api_state)).map(|()| Came::Gone);
         }
         if began.elapsed() >= SILENT_FOR && told.as_ref() != Some(&reason) {
             say(stream, &Answer::Waiting { reason: reason.clone() })?;
             told = Some(reason);
         }
-        following.place.wait(seen, LOOK_EVERY);
+        following.slot.wait(seen, LOOK_EVERY);
     }
 }
 
 /// Where else an object is on its way to.
-fn on_its_way_elsewhere(desk: &Desk, object: &ObjectRef, output: &str) -> Option<String> {
+fn on_its_way_elsewhere(api_state: &ApiState, object: &ObjectRef, output: &str) -> Option<String> {
     let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
-    let mut others = desk.downloads().into_iter().filter(|(s, to)| s.object == *object && running(s) && to != output);
+    let mut others =
+        api_state.downloads().into_iter().filter(|(s, to)| s.object == *object && running(s) && to != output);
     others.next().map(|(_, to)| to)
 }
 
@@ -380,14 +381,14 @@ fn on_its_way_elsewhere(desk: &Desk, object: &ObjectRef, output: &str) -> Option
 /// download if nobody else follows it.
 fn watch(
     lines: &mut Lines<&UnixStream>,
-    desk: &Desk,
+    api_state: &ApiState,
     mut seen: u64,
     only: Option<Handle>,
     mut following: Option<Following<'_>>,
 ) -> io::Result<()> {
     let stream = lines.source();
     loop {
-        let changes = desk.changes(seen, only, LOOK_EVERY);
+        let changes = api_state.changes(seen, only, LOOK_EVERY);
         seen = changes.revision;
         for line in &changes.lines {
             say(stream, line)?;
@@ -404,15 +405,15 @@ fn watch(
         if changes.over {
             let next = "run the same get again: it goes on where it was";
             let stopped = || Answer::Error(Failure::new(Code::Unreachable, "the client has stopped", next));
-            return say(stream, &following.map_or_else(stopped, |following| following.end(desk)));
+            return say(stream, &following.map_or_else(stopped, |following| following.end(api_state)));
         }
         match (hear(lines)?, only, &mut following) {
             (Heard::Nothing, ..) => {}
             (Heard::Leave, Some(handle), Some(following)) => {
-                let paused = following.place.leave(|| desk.begin(CommandKind::Pause(handle)));
+                let paused = following.slot.leave(|| api_state.begin(CommandKind::Pause(handle)));
                 let Some(req) = paused else { return say(stream, &Answer::Left) };
                 // its last line follows: paused, or completed just before
-                if let Some(Err(failure)) = req.map(|req| desk.end(req)) {
+                if let Some(Err(failure)) = req.map(|req| api_state.end(req)) {
                     return say(stream, &Answer::Error(failure));
                 }
             }

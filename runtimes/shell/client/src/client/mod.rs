@@ -1,11 +1,12 @@
 //! The client role: the background process that downloads and shares, its local API, and the commands that speak to it.
 
+pub mod api_state;
 pub mod commands;
 mod config;
-pub mod desk;
 pub mod get;
 pub mod identity;
 pub mod local;
+mod meetings;
 mod output;
 mod own;
 mod port;

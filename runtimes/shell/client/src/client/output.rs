@@ -1,8 +1,8 @@
 //! Where a download is to go: looked at before a byte is fetched, and refused with the reason.
 
-use super::local::Api;
+use super::api_state::ApiState;
 use super::protocol::Failure;
-use crate::store::{Kind, beside, follow, make_private};
+use crate::store::{Kind, PutThere, follow, make_private, temporary_name};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -17,7 +17,13 @@ fn refused<T>(reason: String, next: &str) -> Result<T, Failure> {
 
 /// Checks that a download may write to `output`: an existing file is only replaced with `force`, or if an earlier
 /// download of the object put it there. The store checks again before placing the file.
-pub(super) fn may_write(api: &Api, object: &ObjectRef, output: &str, force: bool) -> Result<(), Failure> {
+pub(super) fn may_write(
+    api_state: &ApiState,
+    put_there: &PutThere,
+    object: &ObjectRef,
+    output: &str,
+    force: bool,
+) -> Result<(), Failure> {
     let path = Path::new(output);
     if !path.is_absolute() {
         return refused(format!("{output:?} is not an absolute path"), "name the file by its full path");
@@ -29,7 +35,7 @@ pub(super) fn may_write(api: &Api, object: &ObjectRef, output: &str, force: bool
     if !path.file_name().is_some_and(|name| output.ends_with(&*name.to_string_lossy())) {
         return refused(format!("{output} names a directory that is not there"), "make the directory, or name a file");
     }
-    let known: Vec<_> = api.desk.downloads().into_iter().filter(|(status, _)| status.object == *object).collect();
+    let known: Vec<_> = api_state.downloads().into_iter().filter(|(status, _)| status.object == *object).collect();
     let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
     if known.iter().any(|(status, theirs)| running(status) && theirs == output) {
         // it has been looked at
@@ -37,7 +43,7 @@ pub(super) fn may_write(api: &Api, object: &ObjectRef, output: &str, force: bool
     }
     if there && !force {
         // what is here already needs no room for another file
-        return may_replace(api, object, output, known.iter().any(|(_, theirs)| theirs == output));
+        return may_replace(put_there, object, output, known.iter().any(|(_, theirs)| theirs == output));
     }
     let target = if force { follow(path).map_err(|e| unusable(output, &e))? } else { path.to_owned() };
     may_make_beside(&target)
@@ -62,8 +68,8 @@ fn stands(path: &Path) -> Result<bool, Failure> {
     }
 }
 
-fn may_replace(api: &Api, object: &ObjectRef, output: &str, was_put_there: bool) -> Result<(), Failure> {
-    let ours = (api.put_there)(object, Path::new(output));
+fn may_replace(put_there: &PutThere, object: &ObjectRef, output: &str, was_put_there: bool) -> Result<(), Failure> {
+    let ours = put_there(object, Path::new(output));
     if ours.unwrap_or(false) {
         return Ok(());
     }
@@ -82,7 +88,7 @@ fn code(e: &io::Error) -> Code {
 
 /// Better said before anything is fetched than when all of it is to be put there.
 fn may_make_beside(target: &Path) -> Result<(), Failure> {
-    let made = beside(target).and_then(|probe| make_private(&probe).and_then(|_| fs::remove_file(&probe)));
+    let made = temporary_name(target).and_then(|probe| make_private(&probe).and_then(|_| fs::remove_file(&probe)));
     made.map_err(|e| {
         let dir = target.parent().unwrap_or(Path::new("/"));
         Failure::new(code(&e), format!("no file can be made in {}: {}", dir.display(), reason(&e)), ELSEWHERE)

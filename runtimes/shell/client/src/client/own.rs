@@ -1,10 +1,10 @@
 //! The client that a `get` starts for itself, on a thread of its own. Other `get`s join it; whoever has started it
 //! stops it, and nobody else.
 
-use super::desk::Desk;
-use super::get::Get;
+use super::api_state::ApiState;
 use super::process::{CLOSE_WITHIN, STOP_WITHIN};
 use super::{ClientConfig, process};
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -43,20 +43,20 @@ pub(super) enum Started {
     Stopped,
 }
 
-/// The waiting thread's handle on the client: its desk, replaced at each change of key.
+/// The waiting thread's handle on the client: its API state, replaced at each change of key.
 #[derive(Clone, Default)]
-struct Hold(Arc<Mutex<(Option<Desk>, bool)>>);
+struct Hold(Arc<Mutex<(Option<ApiState>, bool)>>);
 
 impl Hold {
-    fn began(&self, desk: &Desk) {
+    fn began(&self, api_state: &ApiState) {
         let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hold.0 = Some(desk.clone());
+        hold.0 = Some(api_state.clone());
         if hold.1 {
-            desk.shut_down();
+            api_state.shut_down();
         }
     }
 
-    fn desk(&self) -> Option<Desk> {
+    fn api_state(&self) -> Option<ApiState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
@@ -64,23 +64,27 @@ impl Hold {
     fn stop(&self) {
         let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         hold.1 = true;
-        if let Some(desk) = &hold.0 {
-            desk.shut_down();
+        if let Some(api_state) = &hold.0 {
+            api_state.shut_down();
         }
     }
 }
 
 impl OwnClient {
     /// Starts it, and waits until commands can be taken.
-    pub(super) fn start<R: Start>(options: &Get, interrupt: &Interrupt) -> Result<Started, Error> {
-        let config = ClientConfig::load(&options.state, options.bundle.as_deref())?;
+    pub(super) fn start<R: Start>(
+        state: &Path,
+        bundle: Option<&Path>,
+        interrupt: &Interrupt,
+    ) -> Result<Started, Error> {
+        let config = ClientConfig::load(state, bundle)?;
         let config = ClientConfig { one_shot: true, ..config };
         let (ready, is_ready) = mpsc::channel();
         let hold = Hold::default();
         let theirs = hold.clone();
         let run = move || {
-            let began = move |desk: &Desk| {
-                theirs.began(desk);
+            let began = move |api_state: &ApiState| {
+                theirs.began(api_state);
                 // whoever waited has given up, or knows already
                 let _ = ready.send(());
             };
@@ -113,9 +117,9 @@ impl OwnClient {
 
     /// Gives the `get`s that have joined it, and the ledger, time to finish; says so if that takes long.
     pub(super) fn settle(&self, json: bool, interrupt: &Interrupt) {
-        let Some(desk) = self.hold.desk() else { return };
+        let Some(api_state) = self.hold.api_state() else { return };
         let told = wait(json, interrupt, || {
-            let gets = desk.gets();
+            let gets = api_state.gets();
             let (s, are) =
                 (OTHERS_WITHIN.as_secs(), if gets == 1 { "1 other get that uses" } else { "other gets that use" });
             (gets > 0)
@@ -126,7 +130,7 @@ impl OwnClient {
             return;
         }
         let told = wait(json, interrupt, || {
-            let status = desk.status();
+            let status = api_state.status();
             let within = if status.control_connected { REPORT_WITHIN } else { CONNECTED_WITHIN };
             let s = within.as_secs();
             (status.usage_unreported > 0)

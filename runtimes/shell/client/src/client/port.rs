@@ -1,6 +1,6 @@
 //! Does what the client machine's outputs say: each goes to the room that performs it.
 
-use super::desk::Desk;
+use super::api_state::ApiState;
 use super::identity::{Identity, adopt_key};
 use crate::edge_client::EdgeClient;
 use crate::peers::Peers;
@@ -20,7 +20,7 @@ use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::records::{Receipt, SigningContext};
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::keys::Key;
-use swarmedge_ground::link::{self, Cap, Event, Inlet};
+use swarmedge_ground::link::{self, Event, Inlet};
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::rt::Rt;
 
@@ -34,7 +34,7 @@ const KEYS_MAX: usize = 256;
 /// The shell side of the client's machine (see the module).
 pub(super) struct ClientPort<R: Rt> {
     pub(super) rt: R,
-    pub(super) desk: Desk,
+    pub(super) api_state: ApiState,
     pub(super) store: Store,
     pub(super) edges: EdgeClient<R>,
     pub(super) peers: Peers<R>,
@@ -78,7 +78,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::Notice(notice) => {
                 log(&notice);
                 self.count(&notice);
-                self.desk.notice(notice);
+                self.api_state.notice(notice);
             }
         }
     }
@@ -92,7 +92,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
     }
 
     fn is_over(&self) -> bool {
-        self.desk.is_over()
+        self.api_state.is_over()
     }
 }
 
@@ -125,7 +125,7 @@ impl<R: Rt> ClientPort<R> {
                 if let Err(error) = adopt_key(&self.state) {
                     tracing::warn!(%error, "the new key cannot take the old one's place");
                 }
-                self.desk.begin_anew();
+                self.api_state.begin_anew();
             }
         }
     }
@@ -134,7 +134,7 @@ impl<R: Rt> ClientPort<R> {
         let server = self.edges.directory().cns.get(cn as usize).cloned();
         match server {
             Some(server) => {
-                link::dial(&self.rt, Arc::clone(&self.tls), &server, conn, &self.control, Cap::CLIENT);
+                link::dial(&self.rt, Arc::clone(&self.tls), &server, conn, &self.control);
             }
             None => local.push_back(Input::ControlClosed { conn }),
         }
@@ -178,7 +178,7 @@ impl<R: Rt> ClientPort<R> {
     }
 
     fn save(&self, req: ReqId, what: Save, local: &mut VecDeque<Input>) {
-        self.desk.saving(&what);
+        self.api_state.saving(&what);
         match self.inbox.reserve() {
             Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
             Err(_) => local.push_back(Input::Saved { req, result: Err(StoreError::Io) }),

@@ -1,16 +1,16 @@
 //! The client as a process: opens its directory, makes all that the machine's outputs need, and runs it to its end.
 
+use super::api_state::ApiState;
 use super::config::{ClientConfig, TcpPort};
-use super::desk::Desk;
 use super::identity::Identity;
 use super::local::{Api, Server};
 use super::port::{ClientPort, control_input};
 use super::protocol::{CachedLine, CheckpointLine, Failure, StatusLine, url};
-use crate::edge_client::EdgeClient;
 use crate::edge_client::tokens::Tokens;
-use crate::peers::{Door, Peers};
+use crate::edge_client::{EdgeClient, Own};
+use crate::peers::{Peers, TcpAcceptor};
 use crate::store::{self, Loss, Restored, Store};
-use futures_lite::future::or;
+use futures_lite::future::{or, zip};
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::limits::DOORS_MAX;
 use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::connectivity;
-use swarmedge_core::nat::connectivity::birthday::Birthday;
+use swarmedge_core::nat::connectivity::Birthday;
 use swarmedge_core::nat::cookie::Tag;
 use swarmedge_core::role::client::io::{Input, ObjectRef};
 use swarmedge_core::role::client::{Client, Config, Restore, io};
@@ -31,7 +31,7 @@ use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::health::Health;
 use swarmedge_ground::http::{Origin, Signal};
 use swarmedge_ground::keys;
-use swarmedge_ground::link::{Inlet, Links};
+use swarmedge_ground::link::{Cap, Inlet, Links};
 use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 use swarmedge_ground::nat::{self, Called, NatLine, Sight, Told};
 use swarmedge_ground::ops;
@@ -63,7 +63,7 @@ pub enum Ended {
 /// commands can be taken.
 pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
     config: &ClientConfig,
-    ready: impl Fn(&Desk) + Clone + 'static,
+    ready: impl Fn(&ApiState) + Clone + 'static,
     shutdown: impl Fn(&R) -> Result<S, Error> + Clone + 'static,
 ) -> Result<(), Error> {
     loop {
@@ -83,37 +83,24 @@ pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
 pub async fn run<R: Rt>(
     rt: R,
     config: ClientConfig,
-    ready: impl FnOnce(&Desk),
+    ready: impl FnOnce(&ApiState),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Ended, Error> {
     let (inbox, receiver) = mailbox(INBOX);
-    let state = config.state.clone();
-    let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
-    store.set_links(config.links);
-    let lost = inbox.clone();
-    store.on_lost(move |Loss { version, left, sources }| {
-        // without a machine there is nobody to tell
-        let _ = futures_lite::future::block_on(lost.send(Input::VersionLost { version, left, sources }));
-    });
+    let (store, restored) = open_store(&rt, &config, inbox.clone()).await?;
     let identity = Identity::begin(&config.state, today(), config.machine.as_deref())?;
     let new_key = identity.pending(&config.state)?.map(Box::new);
     let mut core = core_config(&config, &identity);
     let parts = Parts::make(&rt, &config, &identity, &store, &inbox)?;
     core.connectivity.crosses_from = parts.doors.first().copied();
-    let desk = desk(&config, &identity, &restored, R::NAME, inbox.clone());
-    let _closing = Closing(desk.clone());
-    let hears = desk.clone();
-    store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
-    let (tokens, put_there) = (parts.edges.tokens().clone(), store.put_there());
-    let cache = CacheView::new(store.clone());
-    let api = Api { desk: desk.clone(), tokens, cache: cache.lister(), put_there, one_shot: config.one_shot };
-    let _server = Server::start(&config.state, api)?;
+    let api_state = api_state(&config, &identity, &restored, R::NAME, inbox.clone());
+    let _closing = Closing(api_state.clone());
+    let _server = serve_commands(&config, &api_state, &store, parts.edges.tokens().clone())?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, tls, raw, datagrams, doors, called } = parts;
-    let hears = desk.clone();
-    edges.on_news(move |news| hears.edge_news(news));
+    report_news(&edges, api_state.clone());
     let (looks, looked_for) = mailbox(1);
-    let (leaves, left) = (Signal::default(), Signal::default());
+    let leaves = Signal::default();
     let sight = Sight {
         raw,
         datagrams,
@@ -124,19 +111,15 @@ pub async fn run<R: Rt>(
         maps_ports: config.port_mapping,
         leaves: leaves.clone(),
     };
-    let (observing, over) = (observe(rt.clone(), sight, edges.clone(), desk.clone(), inbox.clone()), left.clone());
-    rt.spawn(async move {
-        observing.await;
-        over.set();
-    });
+    let left = spawn(&rt, observe(rt.clone(), sight, edges.clone(), api_state.clone(), inbox.clone()));
     let machine = Client::restore(&core, Restore { new_key, ..restore(restored) }, config.bundle.uploads);
     let closing_peers = peers.clone();
-    let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input };
+    let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input, cap: Cap::CLIENT };
     let links = control.links.clone();
     let stopped = Signal::default();
     let port = ClientPort {
         rt: rt.clone(),
-        desk: desk.clone(),
+        api_state: api_state.clone(),
         store,
         edges,
         peers,
@@ -149,29 +132,69 @@ pub async fn run<R: Rt>(
         counted: BTreeMap::new(),
         keys: Rc::default(),
     };
-    if let Some(addr) = config.ops {
-        ops::serve(&rt, addr, "client ops", stopped.clone(), Health::default())?;
-    }
-    ready(&desk);
-    let stop = async {
-        // by whichever way it is told to
-        or(desk.shutdown_asked(), shutdown).await;
-        desk.shut_down();
-        rt.sleep_until(rt.now() + STOP_WITHIN).await;
-        tracing::warn!("the client did not end in time; what is durable stays");
-    };
+    let metrics = |addr| ops::serve(&rt, addr, "client ops", stopped.clone(), Health::default());
+    config.ops.map(metrics).transpose()?;
+    ready(&api_state);
+    let stop = stop_asked(rt.clone(), api_state.clone(), shutdown);
     or(drive(rt.clone(), machine, core, receiver, port), stop).await;
-    desk.close();
+    api_state.close();
     stopped.set();
     links.close_all();
     leaves.set();
     let closing = async {
-        closing_peers.shutdown().await;
-        left.wait().await;
+        zip(closing_peers.shutdown(), left.wait()).await;
     };
     or(closing, rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
     tracing::info!("client stopped");
-    Ok(if desk.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
+    Ok(if api_state.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
+}
+
+/// Opens the local API.
+fn serve_commands(config: &ClientConfig, api_state: &ApiState, store: &Store, tokens: Tokens) -> Result<Server, Error> {
+    let hears = api_state.clone();
+    store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
+    let cache = CacheView::new(store.clone()).lister();
+    let put_there = store.put_there();
+    Server::start(
+        &config.state,
+        Api { api_state: api_state.clone(), tokens, cache, put_there, one_shot: config.one_shot },
+    )
+}
+
+/// Tells the local API what the requests to edges have found.
+fn report_news<R: Rt>(edges: &EdgeClient<R>, api_state: ApiState) {
+    edges.on_news(move |news| api_state.edge_news(news));
+}
+
+/// Opens the store, which tells the machine of versions that it loses.
+async fn open_store<R: Rt>(rt: &R, config: &ClientConfig, inbox: Sender<Input>) -> Result<(Store, Restored), Error> {
+    let state = config.state.clone();
+    let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
+    store.set_links(config.links);
+    store.on_lost(move |Loss { version, left, sources }| {
+        // without a machine there is nobody to tell
+        let _ = futures_lite::future::block_on(inbox.send(Input::VersionLost { version, left, sources }));
+    });
+    Ok((store, restored))
+}
+
+/// Starts a task; returns a signal that is set at its end.
+fn spawn<R: Rt>(rt: &R, task: impl Future<Output = ()> + 'static) -> Signal {
+    let ended = Signal::default();
+    let over = ended.clone();
+    rt.spawn(async move {
+        task.await;
+        over.set();
+    });
+    ended
+}
+
+/// Waits until the client is told to stop, by whichever way, and for its end. Comes back only if that takes too long.
+async fn stop_asked<R: Rt>(rt: R, api_state: ApiState, shutdown: impl Future<Output = ()>) {
+    or(api_state.shutdown_asked(), shutdown).await;
+    api_state.shut_down();
+    rt.sleep_until(rt.now() + STOP_WITHIN).await;
+    tracing::warn!("the client did not end in time; what is durable stays");
 }
 
 /// The parts built once for each start of the client.
@@ -204,14 +227,14 @@ impl<R: Rt> Parts<R> {
         let (endpoint, datagrams) = bind(rt, config, &peer_tls(Transport::Udp)?)?;
         let (raw, datagrams) = (endpoint.raw(), sort(rt, datagrams, inbox.clone()));
         let tokens = Tokens::open(&config.state).map_err(|e| Error::io("read the providers' tokens", &e))?;
-        let key = identity.key.clone();
-        let edges = EdgeClient::new(rt.clone(), plain, bundle, key, tokens, store.clone(), inbox.clone());
+        let own = Own { key: identity.key.clone(), tokens, store: store.clone() };
+        let edges = EdgeClient::new(rt.clone(), plain, bundle, own, inbox.clone());
         let peers = Peers::new(rt.clone(), store.clone(), endpoint, peer_tls(Transport::Tcp)?, inbox.clone());
         let (calls, called) = mailbox(CALLS_MAX);
         let doors = if let Ok(addr) = raw.local_addr() { listen(rt, config, addr) } else { Vec::new() };
         let ports = doors.iter().map(|(port, _)| *port).collect();
         for (port, listener) in doors {
-            peers.listen(listener, Door { port, calls: calls.clone() });
+            peers.listen(listener, TcpAcceptor { port, calls: calls.clone() });
         }
         Ok(Self { edges, peers, tls, raw, datagrams, doors: ports, called })
     }
@@ -241,7 +264,7 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
 }
 
 /// Observes the way to the Internet as soon as STUN servers are known.
-async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, desk: Desk, inbox: Sender<Input>) {
+async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, api_state: ApiState, inbox: Sender<Input>) {
     let leaves = sight.leaves.wait();
     let known = async {
         edges.known().await;
@@ -259,14 +282,14 @@ async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, desk: Desk, i
         Told::Changed(nat) => {
             tracing::info!(?nat, "the network as observed");
             let seen = nat.mapped().or(nat.candidates.first().filter(|_| nat.udp).map(|c| c.addr));
-            desk.public_address(seen.map(|addr| addr.to_string()));
+            api_state.public_address(seen.map(|addr| addr.to_string()));
             // a full inbox has other troubles
             let _ = inbox.try_send(Input::Network(nat));
         }
         Told::Proven(proven) => {
             let _ = inbox.try_send(Input::Proven(proven));
         }
-        Told::Report(report) => desk.network(NatLine::from(&report)),
+        Told::Report(report) => api_state.network(NatLine::from(&report)),
     };
     nat::run(rt, sight, servers, told).await;
 }
@@ -363,8 +386,14 @@ fn restore(restored: Restored) -> Restore {
     Restore { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads, ..Restore::default() }
 }
 
-/// Builds the desk as the local API shows it before the machine's first output.
-fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime: &str, inbox: Sender<Input>) -> Desk {
+/// Builds the state that the local API shows before the machine's first output.
+fn api_state(
+    config: &ClientConfig,
+    identity: &Identity,
+    restored: &Restored,
+    runtime: &str,
+    inbox: Sender<Input>,
+) -> ApiState {
     let client = StatusLine {
         guid: identity.guid().to_string(),
         client_version: env!("CARGO_PKG_VERSION").into(),
@@ -373,20 +402,20 @@ fn desk(config: &ClientConfig, identity: &Identity, restored: &Restored, runtime
         checkpoint: restored.checkpoint.as_deref().map(CheckpointLine::from),
         ..StatusLine::default()
     };
-    let desk = Desk::new(client, move |input| inbox.try_send(input).is_ok());
-    desk.bundle_edges(config.bundle.bootstrap.iter().filter_map(|url| Origin::parse(url)));
+    let api_state = ApiState::new(client, move |input| inbox.try_send(input).is_ok());
+    api_state.bundle_edges(config.bundle.bootstrap.iter().filter_map(|url| Origin::parse(url)));
     for (record, have) in &restored.downloads {
         let of_size = |size: u64| u128::from(size) * u128::from(have.count()) / u128::from(have.len().max(1));
         let durable = of_size(record.granted.as_ref().map_or(0, |g| g.size));
         let sources = restored.sources.get(&record.handle).cloned().unwrap_or_default();
-        desk.restored(record, u64::try_from(durable).unwrap_or(u64::MAX), &sources);
+        api_state.restored(record, u64::try_from(durable).unwrap_or(u64::MAX), &sources);
     }
-    restored.usage.iter().for_each(|record| desk.restored_usage(record));
-    desk
+    restored.usage.iter().for_each(|record| api_state.restored_usage(record));
+    api_state
 }
 
 /// Ends the waiting of the API's threads however the client ends.
-struct Closing(Desk);
+struct Closing(ApiState);
 
 impl Drop for Closing {
     fn drop(&mut self) {

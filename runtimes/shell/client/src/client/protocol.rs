@@ -1,7 +1,10 @@
 //! The local API between the commands and the running client: one JSON request a line, answered by one or more JSON
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
-use super::why::{UploaderLine, WhyLine};
+mod why;
+
+pub use why::{AttemptLine, MeetingLine, UploaderLine, WhyLine};
+
 use serde::{Deserialize, Serialize};
 use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
 use swarmedge_core::role::client::io::{

@@ -82,14 +82,14 @@ impl<K: Ord + Clone, T: Eq + Clone> Turns<K, T> {
     }
 
     /// Gets in line for an object, or joins those that follow it.
-    pub(super) fn ask(&self, what: K, to: T) -> Place<K, T> {
+    pub(super) fn ask(&self, what: K, to: T) -> QueueSlot<K, T> {
         let mut state = self.0.lock();
         let ticket = state.next;
         state.next += 1;
         state.waiting.insert(ticket, (what.clone(), to.clone()));
         state.admit(self.0.limit);
         drop(state);
-        Place { shared: Arc::clone(&self.0), ticket, what, to, left: false }
+        QueueSlot { shared: Arc::clone(&self.0), ticket, what, to, left: false }
     }
 
     /// How many follow an object or wait for their turn.
@@ -106,7 +106,7 @@ impl<K: Ord + Clone, T: Eq + Clone> Turns<K, T> {
 }
 
 /// A place in the line, then among those that follow an object. It is left when dropped.
-pub(super) struct Place<K: Ord + Clone, T: Eq + Clone> {
+pub(super) struct QueueSlot<K: Ord + Clone, T: Eq + Clone> {
     shared: Arc<Shared<K, T>>,
     ticket: u64,
     what: K,
@@ -114,7 +114,7 @@ pub(super) struct Place<K: Ord + Clone, T: Eq + Clone> {
     left: bool,
 }
 
-impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
+impl<K: Ord + Clone, T: Eq + Clone> QueueSlot<K, T> {
     /// Returns the command's position, and the revision to wait from.
     pub(super) fn look(&self) -> (Turn<T>, u64) {
         let state = self.shared.lock();
@@ -135,7 +135,7 @@ impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
     }
 
     /// Lets a download pass that nobody follows, and that takes the object elsewhere: whoever wants it there joins. See
-    /// [`Place::come_back`].
+    /// [`QueueSlot::come_back`].
     pub(super) fn let_pass(&self, elsewhere: T) {
         self.change(|state, what| {
             if let Some(going) = state.going.get_mut(what) {
@@ -178,7 +178,7 @@ impl<K: Ord + Clone, T: Eq + Clone> Place<K, T> {
     }
 }
 
-impl<K: Ord + Clone, T: Eq + Clone> Drop for Place<K, T> {
+impl<K: Ord + Clone, T: Eq + Clone> Drop for QueueSlot<K, T> {
     fn drop(&mut self) {
         self.leave(|| {});
     }

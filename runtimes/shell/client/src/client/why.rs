@@ -1,99 +1,14 @@
-//! Why each introduced peer was or was not connected, as downloader and as uploader: a bounded log, and how it reads.
+//! The command `why`, and how its answer reads.
 
-use super::protocol::{Answer, Request, State};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use super::commands::ask;
+use super::meetings::now_ms;
+use super::protocol::{Answer, AttemptLine, Request, State, WhyLine};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use swarmedge_core::ids::{Handle, IntroId};
-use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
-use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor, Transport};
-use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceName};
+use std::time::Duration;
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::terminal::out::{print_json, say};
 
-/// Maximum number of introductions remembered per download, and as uploader; the oldest is dropped first.
-const KEPT_MAX: usize = 64;
-
-/// A download and the peers it was introduced to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WhyLine {
-    /// The number of the download.
-    pub download: u32,
-    /// The URL of the downloaded object.
-    pub url: String,
-    /// The present state of the download.
-    pub state: State,
-    /// Whether the CN, which introduces, is connected now.
-    pub control_connected: bool,
-    /// The peers introduced since the client's start, oldest first.
-    pub peers: Vec<MeetingLine>,
-}
-
-/// An introduction and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MeetingLine {
-    /// The peer's key for this day.
-    pub peer: String,
-    /// The time of the introduction, in Unix milliseconds.
-    pub introduced_ms: u64,
-    /// The mapping behaviour of the peer's NAT, as the peer reports it.
-    pub mapping: String,
-    /// The filtering behaviour of the peer's NAT, as the peer reports it.
-    pub filtering: String,
-    /// The peer's candidate addresses, as `KIND ADDRESS`.
-    pub addresses: Vec<String>,
-    /// The progress of the connection attempt.
-    #[serde(flatten)]
-    pub attempt: AttemptLine,
-    /// The address on which connectivity checks succeeded, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The reason for closing the connection, if it was open and is closed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dropped: Option<String>,
-}
-
-/// An attempt to connect to an introduced peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AttemptLine {
-    /// `trying`, `connected`, `failed` or `not_tried`.
-    pub outcome: String,
-    /// The reason for failing or for not trying, in words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// By what sort of address it was reached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rung: Option<String>,
-    /// Datagrams sent to find it.
-    pub probes: u16,
-    /// Milliseconds from the CN's "go" to the outcome, or from the introduction if no "go" came.
-    pub took_ms: u32,
-}
-
 impl AttemptLine {
-    fn begun(not_tried: Option<NotTried>) -> Self {
-        let reason = not_tried.map(|why| match why {
-            NotTried::NotFetching => "the download had ended or paused meanwhile",
-            NotTried::EnoughPeers => "as many peers as wanted were connected or being tried",
-            NotTried::SameClient => "it is this client itself",
-            NotTried::NoAddress => "it names no address that may be tried",
-            NotTried::AlreadyTried => "it was tried for this download already",
-        });
-        let outcome = if not_tried.is_some() { "not_tried" } else { "trying" }.into();
-        Self { outcome, reason: reason.map(str::to_owned), rung: None, probes: 0, took_ms: 0 }
-    }
-
-    fn ended(attempt: &Attempt) -> Self {
-        Self {
-            outcome: if attempt.failure.is_none() { "connected" } else { "failed" }.into(),
-            reason: attempt.failure.map(|f| in_words(f).to_owned()),
-            rung: (attempt.rung != Rung::None).then(|| rung(attempt.rung).to_owned()),
-            probes: attempt.probes,
-            took_ms: attempt.took_ms,
-        }
-    }
-
     /// Returns the attempt as the user reads it.
     fn shown(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
@@ -110,171 +25,10 @@ impl AttemptLine {
     }
 }
 
-/// An attempt to meet a downloader that was introduced to this client as uploader.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UploaderLine {
-    /// The time when the attempt ended, in Unix milliseconds.
-    pub ended_ms: u64,
-    /// The outcome of the attempt.
-    #[serde(flatten)]
-    pub attempt: AttemptLine,
-}
-
-/// The outcomes of introductions, by download and as uploader.
-#[derive(Debug, Default)]
-pub(super) struct Meetings {
-    by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
-    as_uploader: VecDeque<UploaderLine>,
-}
-
-impl Meetings {
-    /// Records an event of an introduction. The end of an introduction that no download lists is recorded as one of
-    /// this client as uploader.
-    pub(super) fn take(&mut self, intro: IntroId, meeting: Meeting) {
-        match meeting {
-            Meeting::Introduced { handle, peer, nat, not_tried } => {
-                let log = self.by_download.entry(handle).or_default();
-                keep(log, (intro, introduced(peer.to_string(), &nat, not_tried)));
-            }
-            Meeting::Path(addr, over) => {
-                let over = if over == Transport::Tcp { "TCP " } else { "" };
-                self.change(intro, |line| line.path = Some(format!("{over}{addr}")));
-            }
-            Meeting::Ended(attempt) => {
-                let ended = AttemptLine::ended(&attempt);
-                if !self.change(intro, |line| line.attempt = ended.clone()) {
-                    keep(&mut self.as_uploader, UploaderLine { ended_ms: now_ms(), attempt: ended });
-                }
-            }
-        }
-    }
-
-    /// The newest that have ended as uploader, oldest first.
-    pub(super) fn as_uploader(&self) -> Vec<UploaderLine> {
-        self.as_uploader.iter().cloned().collect()
-    }
-
-    /// A connected peer was let go.
-    pub(super) fn dropped(&mut self, source: SourceName, why: CloseReason) {
-        if let SourceName::Peer(intro, _) = source {
-            self.change(intro, |line| line.dropped = Some(left(why).into()));
-        }
-    }
-
-    pub(super) fn forget(&mut self, handle: Handle) {
-        self.by_download.remove(&handle);
-    }
-
-    pub(super) fn of(&self, handle: Handle) -> Vec<MeetingLine> {
-        self.by_download.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
-    }
-
-    /// Whether a download was introduced by it.
-    fn change(&mut self, intro: IntroId, change: impl FnOnce(&mut MeetingLine)) -> bool {
-        let known = self.by_download.values_mut().flatten().find(|(of, _)| *of == intro);
-        known.map(|(_, line)| change(line)).is_some()
-    }
-}
-
-fn keep<T>(log: &mut VecDeque<T>, line: T) {
-    log.push_back(line);
-    if log.len() > KEPT_MAX {
-        log.pop_front();
-    }
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
-    MeetingLine {
-        peer,
-        introduced_ms: now_ms(),
-        mapping: behaviour(nat.mapping).into(),
-        filtering: behaviour(nat.filtering).into(),
-        addresses: addresses(nat),
-        attempt: AttemptLine::begun(not_tried),
-        path: None,
-        dropped: None,
-    }
-}
-
-fn addresses(nat: &NatDescriptor) -> Vec<String> {
-    let udp = nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr));
-    udp.chain(nat.doors.iter().chain(&nat.crossing).map(|at| format!("TCP {at}"))).collect()
-}
-
-const fn behaviour(b: NatBehaviour) -> &'static str {
-    match b {
-        NatBehaviour::Unknown => "unknown",
-        NatBehaviour::EndpointIndependent => "endpoint-independent",
-        NatBehaviour::AddressDependent => "address-dependent",
-        NatBehaviour::AddressAndPortDependent => "address-and-port-dependent",
-    }
-}
-
-fn kind(kind: CandidateKind) -> String {
-    match kind {
-        CandidateKind::Host => "its own".into(),
-        CandidateKind::ServerReflexive => "reflexive".into(),
-        other => format!("{other:?}").to_lowercase(),
-    }
-}
-
-const fn rung(rung: Rung) -> &'static str {
-    match rung {
-        Rung::None => "none",
-        Rung::Lan => "the LAN that both share",
-        Rung::Ipv6 => "IPv6",
-        Rung::Mapped => "a port that its router forwards",
-        Rung::Reflexive => "its reflexive address",
-        Rung::Predicted => "a predicted port of its NAT",
-        Rung::PeerReflexive => "an address learned from its own checks",
-        Rung::Direct => "an address of its introduction, without checks",
-        Rung::Birthday => "one of many ports that were tried",
-        Rung::Tcp => "a TCP port on which it listens",
-        Rung::Crossed => "a TCP connection that both opened at once",
-        Rung::Called => "a TCP port on which the downloader listens, where the uploader came",
-    }
-}
-
-const fn in_words(failure: Failure) -> &'static str {
-    match failure {
-        Failure::NoCandidates => "it names no address that may be tried",
-        Failure::Busy => "as many attempts as allowed were under way",
-        Failure::NoGo => "the connection node never said \"go\": the peer may be gone",
-        Failure::Silence => {
-            "nothing was heard of it: its NAT or firewall, or ours, lets nothing through, or it is gone"
-        }
-        Failure::OneWay => "it was heard, but does not hear us: its NAT or firewall keeps us out",
-        Failure::NoHandshake => "it was reached, but no connection came to be",
-        Failure::Dropped => "it was no longer wanted",
-    }
-}
-
-/// Returns the reason for closing a peer's connection, in words.
-const fn left(why: CloseReason) -> &'static str {
-    match why {
-        CloseReason::Done => "it is no longer needed",
-        CloseReason::BadBlock => "it sent wrong bytes",
-        CloseReason::Violation => "it broke the protocol",
-        CloseReason::NotIntroduced => "its introduction was not valid",
-        CloseReason::Full => "there was no room for more peers",
-        CloseReason::UploadsOff => "it uploads no more",
-        CloseReason::Stalled => {
-            "nothing came from it for too long: a network on the way has changed, or it has gone; it may be introduced \
-             again"
-        }
-        CloseReason::Shutdown => "it was shut down",
-    }
-}
-
 /// Runs the command `swarmedge why`.
 pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error> {
     let request = Request::Why { download };
-    let answer = super::commands::ask(state, &request)?;
+    let answer = ask(state, &request)?;
     let Answer::Why { downloads, as_uploader } = &answer else {
         return Err(Error::failed("the client answers something else"));
     };
@@ -341,8 +95,12 @@ fn shown(line: &WhyLine) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::meetings::{KEPT_MAX, Meetings};
     use super::*;
-    use swarmedge_core::ids::PublicKey;
+    use swarmedge_core::ids::{Handle, IntroId, PublicKey};
+    use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
+    use swarmedge_core::nat::{NatDescriptor, Transport};
+    use swarmedge_core::role::client::io::{Meeting, NotTried};
 
     fn log(meetings: impl IntoIterator<Item = (u8, Meeting)>) -> Meetings {
         let mut log = Meetings::default();

@@ -1,7 +1,7 @@
 //! Content requests: transfers of adjacent blocks share one HTTP range request, and a few requests run at a time on
 //! each edge.
 
-use super::ask::{failure, refusal};
+use super::request::{failure, refusal};
 use super::{EdgeClient, News, Trouble};
 use crate::store::Sink;
 use bytes::Bytes;
@@ -283,7 +283,7 @@ async fn receive<R: Rt>(
     body: &mut Content<R>,
 ) -> Result<Sink<R>, FetchEnd> {
     let rt = &edges.0.rt;
-    let mut sink = Sink::new(rt.clone(), &edges.0.store, job.version, job.piece, job.blocks.clone(), None)?;
+    let mut sink = Sink::new(rt.clone(), &edges.0.store, job.version, (job.piece, job.blocks.clone()), None)?;
     let mut progress = Progress { xfer: job.xfer, reported: 0, at: rt.now() };
     while sink.remaining() > 0 {
         match body.next(sink.remaining()).await {

@@ -6,6 +6,7 @@ mod ask;
 mod content;
 mod directory;
 mod possession;
+mod request;
 pub mod tokens;
 mod trouble;
 
@@ -52,18 +53,22 @@ struct Inner<R: Rt> {
     listener: RefCell<Option<Listener>>,
 }
 
+/// What a client shows to edges, and where it puts what they send.
+#[derive(Debug)]
+pub struct Own {
+    /// The client's key, which proves its GUID.
+    pub key: Key,
+    /// Providers' tokens for objects that are not public.
+    pub tokens: Tokens,
+    /// The store of the client.
+    pub store: Store,
+}
+
 impl<R: Rt> EdgeClient<R> {
     /// Makes a client that knows the edges of its install bundle and trusts the CAs of `tls`.
     #[must_use]
-    pub fn new(
-        rt: R,
-        tls: Arc<rustls::ClientConfig>,
-        bundle: Vec<Origin>,
-        key: Key,
-        tokens: Tokens,
-        store: Store,
-        inbox: Sender<Input>,
-    ) -> Self {
+    pub fn new(rt: R, tls: Arc<rustls::ClientConfig>, bundle: Vec<Origin>, own: Own, inbox: Sender<Input>) -> Self {
+        let Own { key, tokens, store } = own;
         Self(Rc::new(Inner {
             http: Client::new(rt.clone(), tls),
             rt,

@@ -1,7 +1,7 @@
 //! Reports a completed download to an edge and answers its possession challenge.
 
 use super::EdgeClient;
-use super::ask::{JSON_LEN_MAX, get};
+use super::request::{JSON_LEN_MAX, get};
 use crate::store::Store;
 use hyper::Request;
 use hyper::header::CONTENT_TYPE;

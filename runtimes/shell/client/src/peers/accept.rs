@@ -71,7 +71,7 @@ pub(super) async fn run<R: Rt>(peers: Peers<R>) {
 
 /// A listening TCP port for peers and STUN servers.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct TcpAcceptor {
     /// The port number of the listener.
     pub port: u16,
     /// Sender for STUN messages that arrive on the port.
@@ -110,7 +110,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Again<T> {
 }
 
 /// Accepts over TCP until the client ends.
-pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, door: Door) {
+pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, acceptor: TcpAcceptor) {
     let rt = peers.0.rt.clone();
     loop {
         let (tcp, from) = match rt.accept(&listener).await {
@@ -130,9 +130,9 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, door:
             continue;
         }
         peers.0.state.borrow_mut().greeting += 1;
-        let (task, door) = (peers.clone(), door.clone());
+        let (task, acceptor) = (peers.clone(), acceptor.clone());
         rt.spawn(async move {
-            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task, &door, tcp, from)).await.flatten();
+            let greeted = within(&task.0.rt, FIRST_TIMEOUT, greet_tcp(&task, &acceptor, tcp, from)).await.flatten();
             task.0.state.borrow_mut().greeting -= 1;
             if let Some((link, key)) = greeted {
                 serve_connection(task, link, key).await;
@@ -145,7 +145,7 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, door:
 /// that this port is reached. Their first bytes differ (RFC 7983 §7).
 async fn greet_tcp<R: Rt>(
     peers: &Peers<R>,
-    door: &Door,
+    acceptor: &TcpAcceptor,
     mut tcp: R::Tcp,
     from: SocketAddr,
 ) -> Option<(Link, PublicKey)> {
@@ -160,7 +160,7 @@ async fn greet_tcp<R: Rt>(
         peers.shown(again.tcp, from, bytes).await;
     } else {
         // with a full mailbox it is lost; the next round asks again
-        let _ = door.calls.try_send(Called { from: canonical(from), local: door.port, bytes });
+        let _ = acceptor.calls.try_send(Called { from: canonical(from), local: acceptor.port, bytes });
     }
     None
 }

@@ -3,7 +3,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "no machine: what is of no interest here is passed over")]
 
-use super::{Door, Peers};
+use super::{Peers, TcpAcceptor};
 use crate::store::{Sink, Store};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -74,8 +74,8 @@ impl<R: Rt> Node<R> {
                 listener.set_nonblocking(true)?;
                 let addr = listener.local_addr()?;
                 // nobody dials back here
-                let door = Door { port: addr.port(), calls: mailbox(1).0 };
-                peers.listen(rt.listen(listener)?, door);
+                let acceptor = TcpAcceptor { port: addr.port(), calls: mailbox(1).0 };
+                peers.listen(rt.listen(listener)?, acceptor);
                 addr
             }
         };
@@ -122,7 +122,7 @@ impl<R: Rt> Node<R> {
         for index in manifest.layout().iter() {
             let blocks = manifest.layout().blocks(index);
             let bad = |end: FetchEnd| io::Error::other(format!("{end:?}"));
-            let mut sink = Sink::new(self.rt.clone(), &self.store, version, index, 0..blocks, None).map_err(bad)?;
+            let mut sink = Sink::new(self.rt.clone(), &self.store, version, (index, 0..blocks), None).map_err(bad)?;
             sink.push(Bytes::from(piece(index))).await.map_err(bad)?;
             match sink.finish().await {
                 FetchEnd::Fetched => {

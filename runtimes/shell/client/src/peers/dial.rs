@@ -3,7 +3,7 @@
 use super::conn::{self, Conn};
 use super::lines::PastCheck;
 use super::link::{Link, RecvStream, SendStream};
-use super::util::{Cancel, first_of, within};
+use super::util::{Cancel, DIAL_TIMEOUT, first_of, within};
 use super::{Entry, Peers};
 use futures_lite::future;
 use std::io;
@@ -21,8 +21,6 @@ use swarmedge_ground::rt::Rt;
 use swarmedge_ground::tcp;
 use swarmedge_ground::tls;
 
-/// After this long a dial has failed.
-pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 /// Delay before the next address is tried beside the earlier ones (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -35,6 +33,9 @@ pub(super) struct Whom {
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) along: Along,
 }
+
+/// A connection, and the two halves of its control stream.
+type Opened = (Link, SendStream, RecvStream);
 
 pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Permit<Input>) {
     let cancel = Cancel::default();
@@ -49,14 +50,14 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Per
         })
         .await;
         match opened {
-            Some((link, send, recv)) => run(peers, id, link, send, recv, permit).await,
+            Some(opened) => run(peers, id, opened, permit).await,
             None => peers.dial_failed(id, permit),
         }
     });
 }
 
 /// A connection to the first address that answers with the right key, and its control stream.
-async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<(Link, SendStream, RecvStream)> {
+async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<Opened> {
     let Whom { download, key, addrs, along } = whom;
     let store = peers.0.store.clone();
     let own = peers.0.rt.blocking(move || store.key(download)).await.ok().flatten();
@@ -97,14 +98,7 @@ async fn connect<R: Rt>(
     }
 }
 
-async fn run<R: Rt>(
-    peers: Peers<R>,
-    id: ConnId,
-    link: Link,
-    send: SendStream,
-    recv: RecvStream,
-    permit: Permit<Input>,
-) {
+async fn run<R: Rt>(peers: Peers<R>, id: ConnId, (link, send, recv): Opened, permit: Permit<Input>) {
     let Some(conn) = peers.opened(id, link.clone(), true) else {
         link.close(CloseReason::Done as u8);
         return;

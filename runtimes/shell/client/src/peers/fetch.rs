@@ -83,7 +83,7 @@ async fn receive<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want, stall: &Stall
     stall.alive(rt.now());
     let Some(_place) = conn.sinks.take().await else { return Err(FetchEnd::Broken) };
     let Want { xfer, version, piece, blocks, .. } = want;
-    let mut sink = Sink::new(rt.clone(), &peers.0.store, version, piece, blocks, Some(leaves))?;
+    let mut sink = Sink::new(rt.clone(), &peers.0.store, version, (piece, blocks), Some(leaves))?;
     let mut progress = Progress { xfer, told: 0, at: rt.now() };
     let mut chunks: [Bytes; CHUNKS] = Default::default();
     loop {

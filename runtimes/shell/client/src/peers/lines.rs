@@ -3,8 +3,7 @@
 
 use super::Peers;
 use super::accept::{FIRST_TIMEOUT, GREETINGS_MAX, STUN_BELOW, serve_connection, shake_hands};
-use super::dial::DIAL_TIMEOUT;
-use super::util::{Cancel, within};
+use super::util::{Cancel, DIAL_TIMEOUT, within};
 use futures_lite::future;
 use futures_lite::io::AsyncWriteExt as _;
 use std::collections::VecDeque;

@@ -15,7 +15,7 @@ mod serve;
 mod util;
 mod watch;
 
-pub use accept::Door;
+pub use accept::TcpAcceptor;
 
 use crate::store::{SINK_BYTES_MAX, Store};
 use conn::Conn;
@@ -208,8 +208,8 @@ impl<R: Rt> Peers<R> {
     }
 
     /// Accepts connections over TCP too, until this client ends.
-    pub fn listen(&self, listener: R::Listener, door: Door) {
-        let (closing, accepting) = (self.0.closing.clone(), accept::run_tcp(self.clone(), listener, door));
+    pub fn listen(&self, listener: R::Listener, acceptor: TcpAcceptor) {
+        let (closing, accepting) = (self.0.closing.clone(), accept::run_tcp(self.clone(), listener, acceptor));
         self.0.rt.spawn(async move { future::or(closing.wait(), accepting).await });
     }
 

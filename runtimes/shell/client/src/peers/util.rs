@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use swarmedge_ground::mailbox::{Permit, Receiver, Sender, mailbox};
 use swarmedge_ground::rt::Rt;
 
+/// After this long a dial has failed.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// A cancellation token, never reset. Clones share it; one task at a time may wait for it.
 #[derive(Clone, Default)]
 pub(super) struct Cancel(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);

@@ -1,6 +1,6 @@
 //! What the store keeps of the client's books: usage records until they are acknowledged, the newest checkpoint.
 
-use super::{Store, Waits};
+use super::{Delays, Store};
 use crate::mem_disk::{Fault, Medium, MemDisk, coin};
 use std::io;
 use std::path::Path;
@@ -74,8 +74,8 @@ fn records_stay_until_acknowledged_and_the_newest_checkpoint_stays() {
 fn a_journal_goes_on_after_a_fault_that_lasted_and_loses_no_record() {
     let key = Key::generate();
     let open = |disk: &MemDisk| {
-        let waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
-        Store::open_on(Arc::new(disk.clone()), Path::new("/state"), waits, None).expect("opens")
+        let delays = Delays { gather: Duration::ZERO, shred: Duration::ZERO };
+        Store::open_on(Arc::new(disk.clone()), Path::new("/state"), delays, None).expect("opens")
     };
     let operations = |disk: &MemDisk| disk.0.lock().expect("whole").operations;
     let save = |store: &Store, n: u32| saved(store, Save::Usage(usage(n, &key)));

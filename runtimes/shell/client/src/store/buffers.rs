@@ -1,9 +1,14 @@
 //! Buffers of a job each, used again and again: fresh memory costs a page fault every 4 KiB.
 
-use super::JOB_LEN;
 use super::version::lock;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
+use swarmedge_core::limits::BLOCK_LEN;
+
+/// Bytes of a job: hashing and writing in smaller ones doubles the processor time, larger ones only take memory.
+pub const JOB_LEN: usize = 256 << 10;
+
+const _: () = assert!(JOB_LEN.is_multiple_of(BLOCK_LEN as usize));
 
 /// Spare buffers that are kept.
 const SPARE_MAX: usize = 32;

@@ -1,11 +1,11 @@
 //! What a commit of the journal changes, row by row.
 
 use super::journal::{
-    CACHE, CHECKPOINT, DOWNLOADS, KEYS, LEAVES, LENT, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE, USAGE,
-    decoded, piece_key,
+    CACHE, CHECKPOINT, DOWNLOADS, HARD_LINKED, KEYS, LEAVES, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE,
+    USAGE, decoded, piece_key,
 };
+use super::journal_key::JournalKey;
 use super::records;
-use super::veil::Veil;
 use redb::{ReadableTable as _, TableDefinition, TableHandle as _, WriteTransaction};
 use std::io;
 use swarmedge_core::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
@@ -37,8 +37,8 @@ pub(super) enum Change {
         at_ms: u64,
     },
     Uncached(VersionId),
-    Lent(VersionId),
-    Unlent(VersionId),
+    HardLinked(VersionId),
+    NotHardLinked(VersionId),
     /// A file that is being made in somebody's directory is there, or no more.
     Part {
         path: Vec<u8>,
@@ -82,12 +82,12 @@ fn delete(tx: &WriteTransaction, table: Table, key: &[u8]) -> io::Result<()> {
 /// so too.
 pub(super) fn apply<'a>(
     tx: &WriteTransaction,
-    veil: &Veil,
+    secret: &JournalKey,
     changes: impl Iterator<Item = &'a Change>,
 ) -> io::Result<bool> {
     let mut stale = false;
     for change in changes {
-        stale |= apply_one(tx, veil, change)?;
+        stale |= apply_one(tx, secret, change)?;
     }
     if stale {
         put_meta(tx, STALE, &[])?;
@@ -95,7 +95,7 @@ pub(super) fn apply<'a>(
     Ok(stale)
 }
 
-fn apply_one(tx: &WriteTransaction, veil: &Veil, change: &Change) -> io::Result<bool> {
+fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io::Result<bool> {
     match change {
         Change::Download(d) => {
             let value = records::encode_download(d).ok_or_else(|| bad("the path of the file is too long"))?;
@@ -108,7 +108,7 @@ fn apply_one(tx: &WriteTransaction, veil: &Veil, change: &Change) -> io::Result<
         Change::Piece { version, piece, handle, from, leaves } => {
             let key = piece_key(*version, *piece);
             put(tx, LEAVES, &key, leaves)?;
-            put(tx, PIECES, &key, &seal_piece(veil, &key, *handle, from)?)?;
+            put(tx, PIECES, &key, &seal_piece(secret, &key, *handle, from)?)?;
         }
         Change::Cached { version, at_ms } => {
             tx.open_table(CACHE).map_err(io_error)?.insert(version.0.as_slice(), at_ms).map_err(io_error)?;
@@ -116,8 +116,8 @@ fn apply_one(tx: &WriteTransaction, veil: &Veil, change: &Change) -> io::Result<
         Change::Uncached(version) => {
             tx.open_table(CACHE).map_err(io_error)?.remove(version.0.as_slice()).map_err(io_error)?;
         }
-        Change::Lent(version) => put(tx, LENT, &version.0, &[])?,
-        Change::Unlent(version) => delete(tx, LENT, &version.0)?,
+        Change::HardLinked(version) => put(tx, HARD_LINKED, &version.0, &[])?,
+        Change::NotHardLinked(version) => delete(tx, HARD_LINKED, &version.0)?,
         Change::Part { path, there: true } => put(tx, PARTS, path, &[])?,
         Change::Part { path, there: false } => delete(tx, PARTS, path)?,
         Change::DropVersion(version) => drop_version(tx, *version)?,
@@ -131,12 +131,12 @@ fn apply_one(tx: &WriteTransaction, veil: &Veil, change: &Change) -> io::Result<
         Change::Key { download, bytes } => put(tx, KEYS, &download.0, bytes)?,
         Change::DropKey(download) => delete(tx, KEYS, &download.0)?,
         Change::Receipt(kept) => {
-            let row = veil.row(kept.peer.intro);
-            let sealed = veil.seal(RECEIPTS.name(), &row, &records::encode_receipt(kept))?;
+            let row = secret.row(kept.peer.intro);
+            let sealed = secret.seal(RECEIPTS.name(), &row, &records::encode_receipt(kept))?;
             put(tx, RECEIPTS, &row, &sealed)?;
         }
-        Change::Usage(record) => put_usage(tx, veil, record)?,
-        Change::DropUsage(ids) => ids.iter().try_for_each(|id| drop_usage(tx, veil, *id))?,
+        Change::Usage(record) => put_usage(tx, secret, record)?,
+        Change::DropUsage(ids) => ids.iter().try_for_each(|id| drop_usage(tx, secret, *id))?,
         Change::Checkpoint(newest) => put_meta(tx, CHECKPOINT, &newest.to_bytes())?,
         Change::Owner(guid) => return put_owner(tx, *guid),
         Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)])?,
@@ -150,7 +150,7 @@ fn drop_version(tx: &WriteTransaction, version: VersionId) -> io::Result<()> {
         let mut table = tx.open_table(table).map_err(io_error)?;
         table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).map_err(io_error)?;
     }
-    delete(tx, LENT, &version.0)?;
+    delete(tx, HARD_LINKED, &version.0)?;
     delete(tx, MANIFESTS, &version.0)
 }
 
@@ -168,15 +168,15 @@ fn put_owner(tx: &WriteTransaction, guid: Guid) -> io::Result<bool> {
     Ok(changed)
 }
 
-fn put_usage(tx: &WriteTransaction, veil: &Veil, record: &UsageRecord) -> io::Result<()> {
-    put(tx, USAGE, &record.id.0, &veil.seal(USAGE.name(), &record.id.0, &record.to_bytes())?)?;
+fn put_usage(tx: &WriteTransaction, secret: &JournalKey, record: &UsageRecord) -> io::Result<()> {
+    put(tx, USAGE, &record.id.0, &secret.seal(USAGE.name(), &record.id.0, &record.to_bytes())?)?;
     // receipts that the record holds need no place of their own
     let mut table = tx.open_table(RECEIPTS).map_err(io_error)?;
     for peer in record.peers.iter().filter(|p| p.receipt.is_some()) {
-        let row = veil.row(peer.intro);
+        let row = secret.row(peer.intro);
         let sealed = table.get(row.as_slice()).map_err(io_error)?.map(|v| v.value().to_vec());
         let Some(sealed) = sealed else { continue };
-        let kept = decoded(records::decode_receipt(&veil.unseal(RECEIPTS.name(), &row, &sealed)?))?;
+        let kept = decoded(records::decode_receipt(&secret.unseal(RECEIPTS.name(), &row, &sealed)?))?;
         if kept.is_in(record) {
             table.remove(row.as_slice()).map_err(io_error)?;
         }
@@ -185,16 +185,16 @@ fn put_usage(tx: &WriteTransaction, veil: &Veil, record: &UsageRecord) -> io::Re
 }
 
 /// Deletes an acknowledged record, and from the pieces of its download who delivered them: nobody will ask again.
-fn drop_usage(tx: &WriteTransaction, veil: &Veil, id: RecordId) -> io::Result<()> {
+fn drop_usage(tx: &WriteTransaction, secret: &JournalKey, id: RecordId) -> io::Result<()> {
     let mut table = tx.open_table(USAGE).map_err(io_error)?;
     let Some(sealed) = table.remove(id.0.as_slice()).map_err(io_error)?.map(|v| v.value().to_vec()) else {
         return Ok(());
     };
-    let record = decoded(UsageRecord::from_bytes(&veil.unseal(USAGE.name(), &id.0, &sealed)?))?;
-    if record.side == Side::Downloader { forget_sources(tx, veil, &record) } else { Ok(()) }
+    let record = decoded(UsageRecord::from_bytes(&secret.unseal(USAGE.name(), &id.0, &sealed)?))?;
+    if record.side == Side::Downloader { forget_sources(tx, secret, &record) } else { Ok(()) }
 }
 
-fn forget_sources(tx: &WriteTransaction, veil: &Veil, record: &UsageRecord) -> io::Result<()> {
+fn forget_sources(tx: &WriteTransaction, secret: &JournalKey, record: &UsageRecord) -> io::Result<()> {
     let downloads = tx.open_table(DOWNLOADS).map_err(io_error)?;
     let over = |handle: Handle| -> io::Result<bool> {
         let Some(row) = downloads.get(handle.0).map_err(io_error)? else { return Ok(true) };
@@ -210,9 +210,9 @@ fn forget_sources(tx: &WriteTransaction, veil: &Veil, record: &UsageRecord) -> i
         if value.value().first() == Some(&PLAIN) {
             continue;
         }
-        let (handle, from) = decoded(records::decode_piece(&unseal_piece(veil, key.value(), value.value())?))?;
+        let (handle, from) = decoded(records::decode_piece(&unseal_piece(secret, key.value(), value.value())?))?;
         if over(handle)? {
-            anew.push((key.value().to_vec(), seal_piece(veil, key.value(), handle, &records::nameless(&from))?));
+            anew.push((key.value().to_vec(), seal_piece(secret, key.value(), handle, &records::nameless(&from))?));
         }
     }
     for (key, value) in anew {
@@ -221,26 +221,26 @@ fn forget_sources(tx: &WriteTransaction, veil: &Veil, record: &UsageRecord) -> i
     Ok(())
 }
 
-fn seal_piece(veil: &Veil, key: &[u8], handle: Handle, from: &[(SourceName, u32)]) -> io::Result<Vec<u8>> {
+fn seal_piece(secret: &JournalKey, key: &[u8], handle: Handle, from: &[(SourceName, u32)]) -> io::Result<Vec<u8>> {
     let plain = records::encode_piece(handle, from);
     if from.iter().any(|(source, _)| records::names_a_peer(*source)) {
-        Ok([&[SEALED], veil.seal(PIECES.name(), key, &plain)?.as_slice()].concat())
+        Ok([&[SEALED], secret.seal(PIECES.name(), key, &plain)?.as_slice()].concat())
     } else {
         Ok([&[PLAIN], plain.as_slice()].concat())
     }
 }
 
 /// The value of a piece as [`records::decode_piece`] reads it.
-pub(super) fn unseal_piece(veil: &Veil, key: &[u8], value: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn unseal_piece(secret: &JournalKey, key: &[u8], value: &[u8]) -> io::Result<Vec<u8>> {
     match value.split_first() {
         Some((&PLAIN, plain)) => Ok(plain.to_vec()),
-        Some((&SEALED, sealed)) => veil.unseal(PIECES.name(), key, sealed),
+        Some((&SEALED, sealed)) => secret.unseal(PIECES.name(), key, sealed),
         _ => Err(bad("a piece of no known kind")),
     }
 }
 
 /// Seals every sealed row with another key.
-pub(super) fn seal_anew(tx: &WriteTransaction, old: &Veil, new: &Veil) -> io::Result<()> {
+pub(super) fn seal_anew(tx: &WriteTransaction, old: &JournalKey, new: &JournalKey) -> io::Result<()> {
     rewrite(tx, USAGE, |key, sealed| {
         let plain = old.unseal(USAGE.name(), key, sealed)?;
         Ok(Some((key.to_vec(), new.seal(USAGE.name(), key, &plain)?)))

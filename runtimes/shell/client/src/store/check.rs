@@ -1,9 +1,9 @@
-//! Hashes journalled pieces anew where somebody else may have written to them (see `trust.rs`), and other files, to see
-//! whether they are an object's. At most about a second a GB, once a start for what an earlier start has journalled.
+//! Hashes journalled pieces anew where somebody else may have written to them (see `version/trust.rs`), and other
+//! files, to see whether they are an object's. At most about a second a GB, once a start for what an earlier start has
+//! journalled.
 
-use super::trust::is_gone;
-use super::version::{Version, lock};
-use super::{JOB_LEN, Shared, place};
+use super::version::{Version, is_gone, lock};
+use super::{JOB_LEN, Shared, threads};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -127,7 +127,7 @@ pub(super) fn check_soon(shared: &Arc<Shared>, version: &Arc<Version>) {
         Err(Failure::Io(error)) => tracing::warn!(%error, "what is journalled cannot be read"),
         Ok(()) | Err(Failure::Taken) => {}
     };
-    if let Err(error) = place::beside_the_writer(shared, "store-check", work) {
+    if let Err(error) = threads::on_own_thread(shared, "store-check", work) {
         tracing::debug!(%error, "no thread to look at a data file: it is looked at when it is needed");
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
     }
 }
 
-pub(super) const AT_ONCE: Waits = Waits { gather: Duration::ZERO, shred: Duration::ZERO };
+pub(super) const AT_ONCE: Delays = Delays { gather: Duration::ZERO, shred: Duration::ZERO };
 
 /// The records that the store has reported as durable.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ pub(super) fn fetch(store: &Store, manifest: &Manifest, bytes: &[u8], piece: Pie
     let range = usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small");
     let data = Bytes::copy_from_slice(&bytes[range]);
     let blocks = layout.blocks(piece);
-    let sink = Sink::new(Inline, store, manifest.version(), piece, 0..blocks, None);
+    let sink = Sink::new(Inline, store, manifest.version(), (piece, 0..blocks), None);
     let end = match sink {
         Ok(mut sink) => match run(sink.push(data)) {
             Ok(()) => run(sink.finish()),
@@ -110,7 +110,7 @@ pub(super) fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>
 }
 
 /// After a crash: whatever was promised is there, and whatever is journalled has the right bytes.
-fn check(disk: &MemDisk, seed: u64, manifest: &Manifest, bytes: &[u8], promised: &Promised, what: &str) {
+fn check(disk: &MemDisk, seed: u64, (manifest, bytes): (&Manifest, &[u8]), promised: &Promised, what: &str) {
     let image = lock(&disk.0).after_crash(coin(seed));
     let out = image.bytes(Path::new("/out/file"));
     let (disk, opened) = open(image);
@@ -162,7 +162,7 @@ fn a_crash_at_any_disk_operation_leaves_only_true_journal_bits() {
             for seed in [1, 2, 3] {
                 let (disk, opened) = open(Medium::with(Some((at, Fault::Crash))).linking(cannot_link));
                 let promised = opened.map_or_else(|_| Promised::default(), |(s, _)| download(&s, &manifest, &bytes, 1));
-                check(&disk, seed, &manifest, &bytes, &promised, &format!("crash at {at}, seed {seed}"));
+                check(&disk, seed, (&manifest, &bytes), &promised, &format!("crash at {at}, seed {seed}"));
             }
         }
     }
@@ -215,7 +215,7 @@ fn data_that_was_not_synced_is_found_out() {
         let (store, _) = opened.expect("an empty disk");
         let promised = download(&store, &manifest, &bytes, 1);
         drop(store);
-        check(&disk, seed, &manifest, &bytes, &promised, "a disk that lies");
+        check(&disk, seed, (&manifest, &bytes), &promised, "a disk that lies");
     }
 }
 
@@ -233,7 +233,7 @@ fn after_one_failed_disk_operation_the_download_ends_and_survives_a_crash() {
             let Ok((store, _)) = opened else { continue };
             let promised = download(&store, &manifest, &bytes, 3);
             assert!(promised.download && promised.placed && promised.pieces.len() == 3, "{kind} at {at}: {promised:?}");
-            check(&disk, 7, &manifest, &bytes, &promised, &format!("{kind} at {at}"));
+            check(&disk, 7, (&manifest, &bytes), &promised, &format!("{kind} at {at}"));
         }
     }
 }
@@ -255,6 +255,6 @@ fn bytes_before_a_failed_sync_are_rewritten_before_the_journal_entry() {
         assert_eq!(save_piece(&store, &manifest, PieceIndex(0)), Err(StoreError::Io), "it must come in again");
         save_piece(&store, &manifest, PieceIndex(1)).expect("the disk works again");
         let promised = Promised { download: true, pieces: vec![PieceIndex(1)], placed: false };
-        check(&disk, seed, &manifest, &bytes, &promised, &format!("seed {seed}"));
+        check(&disk, seed, (&manifest, &bytes), &promised, &format!("seed {seed}"));
     }
 }

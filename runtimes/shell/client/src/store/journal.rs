@@ -1,9 +1,9 @@
 //! The store's database: one redb file. Each value is small and each write transaction is one commit. What names peers
-//! is sealed (see `veil.rs`), and sealed anew once something of it was deleted.
+//! is sealed (see `journal_key.rs`), and sealed anew once something of it was deleted.
 
 use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
+use super::journal_key::JournalKey;
 use super::records;
-use super::veil::Veil;
 use super::version::lock;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,8 @@ pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
-/// Versions whose data file is lent.
-pub(super) const LENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
+/// Versions whose data file is hard-linked.
+pub(super) const HARD_LINKED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
 /// Paths of files that are being made in somebody's directory.
 pub(super) const PARTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("parts");
 
@@ -38,7 +38,7 @@ pub(super) const PARTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const OWNER: &str = "owner";
 /// In the table `meta`: the number of the key that seals, and whether rows were deleted that it still opens.
-const VEIL: &str = "veil";
+const JOURNAL_KEY: &str = "veil";
 pub(super) const STALE: &str = "stale";
 /// Under `schema` in the table `meta`.
 const SCHEMA: u32 = 3;
@@ -58,7 +58,7 @@ pub(crate) struct Loaded {
     pub(crate) usage: Vec<UsageRecord>,
     pub(crate) receipts: Vec<KeptReceipt>,
     pub(crate) cached: BTreeMap<VersionId, u64>,
-    pub(crate) lent: BTreeSet<VersionId>,
+    pub(crate) hard_linked: BTreeSet<VersionId>,
     pub(crate) parts: Vec<Vec<u8>>,
     pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(crate) owner: Option<Guid>,
@@ -81,12 +81,12 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 struct Open {
     db: Database,
-    veil: Veil,
+    secret: JournalKey,
 }
 
 impl OpenDatabase for Open {
     fn of(disk: &Arc<dyn Disk>, path: &Path, db: Database) -> io::Result<Self> {
-        Ok(Self { veil: veil_of(disk, path, &db)?, db })
+        Ok(Self { secret: journal_key_of(disk, path, &db)?, db })
     }
 }
 
@@ -113,9 +113,9 @@ impl Journal {
         let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
         database::make(&*disk, path, |db| {
             prepare(db)?;
-            let veil = Veil::fresh(Arc::clone(&disk), &dir, 1)?;
+            let secret = JournalKey::fresh(Arc::clone(&disk), &dir, 1)?;
             let tx = db.begin_write().map_err(io_error)?;
-            put_meta(&tx, VEIL, &veil.number().to_be_bytes())?;
+            put_meta(&tx, JOURNAL_KEY, &secret.number().to_be_bytes())?;
             tx.commit().map_err(io_error)
         })?;
         let db = Reopening::open(Arc::clone(&disk), path, prepare)?;
@@ -131,9 +131,9 @@ impl Journal {
     /// Makes the changes durable, all or none, after those that wait for a commit.
     pub(crate) fn commit(&self, changes: &[Change]) -> io::Result<()> {
         let mut waiting = lock(&self.waiting);
-        let stale = self.db.with(|Open { db, veil }| {
+        let stale = self.db.with(|Open { db, secret }| {
             let tx = db.begin_write().map_err(io_error)?;
-            let stale = apply(&tx, veil, waiting.iter().chain(changes))?;
+            let stale = apply(&tx, secret, waiting.iter().chain(changes))?;
             tx.commit().map_err(io_error)?;
             Ok(stale)
         })?;
@@ -150,24 +150,24 @@ impl Journal {
     /// Makes deleted rows unreadable, wherever they still lie in the file.
     pub(crate) fn shred(&self) -> io::Result<()> {
         let waiting = lock(&self.waiting);
-        let new = self.db.with(|Open { db, veil }| {
-            let new = Veil::fresh(Arc::clone(&self.disk), &self.dir, veil.number() + 1)?;
+        let new = self.db.with(|Open { db, secret }| {
+            let new = JournalKey::fresh(Arc::clone(&self.disk), &self.dir, secret.number() + 1)?;
             let tx = db.begin_write().map_err(io_error)?;
-            seal_anew(&tx, veil, &new)?;
-            put_meta(&tx, VEIL, &new.number().to_be_bytes())?;
+            seal_anew(&tx, secret, &new)?;
+            put_meta(&tx, JOURNAL_KEY, &new.number().to_be_bytes())?;
             tx.open_table(META).map_err(io_error)?.remove(STALE).map_err(io_error)?;
             tx.commit().map_err(io_error)?;
             Ok(new)
         })?;
         // nobody else writes; where a reader has failed meanwhile, opening the file again replaces the key
         let old = self.db.change(|slot| {
-            let before = slot.as_mut().filter(|open| open.veil.number() < new.number());
-            let old = before.map(|open| std::mem::replace(&mut open.veil, new));
+            let before = slot.as_mut().filter(|open| open.secret.number() < new.number());
+            let old = before.map(|open| std::mem::replace(&mut open.secret, new));
             self.stale.store(false, Ordering::Relaxed);
             old
         });
         drop(waiting);
-        old.map_or(Ok(()), Veil::destroy)
+        old.map_or(Ok(()), JournalKey::destroy)
     }
 
     /// The leaf hashes of a journalled piece.
@@ -186,12 +186,12 @@ impl Journal {
     /// Returns the sources of a version's journalled pieces.
     pub(crate) fn sources(&self, version: VersionId) -> io::Result<Sources> {
         let (first, last) = (piece_key(version, PieceIndex(0)), piece_key(version, PieceIndex(u32::MAX)));
-        self.db.with(|Open { db, veil }| {
+        self.db.with(|Open { db, secret }| {
             let mut sources = Sources::new();
             let table = db.begin_read().map_err(io_error)?.open_table(PIECES).map_err(io_error)?;
             for row in table.range(first.as_slice()..=last.as_slice()).map_err(io_error)? {
                 let (key, value) = row.map_err(io_error)?;
-                add_sources(&mut sources, &piece_row(veil, key.value(), value.value())?.1);
+                add_sources(&mut sources, &piece_row(secret, key.value(), value.value())?.1);
             }
             Ok(sources)
         })
@@ -229,7 +229,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(DOWNLOADS).map_err(io_error)?;
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
-        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, LENT, PARTS] {
+        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, HARD_LINKED, PARTS] {
             tx.open_table(table).map_err(io_error)?;
         }
     }
@@ -242,14 +242,14 @@ fn meta(db: &Database, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The key that the database names.
-fn veil_of(disk: &Arc<dyn Disk>, path: &Path, db: &Database) -> io::Result<Veil> {
-    let number = meta(db, VEIL)?.and_then(|v| v.try_into().ok()).ok_or_else(|| bad("it names no key"))?;
-    Veil::open(Arc::clone(disk), path.parent().unwrap_or(Path::new(".")), u64::from_be_bytes(number))
+fn journal_key_of(disk: &Arc<dyn Disk>, path: &Path, db: &Database) -> io::Result<JournalKey> {
+    let number = meta(db, JOURNAL_KEY)?.and_then(|v| v.try_into().ok()).ok_or_else(|| bad("it names no key"))?;
+    JournalKey::open(Arc::clone(disk), path.parent().unwrap_or(Path::new(".")), u64::from_be_bytes(number))
 }
 
-fn piece_row(veil: &Veil, key: &[u8], value: &[u8]) -> io::Result<(VersionId, PieceRow)> {
+fn piece_row(secret: &JournalKey, key: &[u8], value: &[u8]) -> io::Result<(VersionId, PieceRow)> {
     let (version, piece) = split_piece_key(key)?;
-    let (handle, from) = decoded(records::decode_piece(&unseal_piece(veil, key, value)?))?;
+    let (handle, from) = decoded(records::decode_piece(&unseal_piece(secret, key, value)?))?;
     Ok((version, (piece, handle, from)))
 }
 
@@ -261,7 +261,7 @@ pub(crate) fn add_sources(sources: &mut Sources, (_, handle, from): &PieceRow) {
     }
 }
 
-fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
+fn load(Open { db, secret }: &Open) -> io::Result<Loaded> {
     let tx = db.begin_read().map_err(io_error)?;
     let mut loaded = Loaded::default();
     for row in tx.open_table(DOWNLOADS).map_err(io_error)?.iter().map_err(io_error)? {
@@ -269,7 +269,7 @@ fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
     }
     for row in tx.open_table(PIECES).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, value) = row.map_err(io_error)?;
-        let (version, row) = piece_row(veil, key.value(), value.value())?;
+        let (version, row) = piece_row(secret, key.value(), value.value())?;
         loaded.pieces.entry(version).or_default().push(row);
     }
     for row in tx.open_table(MANIFESTS).map_err(io_error)?.iter().map_err(io_error)? {
@@ -278,20 +278,20 @@ fn load(Open { db, veil }: &Open) -> io::Result<Loaded> {
     }
     for row in tx.open_table(USAGE).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, value) = row.map_err(io_error)?;
-        let value = veil.unseal(USAGE.name(), key.value(), value.value())?;
+        let value = secret.unseal(USAGE.name(), key.value(), value.value())?;
         loaded.usage.push(decoded(UsageRecord::from_bytes(&value))?);
     }
     for row in tx.open_table(RECEIPTS).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, value) = row.map_err(io_error)?;
-        let value = veil.unseal(RECEIPTS.name(), key.value(), value.value())?;
+        let value = secret.unseal(RECEIPTS.name(), key.value(), value.value())?;
         loaded.receipts.push(decoded(records::decode_receipt(&value))?);
     }
     for row in tx.open_table(CACHE).map_err(io_error)?.iter().map_err(io_error)? {
         let (key, at_ms) = row.map_err(io_error)?;
         loaded.cached.insert(decoded(VersionId::from_bytes(key.value()))?, at_ms.value());
     }
-    for row in tx.open_table(LENT).map_err(io_error)?.iter().map_err(io_error)? {
-        loaded.lent.insert(decoded(VersionId::from_bytes(row.map_err(io_error)?.0.value()))?);
+    for row in tx.open_table(HARD_LINKED).map_err(io_error)?.iter().map_err(io_error)? {
+        loaded.hard_linked.insert(decoded(VersionId::from_bytes(row.map_err(io_error)?.0.value()))?);
     }
     for row in tx.open_table(PARTS).map_err(io_error)?.iter().map_err(io_error)? {
         loaded.parts.push(row.map_err(io_error)?.0.value().to_vec());

@@ -4,30 +4,31 @@
 //! matched the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way
 //! leaves the piece out. So a crash at any write loses at most what was not journalled.
 //!
-//! A finished file is *lent* to the user: it gets a second name, at its place. See [`place`].
+//! A finished file is *hard-linked* to the user: it gets a second name, at its place. See [`output`].
 //!
-//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `veil.rs`) and
+//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `journal_key.rs`) and
 //! `pieces/<version>` (data files, sparse, full size).
 //!
 //! What is journalled was right once. It is hashed again before it is served or placed wherever somebody else could
-//! have written to its file since: see `trust.rs`.
+//! have written to its file since: see `version/trust.rs`.
 
 mod buffers;
 mod change;
 mod check;
 mod journal;
+mod journal_key;
 mod lock;
-mod place;
+mod output;
 mod records;
 mod restore;
 mod sink;
-mod trust;
-mod veil;
+mod threads;
 mod version;
 mod writer;
 
-pub use place::beside;
-pub use sink::{JOB_LEN, SINK_BYTES_MAX, Sink};
+pub use buffers::JOB_LEN;
+pub use output::temporary_name;
+pub use sink::{SINK_BYTES_MAX, Sink};
 pub use swarmedge_ground::disk::Kind;
 pub use swarmedge_ground::disk::{follow, make_private};
 
@@ -38,11 +39,11 @@ pub(crate) mod crash_tests;
 #[cfg(test)]
 mod forget_tests;
 #[cfg(test)]
+mod journal_key_tests;
+#[cfg(test)]
 mod output_tests;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod veil_tests;
 
 use buffers::Buffers;
 use bytes::Bytes;
@@ -69,16 +70,16 @@ use version::{Version, lock};
 
 /// The delays of the store's writer thread.
 #[derive(Clone, Copy, Debug)]
-struct Waits {
+struct Delays {
     /// Minimum time from one sync of pieces to the next: pieces saved meanwhile share a sync, which costs the same for
     /// many.
     gather: Duration,
-    /// Time until deleted records that named peers are made unreadable (see `veil.rs`), at the latest when the store
-    /// closes.
+    /// Time until deleted records that named peers are made unreadable (see `journal_key.rs`), at the latest when the
+    /// store closes.
     shred: Duration,
 }
 
-const WAITS: Waits = Waits { gather: Duration::from_millis(20), shred: Duration::from_mins(1) };
+const DELAYS: Delays = Delays { gather: Duration::from_millis(20), shred: Duration::from_mins(1) };
 
 /// The reason why a state directory could not be opened. Its text says what to do.
 #[derive(Debug)]
@@ -164,21 +165,21 @@ struct Shared {
     pieces_dir: PathBuf,
     journal: Journal,
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
-    books: Mutex<Books>,
+    kept: Mutex<KeepIndex>,
     queue: Arc<writer::Queue>,
     /// A finished file may get a second name instead of a copy.
     links: AtomicBool,
-    lost: Hook<Loss>,
-    not_placed: Hook<(Handle, String)>,
+    lost: Callback<Loss>,
+    not_placed: Callback<(Handle, String)>,
     buffers: Buffers,
-    waits: Waits,
+    delays: Delays,
     _lock: Option<DirLock>,
 }
 
 impl Shared {
-    fn new_version(&self, manifest: &Arc<Manifest>, have: Option<Bitfield>, lent: bool) -> Version {
+    fn new_version(&self, manifest: &Arc<Manifest>, have: Option<Bitfield>, hard_linked: bool) -> Version {
         let have = have.unwrap_or_else(|| Bitfield::empty(manifest.layout().pieces()));
-        Version::new(Arc::clone(&self.disk), &self.pieces_dir, Arc::clone(manifest), have, lent)
+        Version::new(Arc::clone(&self.disk), &self.pieces_dir, Arc::clone(manifest), have, hard_linked)
     }
 }
 
@@ -198,9 +199,9 @@ pub struct Loss {
 }
 
 /// A callback that is set once and called for each event.
-struct Hook<T>(OnceLock<Box<dyn Fn(T) + Send + Sync>>);
+struct Callback<T>(OnceLock<Box<dyn Fn(T) + Send + Sync>>);
 
-impl<T> Hook<T> {
+impl<T> Callback<T> {
     fn set(&self, tell: impl Fn(T) + Send + Sync + 'static) {
         drop(self.0.set(Box::new(tell)));
     }
@@ -212,26 +213,26 @@ impl<T> Hook<T> {
     }
 }
 
-impl<T> Default for Hook<T> {
+impl<T> Default for Callback<T> {
     fn default() -> Self {
         Self(OnceLock::new())
     }
 }
 
-impl<T> fmt::Debug for Hook<T> {
+impl<T> fmt::Debug for Callback<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hook")
+        f.write_str("Callback")
     }
 }
 
 /// The downloads and cached versions, which decide the versions to keep. Updated with the journal.
 #[derive(Debug, Default)]
-struct Books {
+struct KeepIndex {
     downloads: BTreeMap<Handle, DownloadRecord>,
     cached: BTreeSet<VersionId>,
 }
 
-impl Books {
+impl KeepIndex {
     /// Returns whether a download or the cache needs a version.
     fn keeps(&self, version: VersionId) -> bool {
         self.cached.contains(&version)
@@ -263,13 +264,13 @@ impl Store {
             LockError::Held(pid) => Error::InUse { dir: dir.to_owned(), pid },
             LockError::Io(error) => Error::Io { path: lock_path, error },
         })?;
-        Self::open_on(Arc::new(OsDisk), dir, WAITS, Some(lock))
+        Self::open_on(Arc::new(OsDisk), dir, DELAYS, Some(lock))
     }
 
     fn open_on(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        waits: Waits,
+        delays: Delays,
         lock: Option<DirLock>,
     ) -> Result<(Self, Restored), Error> {
         let file = dir.join("state.redb");
@@ -283,8 +284,8 @@ impl Store {
         let pieces_dir = dir.join("pieces");
         let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
         let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
-        let (shared, restored) = restore::restore(disk, pieces_dir, journal, loaded, &names, lock)?;
-        let shared = Arc::new(Shared { waits, ..shared });
+        let (shared, restored) = restore::restore(restore::Found { disk, pieces_dir, journal, loaded, names, lock })?;
+        let shared = Arc::new(Shared { delays, ..shared });
         let thread = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("store".into())
@@ -328,7 +329,7 @@ impl Store {
     /// The versions that are kept for sharing, each with its journalled pieces.
     #[must_use]
     pub fn cached(&self) -> Vec<(Arc<Manifest>, Bitfield)> {
-        let cached = lock(&self.0.shared.books).cached.clone();
+        let cached = lock(&self.0.shared.kept).cached.clone();
         let versions = cached.into_iter().filter_map(|id| self.version(id));
         versions.map(|v| (Arc::clone(&v.manifest), v.have().clone())).collect()
     }

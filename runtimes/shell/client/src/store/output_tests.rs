@@ -154,7 +154,7 @@ fn names_as_long_as_the_file_system_takes_are_taken() {
 fn names_beside_a_file_cannot_be_foreseen_and_are_no_longer_than_its_own() {
     for len in [1, 12, 32, 33, 100, 255] {
         let file = Path::new("/out").join("n".repeat(len));
-        let [one, other] = [(); 2].map(|()| beside(&file).expect("a name"));
+        let [one, other] = [(); 2].map(|()| temporary_name(&file).expect("a name"));
         assert_ne!(one, other);
         assert_eq!(one.parent(), file.parent());
         assert!(one.file_name().expect("a name").len() <= len.max(46));

@@ -4,9 +4,9 @@ use super::buffers::Buffers;
 use super::change::Change;
 use super::journal::{Journal, Loaded, PieceRow, add_sources};
 use super::lock::DirLock;
-use super::place::path_of;
+use super::output::path_of;
 use super::version::Version;
-use super::{Books, Error, Hook, Restored, Shared, WAITS};
+use super::{Callback, DELAYS, Error, KeepIndex, Restored, Shared};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use swarmedge_ground::disk::{Disk, Kind};
 struct Restoring {
     disk: Arc<dyn Disk>,
     pieces_dir: PathBuf,
-    books: Books,
+    kept: KeepIndex,
     versions: BTreeMap<VersionId, Arc<Version>>,
     restored: Restored,
     /// The journal rows to delete.
@@ -33,25 +33,41 @@ fn failed(path: &Path, error: io::Error) -> Error {
     Error::Io { path: path.to_owned(), error }
 }
 
+/// What the store finds in its directory.
+pub(super) struct Found {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) pieces_dir: PathBuf,
+    pub(super) journal: Journal,
+    pub(super) loaded: Loaded,
+    /// The files in `pieces_dir`.
+    pub(super) names: Vec<PathBuf>,
+    pub(super) lock: Option<DirLock>,
+}
+
 /// Puts together what was loaded, and clears away what nothing keeps.
-pub(super) fn restore(
-    disk: Arc<dyn Disk>,
-    pieces_dir: PathBuf,
-    journal: Journal,
-    loaded: Loaded,
-    names: &[PathBuf],
-    lock: Option<DirLock>,
-) -> Result<(Shared, Restored), Error> {
-    let Loaded { downloads, mut pieces, manifests, usage, receipts, cached, lent, parts, checkpoint, owner, uploads } =
-        loaded;
-    let books = Books {
+pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
+    let Found { disk, pieces_dir, journal, loaded, names, lock } = found;
+    let Loaded {
+        downloads,
+        mut pieces,
+        manifests,
+        usage,
+        receipts,
+        cached,
+        hard_linked,
+        parts,
+        checkpoint,
+        owner,
+        uploads,
+    } = loaded;
+    let kept = KeepIndex {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
     };
     let restored = Restored { usage, receipts, checkpoint, owner, uploads, ..Restored::default() };
-    let mut r = Restoring { disk, pieces_dir, books, versions: BTreeMap::new(), restored, drops: Vec::new() };
+    let mut r = Restoring { disk, pieces_dir, kept, versions: BTreeMap::new(), restored, drops: Vec::new() };
     for (id, manifest) in manifests {
-        r.version(manifest, &pieces.remove(&id).unwrap_or_default(), lent.contains(&id))?;
+        r.version(manifest, &pieces.remove(&id).unwrap_or_default(), hard_linked.contains(&id))?;
     }
     // rows whose manifest is gone can mean nothing
     r.drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
@@ -59,25 +75,25 @@ pub(super) fn restore(
     if !r.drops.is_empty() {
         journal.commit(&r.drops).map_err(|e| failed(&r.pieces_dir, e))?;
     }
-    for name in names {
+    for name in &names {
         if !r.versions.values().any(|v| v.path() == name) {
             r.disk.remove(name).map_err(|e| failed(name, e))?;
         }
     }
     r.tell();
-    let Restoring { disk, pieces_dir, books, versions, restored, drops: _ } = r;
+    let Restoring { disk, pieces_dir, kept, versions, restored, drops: _ } = r;
     let shared = Shared {
         disk,
         pieces_dir,
         journal,
         versions: Mutex::new(versions),
-        books: Mutex::new(books),
+        kept: Mutex::new(kept),
         queue: Arc::default(),
         links: AtomicBool::new(true),
-        lost: Hook::default(),
-        not_placed: Hook::default(),
+        lost: Callback::default(),
+        not_placed: Callback::default(),
         buffers: Buffers::default(),
-        waits: WAITS,
+        delays: DELAYS,
         _lock: lock,
     };
     Ok((shared, restored))
@@ -85,7 +101,7 @@ pub(super) fn restore(
 
 impl Restoring {
     /// A version with its journalled pieces. If its file is not there, or not whole, they mean nothing.
-    fn version(&mut self, manifest: Arc<Manifest>, rows: &[PieceRow], lent: bool) -> Result<(), Error> {
+    fn version(&mut self, manifest: Arc<Manifest>, rows: &[PieceRow], hard_linked: bool) -> Result<(), Error> {
         let id = manifest.version();
         let path = self.pieces_dir.join(id.to_string());
         let is_whole = self.disk.stamp(&path).is_ok_and(|s| s.kind == Kind::File && s.len == manifest.layout().size());
@@ -96,7 +112,7 @@ impl Restoring {
             self.disk.remove(&path).map_err(|e| failed(&path, e))?;
             self.forget_finished(id);
         }
-        let keeps = self.books.keeps(id);
+        let keeps = self.kept.keeps(id);
         if gone || !keeps {
             self.drops.push(Change::DropVersion(id));
         }
@@ -112,7 +128,7 @@ impl Restoring {
                 add_sources(&mut self.restored.sources, row);
             }
         }
-        let version = Version::new(Arc::clone(&self.disk), &self.pieces_dir, manifest, have, lent && !gone);
+        let version = Version::new(Arc::clone(&self.disk), &self.pieces_dir, manifest, have, hard_linked && !gone);
         self.versions.insert(id, Arc::new(version));
         Ok(())
     }
@@ -120,11 +136,11 @@ impl Restoring {
     /// Forgets the completed downloads of a version and its place in the cache. The finished file belongs to the user
     /// alone.
     fn forget_finished(&mut self, version: VersionId) {
-        if self.books.cached.remove(&version) {
+        if self.kept.cached.remove(&version) {
             self.drops.push(Change::Uncached(version));
         }
         let drops = &mut self.drops;
-        self.books.downloads.retain(|handle, d| {
+        self.kept.downloads.retain(|handle, d| {
             let granted = d.granted.as_ref().filter(|g| g.version == version && d.state == DownloadState::Completed);
             let Some(granted) = granted else { return true };
             drops.extend([Change::DropDownload(*handle), Change::DropKey(granted.download)]);
@@ -142,11 +158,11 @@ impl Restoring {
 
     fn tell(&mut self) {
         let have = |id| self.versions.get(&id).map(|v| v.have().clone());
-        for d in self.books.downloads.values() {
+        for d in self.kept.downloads.values() {
             let known = d.granted.as_ref().and_then(|g| have(g.version));
             self.restored.downloads.push((d.clone(), known.unwrap_or_else(|| Bitfield::empty(0))));
         }
-        for id in &self.books.cached {
+        for id in &self.kept.cached {
             if let Some(v) = self.versions.get(id) {
                 self.restored.cached.push((*id, v.manifest.layout(), v.have().clone()));
             }

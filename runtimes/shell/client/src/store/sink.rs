@@ -1,7 +1,7 @@
 //! Where an incoming transfer's bytes go: hashed and written in jobs on the blocking pool, in order, a few at a time.
 
 use super::Store;
-use super::buffers::Buffers;
+use super::buffers::{Buffers, JOB_LEN};
 use super::check::Damage;
 use super::version::{Piece, Version};
 use super::writer::Queue;
@@ -16,12 +16,8 @@ use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::role::client::io::{FetchEnd, StoreError};
 use swarmedge_ground::rt::Rt;
 
-/// Bytes of a job: hashing and writing in smaller ones doubles the processor time, larger ones only take memory.
-pub const JOB_LEN: usize = 256 << 10;
 /// Jobs of one sink that may be under way.
 const JOBS_MAX: usize = 2;
-
-const _: () = assert!(JOB_LEN.is_multiple_of(BLOCK_LEN as usize));
 
 /// The most bytes that a sink holds.
 pub const SINK_BYTES_MAX: usize = JOB_LEN * (JOBS_MAX + 1);
@@ -48,17 +44,17 @@ pub struct Sink<R: Rt> {
 }
 
 impl<R: Rt> Sink<R> {
-    /// For `blocks` of a piece. With `leaves`, the piece's leaf hashes as a peer sent them, every block is checked
-    /// before it is written. Without, each is checked as it comes if the leaf hashes are known from elsewhere, else
-    /// when the whole piece is there.
+    /// Makes a sink for `part`: some blocks of a piece. With `leaves`, the piece's leaf hashes as a peer sent them,
+    /// every block is checked before it is written. Without, each is checked as it comes if the leaf hashes are known
+    /// from elsewhere, else when the whole piece is there.
     pub fn new(
         rt: R,
         store: &Store,
         version: VersionId,
-        piece: PieceIndex,
-        blocks: Range<u32>,
+        part: (PieceIndex, Range<u32>),
         leaves: Option<Vec<Digest>>,
     ) -> Result<Self, FetchEnd> {
+        let (piece, blocks) = part;
         let version = store.version(version).ok_or(FetchEnd::Store(StoreError::Io))?;
         let layout = version.manifest.layout();
         if blocks.start >= blocks.end || blocks.end > layout.blocks(piece) {
@@ -102,7 +98,7 @@ impl<R: Rt> Sink<R> {
         self.verified
     }
 
-    /// Takes the next bytes. Waits while too many jobs are under way. More bytes than were to come are a bad block.
+    /// Takes the next bytes. Delays while too many jobs are under way. More bytes than were to come are a bad block.
     pub async fn push(&mut self, mut bytes: Bytes) -> Result<(), FetchEnd> {
         if bytes.len() as u64 > self.left {
             return Err(FetchEnd::BadBlock { block: self.next_block });
@@ -159,7 +155,7 @@ impl<R: Rt> Sink<R> {
         Ok(())
     }
 
-    /// Waits until all is written and says how the transfer ended; [`FetchEnd::Broken`] if bytes are missing.
+    /// Delays until all is written and says how the transfer ended; [`FetchEnd::Broken`] if bytes are missing.
     pub async fn finish(mut self) -> FetchEnd {
         while !self.jobs.is_empty() {
             if let Err(end) = self.wait_for_one().await {

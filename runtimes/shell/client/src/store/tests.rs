@@ -129,7 +129,7 @@ impl Rig {
     }
 
     fn fetch(&self, piece: u32, blocks: Range<u32>, leaves: Option<Vec<Digest>>, data: Vec<u8>) -> FetchEnd {
-        let sink = Sink::new(Inline, &self.store, self.version, PieceIndex(piece), blocks, leaves);
+        let sink = Sink::new(Inline, &self.store, self.version, (PieceIndex(piece), blocks), leaves);
         let mut sink = match sink {
             Ok(sink) => sink,
             Err(end) => return end,
@@ -233,7 +233,7 @@ fn unchecked_edge_bytes_are_dropped_if_leaf_hashes_contradict_them() {
 #[test]
 fn a_late_transfer_cannot_touch_a_journalled_piece() {
     let r = rig(PIECE as usize);
-    let mut late = Sink::new(Inline, &r.store, r.version, PieceIndex(0), 0..32, None).expect("open");
+    let mut late = Sink::new(Inline, &r.store, r.version, (PieceIndex(0), 0..32), None).expect("open");
     assert_eq!(r.fetch(0, 0..32, None, r.bytes.clone()), FetchEnd::Fetched);
     r.save(0).expect("journalled");
     assert_eq!(r.fetch(0, 0..32, None, vec![7; PIECE as usize]), FetchEnd::Fetched, "thrown away");

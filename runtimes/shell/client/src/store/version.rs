@@ -1,7 +1,8 @@
 //! One version's data file and what is known of its pieces while they come in.
 
+mod trust;
+
 use super::store_error;
-use super::trust::{Trust, gone, is_gone};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -13,6 +14,8 @@ use swarmedge_core::ids::{Digest, PieceIndex};
 use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::role::client::io::FetchEnd;
 use swarmedge_ground::disk::{Disk, DiskFile};
+pub(super) use trust::is_gone;
+use trust::{Trust, gone};
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -39,7 +42,7 @@ pub(crate) struct Version {
     /// Pieces received in part, or whole and not yet journalled.
     open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
     /// Whether the user has, or may have, a name for the data file.
-    lent: AtomicBool,
+    hard_linked: AtomicBool,
     /// Lock held while the whole version is checked: once is enough.
     pub(super) checking: Mutex<()>,
 }
@@ -79,7 +82,13 @@ pub(crate) enum NotWhole {
 }
 
 impl Version {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, manifest: Arc<Manifest>, have: Bitfield, lent: bool) -> Self {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        manifest: Arc<Manifest>,
+        have: Bitfield,
+        hard_linked: bool,
+    ) -> Self {
         Self {
             path: dir.join(manifest.version().to_string()),
             manifest,
@@ -91,20 +100,20 @@ impl Version {
             trust: Mutex::new(Trust::new(have.len())),
             have: Mutex::new(have),
             open: Mutex::new(BTreeMap::new()),
-            lent: AtomicBool::new(lent),
+            hard_linked: AtomicBool::new(hard_linked),
             checking: Mutex::new(()),
         }
     }
 
-    pub(crate) fn is_lent(&self) -> bool {
-        self.lent.load(Ordering::Relaxed)
+    pub(crate) fn is_hard_linked(&self) -> bool {
+        self.hard_linked.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_lent(&self, lent: bool) {
-        self.lent.store(lent, Ordering::Relaxed);
+    pub(crate) fn set_hard_linked(&self, hard_linked: bool) {
+        self.hard_linked.store(hard_linked, Ordering::Relaxed);
     }
 
-    pub(super) fn trust(&self) -> MutexGuard<'_, Trust> {
+    fn trust(&self) -> MutexGuard<'_, Trust> {
         lock(&self.trust)
     }
 
@@ -137,10 +146,10 @@ impl Version {
         let _one = lock(&self.opening);
         if self.file.get().is_none() {
             // a user who may only read takes that away from us too
-            let is_theirs = |e: &io::Error| self.is_lent() && e.kind() == io::ErrorKind::PermissionDenied;
+            let is_theirs = |e: &io::Error| self.is_hard_linked() && e.kind() == io::ErrorKind::PermissionDenied;
             let file = self.disk.open(&self.path).map_err(|e| if is_theirs(&e) { gone() } else { e })?;
             if file.len()? != self.size() {
-                if self.is_lent() || !self.have().is_empty() {
+                if self.is_hard_linked() || !self.have().is_empty() {
                     return Err(gone());
                 }
                 file.set_len(self.size())?;

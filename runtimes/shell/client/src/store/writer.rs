@@ -4,7 +4,7 @@
 use super::change::Change;
 use super::check::Damage;
 use super::journal::Sources;
-use super::place::place;
+use super::output::put_output;
 use super::version::{NotWhole, Version, lock};
 use super::{Loss, Shared, records, store_error};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,8 +12,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use swarmedge_core::content::Bitfield;
-use swarmedge_core::ids::{Digest, Handle, PieceIndex, VersionId};
-use swarmedge_core::role::client::io::{Save, SourceName, StoreError};
+use swarmedge_core::ids::{Digest, PieceIndex, VersionId};
+use swarmedge_core::role::client::io::{Save, StoreError};
 use swarmedge_core::wire::Wire as _;
 
 /// Saves that may wait. The client machine has far fewer open; past it the disk is stuck.
@@ -53,7 +53,7 @@ struct QueueState {
     jobs: VecDeque<Job>,
     closed: bool,
     /// Threads beside the store's own that may add jobs.
-    beside: usize,
+    threads: usize,
 }
 
 impl std::fmt::Debug for Queue {
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Queue {
 impl Queue {
     pub(super) fn push(&self, job: Job) {
         let mut state = lock(&self.state);
-        if state.closed && state.beside == 0 || state.jobs.len() >= QUEUE_MAX {
+        if state.closed && state.threads == 0 || state.jobs.len() >= QUEUE_MAX {
             drop(state);
             (job.done)(Err(StoreError::Io));
             return;
@@ -89,9 +89,9 @@ impl Queue {
     }
 
     /// Counts a thread, beginning or ending, whose jobs must be awaited before closing.
-    pub(super) fn beside(&self, more: bool) {
+    pub(super) fn count_thread(&self, more: bool) {
         let mut state = lock(&self.state);
-        state.beside = if more { state.beside + 1 } else { state.beside - 1 };
+        state.threads = if more { state.threads + 1 } else { state.threads - 1 };
         self.more.notify_one();
     }
 
@@ -100,7 +100,7 @@ impl Queue {
         lock(&self.state).jobs.drain(..).collect()
     }
 
-    /// Waits for jobs and takes all of them. Returns an empty list at the time `until`, and `None` once the queue is
+    /// Delays for jobs and takes all of them. Returns an empty list at the time `until`, and `None` once the queue is
     /// closed and empty.
     fn take(&self, until: Option<Instant>) -> Option<Vec<Job>> {
         let mut state = lock(&self.state);
@@ -108,7 +108,7 @@ impl Queue {
             if !state.jobs.is_empty() {
                 return Some(state.jobs.drain(..).collect());
             }
-            if state.closed && state.beside == 0 {
+            if state.closed && state.threads == 0 {
                 return None;
             }
             state = match until.map(|at| at.saturating_duration_since(Instant::now())) {
@@ -126,7 +126,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     let mut shred_at = None;
     loop {
         if shared.journal.is_stale() {
-            shred_at.get_or_insert_with(|| Instant::now() + shared.waits.shred);
+            shred_at.get_or_insert_with(|| Instant::now() + shared.delays.shred);
         }
         let Some(jobs) = shared.queue.take(shred_at) else { break };
         if shred_at.is_some_and(|at| at <= Instant::now()) {
@@ -151,7 +151,7 @@ fn shred(shared: &Shared) {
 
 fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instant>) {
     if jobs.iter().all(Job::is_piece) {
-        if let Some(early) = synced_at.and_then(|at: Instant| shared.waits.gather.checked_sub(at.elapsed())) {
+        if let Some(early) = synced_at.and_then(|at: Instant| shared.delays.gather.checked_sub(at.elapsed())) {
             std::thread::sleep(early);
             jobs.extend(shared.queue.take_more());
         }
@@ -164,7 +164,7 @@ fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instan
         if let What::Save(save) = &job.what
             && let Save::Finish { handle, version } = **save
         {
-            place(shared, handle, version, job.done);
+            put_output(shared, handle, version, job.done);
             continue;
         }
         let taken = match job.what {
@@ -241,30 +241,30 @@ struct Batch {
     dropped: Vec<VersionId>,
     /// The lost pieces by version; an empty list means all pieces.
     lost: Vec<(Arc<Version>, Vec<PieceIndex>)>,
-    /// The books before this batch, if changed by it.
-    undo: Option<super::Books>,
+    /// The index before this batch, if changed by it.
+    undo: Option<super::KeepIndex>,
 }
 
 impl Batch {
     fn add_placed(&mut self, shared: &Shared, version: VersionId) {
-        self.books(shared, |books| books.cached.insert(version));
+        self.kept(shared, |kept| kept.cached.insert(version));
         let at_ms = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis());
         let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
         self.changes.push(Change::Cached { version, at_ms });
     }
 
-    /// Forgets what is damaged of a version, but not its manifest if a download still wants it. Nothing of a lent
-    /// file is kept, nor of a version that is only cached.
+    /// Forgets what is damaged of a version, but not its manifest if a download still wants it. Nothing of a
+    /// hard-linked file is kept, nor of a version that is only cached.
     fn add_lost(&mut self, shared: &Shared, version: &Arc<Version>, damage: Damage) -> io::Result<()> {
         let id = version.manifest.version();
         let known = lock(&shared.versions).get(&id).is_some_and(|v| Arc::ptr_eq(v, version));
         if !known || self.lost.iter().any(|(v, pieces)| Arc::ptr_eq(v, version) && pieces.is_empty()) {
             return Ok(());
         }
-        self.books(shared, |books| books.cached.remove(&id));
+        self.kept(shared, |kept| kept.cached.remove(&id));
         self.changes.push(Change::Uncached(id));
-        let keeps = lock(&shared.books).keeps(id);
-        if let (Damage::Pieces(pieces), true, false) = (damage, keeps, version.is_lent()) {
+        let keeps = lock(&shared.kept).keeps(id);
+        if let (Damage::Pieces(pieces), true, false) = (damage, keeps, version.is_hard_linked()) {
             tracing::warn!(version = %id, ?pieces, "a data file is damaged: these pieces are fetched again");
             self.journalled.retain(|(v, piece)| *v != id || !pieces.contains(piece));
             self.changes.push(Change::DropPieces { version: id, pieces: pieces.clone() });
@@ -287,13 +287,16 @@ impl Batch {
     fn add(&mut self, shared: &Shared, save: Save, synced: &Sealed) -> io::Result<()> {
         match save {
             Save::Piece { handle, version, piece, from } => {
-                return self.add_piece(shared, handle, version, piece, &from, synced);
+                if let Some(leaves) = leaves_of(shared, synced, version, piece)? {
+                    self.changes.push(Change::Piece { version, piece, handle, from, leaves });
+                    self.journalled.push((version, piece));
+                }
             }
             Save::Download(record) => {
                 if records::encode_download(&record).is_none() {
                     return Err(io::ErrorKind::InvalidFilename.into());
                 }
-                let old = self.books(shared, |books| books.downloads.insert(record.handle, record.clone()));
+                let old = self.kept(shared, |kept| kept.downloads.insert(record.handle, record.clone()));
                 let new = record.granted.as_ref().map(|g| (g.download, g.version));
                 self.changes.push(Change::Download(record));
                 if let Some(old) = old.and_then(|o| o.granted) {
@@ -306,7 +309,7 @@ impl Batch {
                 }
             }
             Save::Forget { handle } => {
-                let old = self.books(shared, |books| books.downloads.remove(&handle));
+                let old = self.kept(shared, |kept| kept.downloads.remove(&handle));
                 self.changes.push(Change::DropDownload(handle));
                 if let Some(granted) = old.and_then(|d| d.granted) {
                     self.changes.push(Change::DropKey(granted.download));
@@ -314,7 +317,7 @@ impl Batch {
                 }
             }
             Save::Uncache { version } => {
-                self.books(shared, |books| books.cached.remove(&version));
+                self.kept(shared, |kept| kept.cached.remove(&version));
                 self.changes.push(Change::Uncached(version));
                 self.release(shared, version);
             }
@@ -330,43 +333,16 @@ impl Batch {
         Ok(())
     }
 
-    fn add_piece(
-        &mut self,
-        shared: &Shared,
-        handle: Handle,
-        version: VersionId,
-        piece: PieceIndex,
-        from: &[(SourceName, u32)],
-        synced: &Sealed,
-    ) -> io::Result<()> {
-        let leaves = match synced.get(&(version, piece)) {
-            Some(Ok(leaves)) => leaves,
-            Some(Err(kind)) => return Err((*kind).into()),
-            None => {
-                let known = lock(&shared.versions).get(&version).cloned();
-                if known.is_some_and(|v| v.have().contains(piece)) {
-                    return Ok(());
-                }
-                tracing::warn!(%version, %piece, "a piece was to be journalled before all of it was verified");
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        };
-        let leaves = leaves.iter().flat_map(|d| d.0).collect();
-        self.changes.push(Change::Piece { version, piece, handle, from: from.to_vec(), leaves });
-        self.journalled.push((version, piece));
-        Ok(())
-    }
-
-    fn books<T>(&mut self, shared: &Shared, change: impl FnOnce(&mut super::Books) -> T) -> T {
-        let mut books = lock(&shared.books);
+    fn kept<T>(&mut self, shared: &Shared, change: impl FnOnce(&mut super::KeepIndex) -> T) -> T {
+        let mut kept = lock(&shared.kept);
         self.undo
-            .get_or_insert_with(|| super::Books { downloads: books.downloads.clone(), cached: books.cached.clone() });
-        change(&mut books)
+            .get_or_insert_with(|| super::KeepIndex { downloads: kept.downloads.clone(), cached: kept.cached.clone() });
+        change(&mut kept)
     }
 
     /// Deletes a version that nothing keeps.
     fn release(&mut self, shared: &Shared, version: VersionId) {
-        if !lock(&shared.books).keeps(version) {
+        if !lock(&shared.kept).keeps(version) {
             self.changes.push(Change::DropVersion(version));
             self.journalled.retain(|(v, _)| *v != version);
             self.dropped.push(version);
@@ -378,8 +354,8 @@ impl Batch {
         if !self.changes.is_empty()
             && let Err(e) = shared.journal.commit(&self.changes)
         {
-            if let Some(books) = self.undo {
-                *lock(&shared.books) = books;
+            if let Some(kept) = self.undo {
+                *lock(&shared.kept) = kept;
             }
             return Err(e);
         }
@@ -408,14 +384,30 @@ fn lose(shared: &Shared, old: &Arc<Version>, pieces: &[PieceIndex]) -> Loss {
     if !pieces.is_empty() {
         old.forget(pieces);
         let left = old.have().clone();
-        // without them the books of what is left begin anew
+        // without them the index of what is left begins anew
         let sources = shared.journal.sources(version).unwrap_or_default();
         return Loss { version, left, sources };
     }
     let mut versions = lock(&shared.versions);
     versions.remove(&version);
-    if lock(&shared.books).keeps(version) {
+    if lock(&shared.kept).keeps(version) {
         versions.insert(version, Arc::new(shared.new_version(&old.manifest, None, false)));
     }
     Loss { version, left: Bitfield::empty(0), sources: Sources::new() }
+}
+
+/// Returns the leaf hashes of a synced piece; `None` if the piece is journalled already.
+fn leaves_of(shared: &Shared, synced: &Sealed, version: VersionId, piece: PieceIndex) -> io::Result<Option<Vec<u8>>> {
+    match synced.get(&(version, piece)) {
+        Some(Ok(leaves)) => Ok(Some(leaves.iter().flat_map(|d| d.0).collect())),
+        Some(Err(kind)) => Err((*kind).into()),
+        None => {
+            let known = lock(&shared.versions).get(&version).cloned();
+            if known.is_some_and(|v| v.have().contains(piece)) {
+                return Ok(None);
+            }
+            tracing::warn!(%version, %piece, "a piece was to be journalled before all of it was verified");
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
 }

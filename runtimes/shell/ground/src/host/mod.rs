@@ -4,7 +4,10 @@
 //! the resulting [`Server`] then runs until its stop signal. [`crew`] runs several servers in one process.
 
 pub mod crew;
+mod role;
 pub mod sockets;
+
+pub use role::{Role, certificate};
 
 use crate::error::Error;
 use crate::files::read;
@@ -77,8 +80,8 @@ pub async fn send_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -
     }
 }
 
-/// Loads the TLS configuration of a server that asks clients for keys. Errors name the files.
-pub fn load_tls(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, Error> {
-    crate::tls::server_config(&read(cert)?, &read(key)?, true)
+/// Loads the TLS configuration of a server, which may ask clients for keys. Errors name the files.
+pub fn load_tls(cert: &Path, key: &Path, asks_keys: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
+    crate::tls::server_config(&read(cert)?, &read(key)?, asks_keys)
         .map_err(|e| Error::usage(format!("{} and {}: {e}", cert.display(), key.display())))
 }

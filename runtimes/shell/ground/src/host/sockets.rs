@@ -1,6 +1,7 @@
 //! Listening sockets; errors name the address and the configuration entry to change.
 
 use crate::error::{Code, Error};
+use crate::rt::Rt;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -20,6 +21,14 @@ pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
         Ok(socket.into())
     };
     bind().map_err(|e| refused(addr, "TCP", key, &e))
+}
+
+/// Listens on a TCP address for a runtime; returns the bound address too. `key` as in [`listen_tcp`].
+pub fn listen<R: Rt>(rt: &R, addr: SocketAddr, key: &str) -> Result<(R::Listener, SocketAddr), Error> {
+    let failed = |e: io::Error| Error::io(format!("listen on {addr}"), &e);
+    let socket = listen_tcp(addr, key)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((rt.listen(socket).map_err(failed)?, bound))
 }
 
 /// Opens a bound, non-blocking UDP socket; `key` as in [`listen_tcp`].

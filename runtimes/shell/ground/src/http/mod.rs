@@ -10,5 +10,5 @@ pub mod signal;
 pub use body::Body;
 pub use client::{Client, Origin};
 pub use problem::Problem;
-pub use server::{Limits, Service, serve};
+pub use server::{Limits, Service, Site, serve};
 pub use signal::Signal;

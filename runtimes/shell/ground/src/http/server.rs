@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -73,15 +74,27 @@ struct Server<R, S> {
     open: Gauge,
 }
 
+/// Where and what an HTTPS server serves.
+pub struct Site<R: Rt, S> {
+    /// The listening TCP socket.
+    pub listener: R::Listener,
+    /// The TLS configuration.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The bounds of the server.
+    pub limits: Limits,
+    /// The handler of requests.
+    pub service: Rc<S>,
+}
+
+impl<R: Rt, S> fmt::Debug for Site<R, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
 /// Serves until `stop` is set, then lets what is running finish, for at most [`Limits::drain_within`].
-pub async fn serve<R: Rt, S: Service>(
-    rt: R,
-    listener: R::Listener,
-    tls: Arc<rustls::ServerConfig>,
-    limits: Limits,
-    service: Rc<S>,
-    stop: Signal,
-) {
+pub async fn serve<R: Rt, S: Service>(rt: R, site: Site<R, S>, stop: Signal) {
+    let Site { listener, tls, limits, service } = site;
     let server = Rc::new(Server {
         rt: rt.clone(),
         tls: TlsAcceptor::from(tls),

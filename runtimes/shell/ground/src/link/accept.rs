@@ -1,11 +1,12 @@
 //! Accepting links.
 
-use super::{Cap, End, Inlet, Peer};
+use super::{End, Inlet, Peer};
 use crate::http::signal::Gauge;
 use crate::rt::Rt;
 use crate::tls::peer_key;
 use futures_lite::future::or;
 use futures_rustls::TlsAcceptor;
+use futures_rustls::server::TlsStream;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use swarmedge_core::ids::ConnId;
+use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::wire::Wire;
 
 /// Time-out from acceptance to the first frame, TLS handshake included (DESIGN §12).
@@ -31,8 +32,6 @@ pub struct Accept<R: Rt> {
     pub tls: Arc<rustls::ServerConfig>,
     /// Maximum number of connections, in handshake or open; more are closed at once.
     pub connections_max: usize,
-    /// The limits of each link's queue.
-    pub cap: Cap,
     /// The server's name in logs and metrics.
     pub server: &'static str,
 }
@@ -87,10 +86,17 @@ where
             continue;
         }
         let (counted, conn) = (open.enter(), next.step());
-        let (rt2, acceptor, inlet, cap) = (rt.clone(), acceptor.clone(), inlet.clone(), accept.cap);
+        let (rt2, acceptor, inlet) = (rt.clone(), acceptor.clone(), inlet.clone());
         let refusals = Rc::clone(&refusals);
         rt.spawn(async move {
-            if let Err(why) = accepted(&rt2, acceptor, tcp, from, conn, &inlet, cap).await {
+            let deadline = rt2.now() + FIRST_FRAME_WITHIN;
+            let ended = match handshake(&rt2, acceptor, tcp, deadline).await {
+                Ok((stream, key)) => {
+                    blame(inlet.run(&rt2, conn, stream, Some(deadline), Some(Peer { key, from })).await)
+                }
+                Err(why) => Err(why),
+            };
+            if let Err(why) = ended {
                 refusals.note(rt2.now(), from, why);
             }
             drop(counted);
@@ -98,22 +104,13 @@ where
     }
 }
 
-/// Runs one connection to its end. Fails with a line for the log if the other side is to blame.
-async fn accepted<R: Rt, Out, In, I>(
+/// Completes the TLS handshake of an accepted connection; returns the key that the other side proves.
+async fn handshake<R: Rt>(
     rt: &R,
     acceptor: TlsAcceptor,
     tcp: R::Tcp,
-    from: SocketAddr,
-    conn: ConnId,
-    inlet: &Inlet<Out, In, I>,
-    cap: Cap,
-) -> Result<(), String>
-where
-    Out: Wire + Clone + 'static,
-    In: Wire + 'static,
-    I: Send + 'static,
-{
-    let deadline = rt.now() + FIRST_FRAME_WITHIN;
+    deadline: Instant,
+) -> Result<(TlsStream<R::Tcp>, PublicKey), String> {
     let late = async {
         rt.sleep_until(deadline).await;
         Err(io::ErrorKind::TimedOut.into())
@@ -121,8 +118,13 @@ where
     let stream = or(async { acceptor.accept(tcp).await }, late).await;
     let stream = stream.map_err(|e| format!("no TLS handshake: {e}"))?;
     let key = stream.get_ref().1.peer_certificates().and_then(peer_key).ok_or("no key")?;
-    match inlet.run(rt, conn, stream, Some(deadline), Some(Peer { key, from }), cap).await {
+    Ok((stream, key))
+}
+
+/// Returns a line for the log if the other side is to blame for a link's end.
+fn blame(end: End) -> Result<(), String> {
+    match end {
         End::Closed | End::Gone | End::Unwanted => Ok(()),
-        end @ (End::Broken(_) | End::Garbage(_) | End::Silent | End::Overflow) => Err(end.to_string()),
+        End::Broken(_) | End::Garbage(_) | End::Silent | End::Overflow => Err(end.to_string()),
     }
 }

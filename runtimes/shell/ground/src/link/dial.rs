@@ -1,6 +1,6 @@
 //! Opening links.
 
-use super::{Cap, End, Event, Inlet, Link};
+use super::{End, Event, Inlet, Link};
 use crate::rt::Rt;
 use futures_lite::future::or;
 use futures_rustls::TlsConnector;
@@ -22,7 +22,6 @@ pub fn dial<R: Rt, Out, In, I>(
     server: &str,
     conn: ConnId,
     inlet: &Inlet<Out, In, I>,
-    cap: Cap,
 ) where
     Out: Wire + Clone + 'static,
     In: Wire + 'static,
@@ -30,7 +29,7 @@ pub fn dial<R: Rt, Out, In, I>(
 {
     let (rt2, inlet, server) = (rt.clone(), inlet.clone(), server.to_owned());
     // what is closed while it is being opened must not open: the place in the table is taken at once
-    let early = Link::new(cap);
+    let early = Link::new(inlet.cap);
     inlet.links.insert(conn, early.clone());
     rt.spawn(async move {
         let late = async {
@@ -42,7 +41,7 @@ pub fn dial<R: Rt, Out, In, I>(
             return;
         }
         let end = match stream {
-            Ok(stream) => inlet.run(&rt2, conn, stream, None, None, cap).await,
+            Ok(stream) => inlet.run(&rt2, conn, stream, None, None).await,
             Err(e) => {
                 tracing::info!(%server, error = %e, "cannot connect");
                 inlet.links.remove(conn);

@@ -20,7 +20,10 @@ struct Side {
 
 fn side(capacity: usize) -> Side {
     let (tx, inbox) = mailbox(capacity);
-    Side { inlet: Inlet { inbox: tx, links: Links::default(), wrap: |conn, event| Some((conn, event)) }, inbox }
+    Side {
+        inlet: Inlet { inbox: tx, links: Links::default(), wrap: |conn, event| Some((conn, event)), cap: Cap::SERVER },
+        inbox,
+    }
 }
 
 struct Deployment {
@@ -40,10 +43,9 @@ fn listen(rt: &TestRt, server: &Side, cap: Cap, connections_max: usize) -> Deplo
         listener: rt.listen(socket).expect("listening"),
         tls: server_config(&cert, &tls_key, true).expect("fits"),
         connections_max,
-        cap,
         server: "test",
     };
-    rt.spawn(accept(rt.clone(), accept_from, server.inlet.clone()));
+    rt.spawn(accept(rt.clone(), accept_from, Inlet { cap, ..server.inlet.clone() }));
     let key = Key::generate();
     let client_tls = client_config(ca.cert_pem(), Some(&key)).expect("fits");
     Deployment { rt: rt.clone(), addr, client_tls, key }
@@ -52,7 +54,7 @@ fn listen(rt: &TestRt, server: &Side, cap: Cap, connections_max: usize) -> Deplo
 impl Deployment {
     fn dial(&self, client: &Side, conn: ConnId) {
         let tls = Arc::clone(&self.client_tls);
-        dial(&self.rt, tls, &self.addr.to_string(), conn, &client.inlet, Cap::SERVER);
+        dial(&self.rt, tls, &self.addr.to_string(), conn, &client.inlet);
     }
 
     /// Dials and gives the server's number of the connection.

@@ -3,7 +3,8 @@
 mod routes;
 mod socket;
 
-pub use socket::{Datagram, RawSender, canonical};
+pub use routes::canonical;
+pub use socket::{Datagram, RawSender};
 
 use crate::mailbox::{self, Receiver};
 use crate::rt::Rt;

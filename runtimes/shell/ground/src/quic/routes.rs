@@ -1,7 +1,6 @@
 //! Sockets that take the main one's place towards some endpoints: of many that were opened, the one that a peer has
 //! met. QUIC does not notice: what it sends there leaves from that socket, and what comes to it comes to QUIC.
 
-use super::canonical;
 use quinn::AsyncUdpSocket;
 use quinn::udp::RecvMeta;
 use std::io::{self, IoSliceMut};
@@ -9,6 +8,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+/// An IPv4 address that came through an IPv6 socket, as IPv4.
+#[must_use]
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
 
 /// Maximum number of routes; the oldest is replaced.
 const ROUTES_MAX: usize = 16;

@@ -1,6 +1,6 @@
 //! The shared UDP socket: takes STUN datagrams (RFC 8489) out of what quinn receives, and sends others' datagrams.
 
-use super::routes::Routes;
+use super::routes::{Routes, canonical};
 use crate::mailbox::Sender;
 use bytes::Bytes;
 use quinn::udp::{RecvMeta, Transmit};
@@ -69,12 +69,6 @@ impl SharedSocket {
         }
         meta.len = kept;
     }
-}
-
-/// An IPv4 address that came through an IPv6 socket, as IPv4.
-#[must_use]
-pub fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 impl fmt::Debug for SharedSocket {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::client::ClientConfig;
+use crate::client::api_state::OBJECTS_MAX;
 use crate::client::commands::refuse_another_bundle;
-use crate::client::desk::OBJECTS_MAX;
 use crate::client::protocol::LINE_LEN_MAX;
 use crate::client::protocol::{State, StatusLine};
 use std::io::Read as _;
@@ -16,10 +16,10 @@ use swarmedge_ground::config::Bundle;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A client whose machine is a closure.
-fn start(dir: &Path, machine: impl Fn(&Desk, Command) + Send + 'static) -> (Desk, Server) {
+fn start(dir: &Path, machine: impl Fn(&ApiState, Command) + Send + 'static) -> (ApiState, Server) {
     let (tx, rx) = std::sync::mpsc::channel();
-    let desk = Desk::new(StatusLine::default(), move |input| tx.send(input).is_ok());
-    let shard = desk.clone();
+    let api_state = ApiState::new(StatusLine::default(), move |input| tx.send(input).is_ok());
+    let shard = api_state.clone();
     std::thread::spawn(move || {
         while let Ok(Input::Command(command)) = rx.recv() {
             machine(&shard, command);
@@ -35,8 +35,8 @@ fn start(dir: &Path, machine: impl Fn(&Desk, Command) + Send + 'static) -> (Desk
     let tokens = Tokens::open(dir).expect("a directory");
     let put_there: crate::store::PutThere = Arc::new(|_, place| Ok(std::fs::read(place)? == b"put there"));
     let cache = Arc::new(move || Ok(vec![cached.clone()]));
-    let api = Api { desk: desk.clone(), tokens, cache, put_there, one_shot: true };
-    (desk, Server::start(dir, api).expect("binds"))
+    let api = Api { api_state: api_state.clone(), tokens, cache, put_there, one_shot: true };
+    (api_state, Server::start(dir, api).expect("binds"))
 }
 
 fn record(output: &str) -> DownloadRecord {
@@ -70,19 +70,19 @@ fn figures(state: DownloadState, edge_bytes: u64) -> Notice {
 }
 
 /// Carries out every command; a `Get` completes in three steps.
-fn obliging(desk: &Desk, command: Command) {
-    let done = |handle| desk.notice(Notice::Done { req: command.req, result: Ok(handle) });
+fn obliging(api_state: &ApiState, command: Command) {
+    let done = |handle| api_state.notice(Notice::Done { req: command.req, result: Ok(handle) });
     let CommandKind::Get { output, .. } = command.kind else { return done(None) };
-    desk.saving(&Save::Download(record(&output)));
+    api_state.saving(&Save::Download(record(&output)));
     done(Some(Handle(1)));
-    desk.notice(figures(DownloadState::Running, 50));
-    desk.notice(figures(DownloadState::Completed, 100));
+    api_state.notice(figures(DownloadState::Running, 50));
+    api_state.notice(figures(DownloadState::Completed, 100));
 }
 
 #[test]
 fn a_get_is_accepted_watched_and_ends_with_its_state() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (_desk, _server) = start(dir.path(), obliging);
+    let (_api_state, _server) = start(dir.path(), obliging);
     let output = dir.path().join("out").display().to_string();
     let request =
         Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false, edge: None, token: None };
@@ -100,7 +100,7 @@ fn a_get_is_accepted_watched_and_ends_with_its_state() {
 #[test]
 fn an_existing_file_is_refused_unless_forced() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (_desk, _server) = start(dir.path(), obliging);
+    let (_api_state, _server) = start(dir.path(), obliging);
     let output = dir.path().join("out");
     std::fs::write(&output, "precious").expect("writes");
     let get = |force| Request::Get {
@@ -120,17 +120,17 @@ fn an_existing_file_is_refused_unless_forced() {
 #[test]
 fn why_a_file_could_not_be_put_in_its_place_is_said() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, _server) = start(dir.path(), |desk, command| {
+    let (api_state, _server) = start(dir.path(), |api_state, command| {
         let CommandKind::Get { output, .. } = command.kind else { return };
-        desk.saving(&Save::Download(record(&output)));
-        desk.notice(Notice::Done { req: command.req, result: Ok(Some(Handle(1))) });
-        desk.not_placed(Handle(1), output);
-        desk.notice(figures(DownloadState::Running, 100));
-        desk.notice(figures(DownloadState::Failed(FailReason::OutputTaken), 100));
+        api_state.saving(&Save::Download(record(&output)));
+        api_state.notice(Notice::Done { req: command.req, result: Ok(Some(Handle(1))) });
+        api_state.not_placed(Handle(1), output);
+        api_state.notice(figures(DownloadState::Running, 100));
+        api_state.notice(figures(DownloadState::Failed(FailReason::OutputTaken), 100));
     });
     let output = dir.path().join("out").display().to_string();
     get_into(dir.path(), &output, false).expect("accepted");
-    let seen = || desk.status().downloads.into_iter().find_map(|line| line.failure);
+    let seen = || api_state.status().downloads.into_iter().find_map(|line| line.failure);
     let failure = std::iter::repeat_with(seen).find_map(|failure| failure).expect("it failed");
     assert_eq!(
         (failure.code, &failure.reason),
@@ -142,7 +142,7 @@ fn why_a_file_could_not_be_put_in_its_place_is_said() {
 #[test]
 fn where_no_file_can_be_made_nothing_is_fetched() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (_desk, _server) = start(dir.path(), obliging);
+    let (_api_state, _server) = start(dir.path(), obliging);
     let get = |output: &Path| {
         let (provider, path, edge, token) = (1, "a".into(), None, None);
         let output = output.display().to_string();
@@ -166,9 +166,9 @@ fn what_can_be_no_file_is_refused_before_anything_is_fetched() {
     let dir = tempfile::tempdir().expect("a directory");
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
-    let (_desk, _server) = start(dir.path(), move |desk, command| {
+    let (_api_state, _server) = start(dir.path(), move |api_state, command| {
         count.fetch_add(1, Ordering::Relaxed);
-        obliging(desk, command);
+        obliging(api_state, command);
     });
     let at = |name: &str| dir.path().join(name).display().to_string();
     let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
@@ -203,7 +203,7 @@ fn what_can_be_no_file_is_refused_before_anything_is_fetched() {
 #[test]
 fn what_stands_there_is_kept_unless_it_was_put_there_or_force_is_given() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, _server) = start(dir.path(), obliging);
+    let (api_state, _server) = start(dir.path(), obliging);
     let at = |name: &str| dir.path().join(name).display().to_string();
     std::fs::write(at("ours"), "put there").expect("writes");
     std::fs::write(at("edited"), "put there and edited").expect("writes");
@@ -213,8 +213,8 @@ fn what_stands_there_is_kept_unless_it_was_put_there_or_force_is_given() {
     assert!(get_into(dir.path(), &at("ours"), false).is_ok());
     assert!(get_into(dir.path(), &at("to-ours"), false).is_ok());
     for (name, state) in [("edited", DownloadState::Completed), ("edited", DownloadState::Paused)] {
-        desk.saving(&Save::Download(DownloadRecord { state, ..record(&at(name)) }));
-        desk.notice(figures(state, 100));
+        api_state.saving(&Save::Download(DownloadRecord { state, ..record(&at(name)) }));
+        api_state.notice(figures(state, 100));
         let error = get_into(dir.path(), &at(name), false).expect_err("edited").to_string();
         assert!(error.contains("is not what was downloaded any more") && error.contains("--force"), "{error}");
     }
@@ -237,7 +237,7 @@ fn a_client_that_runs_is_asked_for_nothing_by_another_bundle() {
         file
     };
     ClientConfig::load(dir.path(), Some(&bundle(1))).expect("installed");
-    let (_desk, server) = start(dir.path(), obliging);
+    let (_api_state, server) = start(dir.path(), obliging);
     assert_eq!(refuse_another_bundle(dir.path(), &bundle(1)), Ok(()));
     let refused = refuse_another_bundle(dir.path(), &bundle(2)).expect_err("another").to_string();
     assert!(refused.contains("another bundle") && refused.contains("--state"), "{refused}");
@@ -249,7 +249,7 @@ fn a_client_that_runs_is_asked_for_nothing_by_another_bundle() {
 fn only_the_owner_may_connect_and_the_socket_goes_with_its_server() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join(SOCKET), "stale").expect("writes");
-    let (_desk, server) = start(dir.path(), obliging);
+    let (_api_state, server) = start(dir.path(), obliging);
     let mode = std::fs::metadata(dir.path().join(SOCKET)).expect("is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(
@@ -263,7 +263,7 @@ fn only_the_owner_may_connect_and_the_socket_goes_with_its_server() {
 #[test]
 fn garbage_and_endless_lines_get_an_error_and_others_go_on() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (_desk, _server) = start(dir.path(), obliging);
+    let (_api_state, _server) = start(dir.path(), obliging);
     let mut rude = UnixStream::connect(dir.path().join(SOCKET)).expect("connects");
     rude.write_all(b"{\"request\":\"fly\"}\n").expect("writes");
     let mut said = String::new();
@@ -281,7 +281,7 @@ fn garbage_and_endless_lines_get_an_error_and_others_go_on() {
 #[test]
 fn connections_beyond_the_limit_wait_and_are_served() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (_desk, _server) = start(dir.path(), obliging);
+    let (_api_state, _server) = start(dir.path(), obliging);
     let watch = Request::Watch { download: None };
     let mut held: Vec<_> = (0..CONNECTIONS_MAX).map(|_| call(dir.path(), &watch)).collect();
     let mut one_more = call(dir.path(), &Request::Status);
@@ -293,10 +293,10 @@ fn connections_beyond_the_limit_wait_and_are_served() {
 #[test]
 fn a_server_with_a_full_queue_ends() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, server) = start(dir.path(), obliging);
+    let (api_state, server) = start(dir.path(), obliging);
     let watch = Request::Watch { download: None };
     let _held: Vec<_> = (0..CONNECTIONS_MAX + 8).map(|_| call(dir.path(), &watch)).collect();
-    desk.close();
+    api_state.close();
     drop(server);
     assert_eq!(Call::ask(dir.path(), &Request::Status), Ok(None));
 }
@@ -304,7 +304,7 @@ fn a_server_with_a_full_queue_ends() {
 #[test]
 fn a_socket_that_somebody_removes_comes_back() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (_desk, _server) = start(dir.path(), obliging);
+    let (_api_state, _server) = start(dir.path(), obliging);
     std::fs::remove_file(dir.path().join(SOCKET)).expect("it was there");
     let until = Instant::now() + PATIENCE;
     while Call::ask(dir.path(), &Request::Status) == Ok(None) {
@@ -314,32 +314,32 @@ fn a_socket_that_somebody_removes_comes_back() {
 }
 
 /// A machine that gives each object a handle and completes nothing by itself; what it was told is in the list.
-fn patient(told: Arc<Mutex<Vec<CommandKind>>>) -> impl Fn(&Desk, Command) + Send + 'static {
-    move |desk, Command { req, kind }| {
+fn patient(told: Arc<Mutex<Vec<CommandKind>>>) -> impl Fn(&ApiState, Command) + Send + 'static {
+    move |api_state, Command { req, kind }| {
         let mut told = told.lock().expect("no panic");
         let handle = match &kind {
             CommandKind::Get { object, output, .. } => {
                 let handle = Handle(object.path.parse().expect("a number"));
                 let object = object.clone();
-                desk.saving(&Save::Download(DownloadRecord { handle, object, ..record(output) }));
-                say_state(desk, handle.0, DownloadState::Running);
+                api_state.saving(&Save::Download(DownloadRecord { handle, object, ..record(output) }));
+                say_state(api_state, handle.0, DownloadState::Running);
                 Some(handle)
             }
             CommandKind::Pause(handle) => {
-                say_state(desk, handle.0, DownloadState::Paused);
+                say_state(api_state, handle.0, DownloadState::Paused);
                 Some(*handle)
             }
             _ => None,
         };
         told.push(kind);
-        desk.notice(Notice::Done { req, result: Ok(handle) });
+        api_state.notice(Notice::Done { req, result: Ok(handle) });
     }
 }
 
-fn say_state(desk: &Desk, number: u32, state: DownloadState) {
+fn say_state(api_state: &ApiState, number: u32, state: DownloadState) {
     let Notice::Download(status) = figures(state, 0) else { unreachable!("figures") };
     let object = ObjectRef { path: number.to_string(), ..status.object };
-    desk.notice(Notice::Download(DownloadStatus { handle: Handle(number), object, ..status }));
+    api_state.notice(Notice::Download(DownloadStatus { handle: Handle(number), object, ..status }));
 }
 
 fn call(dir: &Path, request: &Request) -> Call {
@@ -369,7 +369,7 @@ fn is_at_rest(call: &mut Call, state: State) -> bool {
 #[test]
 fn gets_beyond_the_limit_wait_for_their_turn() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, _server) = start(dir.path(), patient(Arc::default()));
+    let (api_state, _server) = start(dir.path(), patient(Arc::default()));
     let mut going: Vec<_> = (0..OBJECTS_MAX).map(|n| get_to(dir.path(), n, &format!("{n}"))).collect();
     for (n, call) in going.iter_mut().enumerate() {
         assert_eq!(word(call), Some(Answer::Accepted { download: u32::try_from(n).ok() }));
@@ -378,20 +378,20 @@ fn gets_beyond_the_limit_wait_for_their_turn() {
     let mut joins = get_to(dir.path(), 7, "7");
     assert_eq!(word(&mut joins), Some(Answer::Accepted { download: Some(7) }), "no turn is needed for the same");
     assert!(matches!(word(&mut waits), Some(Answer::Waiting { .. })));
-    say_state(&desk, 3, DownloadState::Completed);
+    say_state(&api_state, 3, DownloadState::Completed);
     assert_eq!(word(&mut waits), Some(Answer::Accepted { download: Some(100) }));
 }
 
 #[test]
 fn an_object_goes_to_one_output_after_the_other() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, _server) = start(dir.path(), patient(Arc::default()));
+    let (api_state, _server) = start(dir.path(), patient(Arc::default()));
     let mut first = get_to(dir.path(), 1, "first");
     assert_eq!(word(&mut first), Some(Answer::Accepted { download: Some(1) }));
     let mut second = get_to(dir.path(), 1, "second");
     let Some(Answer::Waiting { reason }) = word(&mut second) else { panic!("it does not wait") };
     assert!(reason.contains("first"), "{reason}");
-    say_state(&desk, 1, DownloadState::Completed);
+    say_state(&api_state, 1, DownloadState::Completed);
     assert!(is_at_rest(&mut first, State::Completed));
     assert_eq!(word(&mut second), Some(Answer::Accepted { download: Some(1) }));
 }
@@ -400,15 +400,15 @@ fn an_object_goes_to_one_output_after_the_other() {
 #[test]
 fn who_follows_a_download_that_runs_goes_before_who_wants_it_elsewhere() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, _server) = start(dir.path(), patient(Arc::default()));
+    let (api_state, _server) = start(dir.path(), patient(Arc::default()));
     let output = dir.path().join("first").display().to_string();
     let object = ObjectRef { provider: ProviderId(1), path: "1".into() };
-    desk.saving(&Save::Download(DownloadRecord { object, ..record(&output) }));
+    api_state.saving(&Save::Download(DownloadRecord { object, ..record(&output) }));
     let mut second = get_to(dir.path(), 1, "second");
     assert!(matches!(word(&mut second), Some(Answer::Waiting { .. })));
     let mut first = get_to(dir.path(), 1, "first");
     assert_eq!(word(&mut first), Some(Answer::Accepted { download: Some(1) }));
-    say_state(&desk, 1, DownloadState::Completed);
+    say_state(&api_state, 1, DownloadState::Completed);
     assert!(is_at_rest(&mut first, State::Completed));
     assert_eq!(word(&mut second), Some(Answer::Accepted { download: Some(1) }));
 }
@@ -417,7 +417,7 @@ fn who_follows_a_download_that_runs_goes_before_who_wants_it_elsewhere() {
 fn the_last_get_that_leaves_a_download_pauses_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let told = Arc::default();
-    let (_desk, _server) = start(dir.path(), patient(Arc::clone(&told)));
+    let (_api_state, _server) = start(dir.path(), patient(Arc::clone(&told)));
     let [mut one, mut two] = [(); 2].map(|()| get_to(dir.path(), 1, "out"));
     for call in [&mut one, &mut two] {
         assert_eq!(word(call), Some(Answer::Accepted { download: Some(1) }));
@@ -443,14 +443,14 @@ fn a_get_is_told_that_its_client_ends_and_two_shutdowns_are_answered() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Mutex::new(None);
     // as the client's machine, which hears nothing after the first shutdown
-    let (desk, _server) = start(dir.path(), move |desk, command| {
+    let (api_state, _server) = start(dir.path(), move |api_state, command| {
         let mut first = first.lock().expect("no panic");
         match (&command.kind, *first) {
             (CommandKind::Shutdown, None) => *first = Some(command.req),
-            (CommandKind::Shutdown, Some(req)) => desk.notice(Notice::Done { req, result: Ok(None) }),
+            (CommandKind::Shutdown, Some(req)) => api_state.notice(Notice::Done { req, result: Ok(None) }),
             _ => {
-                desk.saving(&Save::Download(record("/out")));
-                desk.notice(Notice::Done { req: command.req, result: Ok(Some(Handle(1))) });
+                api_state.saving(&Save::Download(record("/out")));
+                api_state.notice(Notice::Done { req: command.req, result: Ok(Some(Handle(1))) });
             }
         }
     });
@@ -460,18 +460,18 @@ fn a_get_is_told_that_its_client_ends_and_two_shutdowns_are_answered() {
     for end in &mut ends {
         assert_eq!(word(end), Some(Answer::Accepted { download: None }));
     }
-    assert!(desk.is_over());
+    assert!(api_state.is_over());
     assert_eq!(word(&mut get), Some(Answer::Over { one_shot: true }));
 }
 
 #[test]
 fn a_watcher_is_told_when_the_client_ends() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (desk, _server) = start(dir.path(), obliging);
-    desk.saving(&Save::Download(record("/out")));
+    let (api_state, _server) = start(dir.path(), obliging);
+    api_state.saving(&Save::Download(record("/out")));
     let mut call = Call::open(dir.path(), &Request::Watch { download: Some(1) }).expect("speaks").expect("runs");
     assert!(matches!(call.next(PATIENCE), Ok(Some(Answer::Download(_)))));
-    desk.close();
+    api_state.close();
     let Ok(Some(Answer::Error(failure))) = call.next(PATIENCE) else { panic!("no error") };
     assert_eq!(failure.code, Code::Unreachable);
 }

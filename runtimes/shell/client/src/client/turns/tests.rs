@@ -8,7 +8,7 @@ mod usual {
         let (a, b) = (turns.ask('a', 1), turns.ask('b', 1));
         let (mut c, d) = (turns.ask('c', 1), turns.ask('d', 1));
         let joined = turns.ask('a', 1);
-        let stands = |place: &Place<char, i32>| place.look().0;
+        let stands = |place: &QueueSlot<char, i32>| place.look().0;
         assert_eq!(
             [&a, &b, &c, &d, &joined].map(stands),
             [Turn::Come, Turn::Come, Turn::Behind, Turn::Behind, Turn::Come]
@@ -56,7 +56,7 @@ mod explored {
 
     const PATIENCE: Duration = Duration::from_secs(3600);
 
-    fn await_turn(place: &Place<char, i32>) {
+    fn await_turn(place: &QueueSlot<char, i32>) {
         while let (Turn::Behind | Turn::Elsewhere(_), seen) = place.look() {
             place.wait(seen, PATIENCE);
         }

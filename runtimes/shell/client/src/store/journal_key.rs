@@ -19,16 +19,16 @@ const KEY_LEN: usize = 32;
 const NONCE_LEN: usize = 24;
 
 /// One key. Its debug form shows the number alone.
-pub(crate) struct Veil {
+pub(crate) struct JournalKey {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     number: u64,
     key: [u8; KEY_LEN],
 }
 
-impl std::fmt::Debug for Veil {
+impl std::fmt::Debug for JournalKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Veil({})", self.number)
+        write!(f, "JournalKey({})", self.number)
     }
 }
 
@@ -42,7 +42,7 @@ fn path_of(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("veil.{number}.key"))
 }
 
-impl Veil {
+impl JournalKey {
     /// A new key, durable in its file.
     pub(crate) fn fresh(disk: Arc<dyn Disk>, dir: &Path, number: u64) -> io::Result<Self> {
         let path = path_of(dir, number);

@@ -2,7 +2,7 @@
 //! hashed after the last moment at which somebody else could write them. Such moments are the store's opening, a second
 //! name for the user, and whatever leaves another stamp than the store's own last write.
 
-use super::version::Version;
+use super::Version;
 use std::io;
 use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::PieceIndex;
@@ -10,7 +10,7 @@ use swarmedge_ground::disk::Stamp;
 
 /// The record of which bytes of a data file are verified.
 #[derive(Debug)]
-pub(crate) struct Trust {
+pub(super) struct Trust {
     /// The file's stamp at the last look, if any.
     seen: Option<Stamp>,
     /// Counter of the changes that were not the store's own.
@@ -20,12 +20,12 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    pub(super) fn new(pieces: u32) -> Self {
+    pub(in crate::store) fn new(pieces: u32) -> Self {
         Self { seen: None, epoch: 0, hashed: Bitfield::empty(pieces) }
     }
 
     /// Records that a piece's bytes were right in an epoch.
-    pub(super) fn was_hashed(&mut self, piece: PieceIndex, epoch: u64) {
+    pub(in crate::store) fn was_hashed(&mut self, piece: PieceIndex, epoch: u64) {
         if epoch == self.epoch {
             self.hashed.insert(piece);
         }
@@ -33,18 +33,18 @@ impl Trust {
 }
 
 /// The error that says: the data file is not the one that the store has written, or has another length.
-pub(super) fn gone() -> io::Error {
+pub(in crate::store) fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the data file was replaced, cut or lengthened")
 }
 
 /// Whether an error says so.
-pub(super) fn is_gone(error: &io::Error) -> bool {
+pub(in crate::store) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 impl Version {
     /// Looks whether somebody else has changed the file; the epoch.
-    pub(super) fn look(&self) -> io::Result<u64> {
+    pub(in crate::store) fn look(&self) -> io::Result<u64> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         Ok(trust.epoch)
@@ -57,7 +57,7 @@ impl Version {
         }
         trust.epoch += 1;
         trust.hashed = Bitfield::empty(trust.hashed.len());
-        if !self.is_lent() {
+        if !self.is_hard_linked() {
             // where times cannot be set, the next change is told by the file system's clock
             drop(self.file()?.backdate());
             now = self.stamp_now()?;
@@ -75,7 +75,7 @@ impl Version {
     }
 
     /// Writes; the epoch. What somebody else writes at the very same moment is not seen by it.
-    pub(super) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<u64> {
+    pub(in crate::store) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<u64> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         let file = self.file()?;
@@ -91,14 +91,14 @@ impl Version {
     }
 
     /// The epoch in which a piece must still be hashed; `None`: it was.
-    pub(super) fn doubts(&self, piece: PieceIndex) -> io::Result<Option<u64>> {
+    pub(in crate::store) fn doubts(&self, piece: PieceIndex) -> io::Result<Option<u64>> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         Ok(Some(trust.epoch).filter(|_| !trust.hashed.contains(piece)))
     }
 
     /// A piece was hashed and is right, unless somebody has changed the file since that epoch.
-    pub(super) fn is_right(&self, piece: PieceIndex, epoch: u64) -> io::Result<()> {
+    pub(in crate::store) fn is_right(&self, piece: PieceIndex, epoch: u64) -> io::Result<()> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         // else the next change may leave the same time
@@ -109,14 +109,14 @@ impl Version {
     }
 
     /// Whether every piece was hashed since somebody else could write to the file.
-    pub(super) fn is_sure(&self) -> io::Result<bool> {
+    pub(in crate::store) fn is_sure(&self) -> io::Result<bool> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         Ok(trust.hashed.is_full())
     }
 
     /// Sets the file's time back, so that whatever is written from now on gives another.
-    pub(super) fn age(&self) -> io::Result<()> {
+    pub(in crate::store) fn age(&self) -> io::Result<()> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         self.file()?.backdate()?;

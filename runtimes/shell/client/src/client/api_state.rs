@@ -2,11 +2,11 @@
 //! client's shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the
 //! newest figures.
 
-use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, source_name};
+use super::meetings::Meetings;
+use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, WhyLine, source_name};
 use super::rate::RateMeter;
 use super::slots::{Slots, Waited};
 use super::turns::Turns;
-use super::why::{Meetings, WhyLine};
 use crate::edge_client::News;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -33,7 +33,7 @@ const TROUBLE_EVERY: Duration = Duration::from_secs(5);
 
 /// State shared by the client's shard (writer) and the API threads (readers). Cheap to clone.
 #[derive(Clone)]
-pub struct Desk(Arc<Shared>);
+pub struct ApiState(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -121,7 +121,7 @@ impl Entry {
     }
 }
 
-impl Desk {
+impl ApiState {
     /// Creates the state of a client that starts with the status `client`.
     pub fn new(client: StatusLine, submit: impl Fn(Input) -> bool + Send + Sync + 'static) -> Self {
         let state = State {
@@ -308,7 +308,7 @@ impl Desk {
         self.close();
     }
 
-    /// Returns whether [`Desk::begin_anew`] was called and no shutdown was requested.
+    /// Returns whether [`ApiState::begin_anew`] was called and no shutdown was requested.
     #[must_use]
     pub fn begins_anew(&self) -> bool {
         self.lock().anew && !self.0.slots.is_shutdown_asked()
@@ -350,7 +350,7 @@ impl Desk {
         self.end(req.ok_or_else(gone)?)
     }
 
-    /// Sends a command to the machine; `None` if it takes no more. [`Desk::end`] waits for the answer.
+    /// Sends a command to the machine; `None` if it takes no more. [`ApiState::end`] waits for the answer.
     pub fn begin(&self, kind: CommandKind) -> Option<ReqId> {
         let req = self.0.slots.open()?;
         if !(self.0.submit)(Input::Command(Command { req, kind })) {
@@ -443,7 +443,7 @@ impl Desk {
     }
 }
 
-/// The result of [`Desk::changes`].
+/// The result of [`ApiState::changes`].
 #[derive(Debug)]
 pub struct Changes {
     /// Revision to pass as `seen` in the next call.
@@ -532,31 +532,31 @@ mod tests {
 
     #[test]
     fn a_slow_watcher_sees_the_newest_figures_once() {
-        let desk = Desk::new(StatusLine::default(), |_| true);
-        let seen = desk.changes(0, None, Duration::ZERO).revision;
-        desk.saving(&Save::Download(record(1)));
-        desk.saving(&Save::Download(record(2)));
+        let api_state = ApiState::new(StatusLine::default(), |_| true);
+        let seen = api_state.changes(0, None, Duration::ZERO).revision;
+        api_state.saving(&Save::Download(record(1)));
+        api_state.saving(&Save::Download(record(2)));
         for bytes in [10, 20, 30] {
             let status = DownloadStatus { edge_bytes: bytes, ..Entry::new(&record(1)).status };
-            desk.notice(Notice::Download(status));
+            api_state.notice(Notice::Download(status));
         }
-        let changes = desk.changes(seen, Some(Handle(1)), Duration::ZERO);
+        let changes = api_state.changes(seen, Some(Handle(1)), Duration::ZERO);
         let [Answer::Download(line)] = changes.lines.as_slice() else { panic!("{changes:?}") };
         assert_eq!((line.edge_bytes, line.output.as_str()), (30, "/out/1"));
-        assert!(desk.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
-        desk.saving(&Save::Forget { handle: Handle(1) });
-        assert!(desk.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
+        assert!(api_state.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
+        api_state.saving(&Save::Forget { handle: Handle(1) });
+        assert!(api_state.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
     }
 
     #[test]
     fn an_edge_that_is_not_trusted_has_not_sent_wrong_bytes() {
         let ended_by = |trouble: Trouble| {
-            let desk = Desk::new(StatusLine::default(), |_| true);
-            desk.saving(&Save::Download(record(1)));
-            desk.edge_news(News::Trouble(trouble));
+            let api_state = ApiState::new(StatusLine::default(), |_| true);
+            api_state.saving(&Save::Download(record(1)));
+            api_state.edge_news(News::Trouble(trouble));
             let state = DownloadState::Failed(FailReason::EdgeCorrupt);
-            desk.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
-            let lines = desk.changes(0, Some(Handle(1)), Duration::ZERO).lines;
+            api_state.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
+            let lines = api_state.changes(0, Some(Handle(1)), Duration::ZERO).lines;
             let line = lines.into_iter().find_map(|l| if let Answer::Download(line) = l { Some(line) } else { None });
             line.and_then(|line| line.failure).expect("it failed")
         };
@@ -571,8 +571,8 @@ mod tests {
     #[test]
     fn a_command_waits_for_its_own_answer_and_a_dead_machine_ends_the_wait() {
         let (tx, rx) = std::sync::mpsc::channel();
-        let desk = Desk::new(StatusLine::default(), move |input| tx.send(input).is_ok());
-        let shard = desk.clone();
+        let api_state = ApiState::new(StatusLine::default(), move |input| tx.send(input).is_ok());
+        let shard = api_state.clone();
         let machine = std::thread::spawn(move || {
             while let Ok(Input::Command(Command { req, kind })) = rx.recv() {
                 if kind == CommandKind::Uploads(false) {
@@ -583,9 +583,9 @@ mod tests {
                 shard.notice(Notice::Done { req, result: Ok(Some(Handle(7))) });
             }
         });
-        assert_eq!(desk.command(CommandKind::Pause(Handle(7))), Ok(Some(Handle(7))));
-        assert_eq!(desk.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
+        assert_eq!(api_state.command(CommandKind::Pause(Handle(7))), Ok(Some(Handle(7))));
+        assert_eq!(api_state.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
         machine.join().expect("no panic");
-        assert!(desk.command(CommandKind::Pause(Handle(7))).is_err());
+        assert!(api_state.command(CommandKind::Pause(Handle(7))).is_err());
     }
 }

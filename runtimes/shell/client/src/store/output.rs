@@ -1,6 +1,6 @@
 //! Puts a finished file where the user wants it: as a second name of the data file where the file system can, else as
-//! a copy. From then on the data file is *lent*: the user may change it, so its bytes are hashed anew before they are
-//! served, once while its stamp shows that nobody has changed it. The store never writes to a lent file.
+//! a copy. From then on the data file is *hard-linked*: the user may change it, so its bytes are hashed anew before
+//! they are served, once while its stamp shows that nobody has changed it. The store never writes to such a file.
 //!
 //! What stands at the user's place is only replaced on demand, or where it is what an earlier download of the object
 //! has put there. A device, a FIFO, a socket and a directory never are. On demand a symbolic link is written through:
@@ -8,6 +8,7 @@
 
 use super::change::Change;
 use super::check::{Failure, check, holds, version_at};
+use super::threads::on_own_thread;
 use super::version::{Version, lock};
 use super::writer::{Done, Job, What};
 use super::{Shared, store_error};
@@ -21,32 +22,13 @@ use swarmedge_core::ids::{Handle, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, StoreError};
 use swarmedge_ground::disk::Kind;
 
-/// Runs something that may take a while on a thread of its own. The store's thread outlives it.
-pub(super) fn beside_the_writer(
-    shared: &Arc<Shared>,
-    name: &str,
-    work: impl FnOnce(&Arc<Shared>) + Send + 'static,
-) -> io::Result<()> {
-    shared.queue.beside(true);
-    let on = Arc::clone(shared);
-    let run = move || {
-        work(&on);
-        // when the last of them has ended nothing but the store's owner may keep the directory locked
-        let queue = Arc::clone(&on.queue);
-        drop(on);
-        queue.beside(false);
-    };
-    let started = std::thread::Builder::new().name(name.into()).spawn(run);
-    started.map(drop).inspect_err(|_| shared.queue.beside(false))
-}
-
 /// Places a finished file.
-pub(super) fn place(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: Done) {
+pub(super) fn put_output(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: Done) {
     let slot = Arc::new(Mutex::new(Some(done)));
     let answer = Arc::clone(&slot);
     let work = move |on: &Arc<Shared>| {
         let Some(done) = lock(&answer).take() else { return };
-        let known = lock(&on.books).downloads.get(&handle).cloned().zip(lock(&on.versions).get(&id).cloned());
+        let known = lock(&on.kept).downloads.get(&handle).cloned().zip(lock(&on.versions).get(&id).cloned());
         let Some((download, version)) = known else { return done(Err(StoreError::Io)) };
         match put(on, &download, &version) {
             Ok(()) => on.queue.push(Job { what: What::Placed(id), done }),
@@ -63,7 +45,7 @@ pub(super) fn place(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: D
             }
         }
     };
-    if let Err(e) = beside_the_writer(shared, "store-place", work)
+    if let Err(e) = on_own_thread(shared, "store-place", work)
         && let Some(done) = lock(&slot).take()
     {
         done(Err(store_error(&e)));
@@ -72,7 +54,7 @@ pub(super) fn place(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: D
 
 /// A name beside a file that nobody can foresee, for what is to become that file. It is legal where the file's own name
 /// is: no longer than that, but for short ones, and of the same characters.
-pub fn beside(file: &Path) -> io::Result<PathBuf> {
+pub fn temporary_name(file: &Path) -> io::Result<PathBuf> {
     /// Names up to so many bytes are given more.
     const SHORT: usize = 32;
     let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
@@ -91,7 +73,7 @@ fn dir_of(file: &Path) -> &Path {
 }
 
 /// The state of the place for a finished file.
-enum Standing {
+enum OutputState {
     Nothing,
     /// The finished file itself, placed earlier.
     Itself,
@@ -111,19 +93,20 @@ fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<
     }
     let output = Path::new(&download.output);
     let output = if download.replace { shared.disk.follow(output).map_err(Failure::Io)? } else { output.to_owned() };
-    let replace = match standing(shared, download, version, &output)? {
+    let replace = match output_state(shared, download, version, &output)? {
         // perhaps not durably
-        Standing::Itself => return shared.disk.sync_dir(dir_of(&output)).map_err(Failure::Io),
-        Standing::Nothing => false,
-        Standing::Older => true,
+        OutputState::Itself => return shared.disk.sync_dir(dir_of(&output)).map_err(Failure::Io),
+        OutputState::Nothing => false,
+        OutputState::Older => true,
     };
-    let part = beside(&output).map_err(Failure::Io)?;
+    let part = temporary_name(&output).map_err(Failure::Io)?;
     let made = make(shared, version, &part).and_then(|()| {
         let renamed = if replace { shared.disk.rename(&part, &output) } else { shared.disk.rename_new(&part, &output) };
         match renamed {
             // made meanwhile; perhaps the same file, by a copy of this client
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let itself = standing(shared, download, version, &output).map(|s| matches!(s, Standing::Itself))?;
+                let itself =
+                    output_state(shared, download, version, &output).map(|s| matches!(s, OutputState::Itself))?;
                 drop(shared.disk.remove(&part));
                 if itself { Ok(()) } else { Err(Failure::Taken) }
             }
@@ -139,21 +122,26 @@ fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<
     made
 }
 
-fn standing(shared: &Shared, download: &DownloadRecord, version: &Version, output: &Path) -> Result<Standing, Failure> {
+fn output_state(
+    shared: &Shared,
+    download: &DownloadRecord,
+    version: &Version,
+    output: &Path,
+) -> Result<OutputState, Failure> {
     let there = match shared.disk.stamp(output) {
         Ok(there) => there,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(OutputState::Nothing),
         Err(e) => return Err(Failure::Io(e)),
     };
     if there.file == version.file()?.stamp()?.file {
-        return Ok(Standing::Itself);
+        return Ok(OutputState::Itself);
     }
     match there.kind {
-        Kind::File if download.replace => Ok(Standing::Older),
+        Kind::File if download.replace => Ok(OutputState::Older),
         Kind::File | Kind::Link => match version_at(shared, &download.object, output).map_err(Failure::Io)? {
-            Some(id) if id == version.manifest.version() => Ok(Standing::Itself),
+            Some(id) if id == version.manifest.version() => Ok(OutputState::Itself),
             Some(_) if there.kind == Kind::File && shared.disk.stamp(output).is_ok_and(|now| now == there) => {
-                Ok(Standing::Older)
+                Ok(OutputState::Older)
             }
             _ => Err(Failure::Taken),
         },
@@ -190,13 +178,14 @@ fn link(shared: &Shared, version: &Version, part: &Path) -> Result<bool, Failure
     if !version.is_sure()? {
         return Err(changed());
     }
-    // first the journal: after a crash the file counts as lent even if the user has it and nothing else was written
-    shared.journal.commit(&[announced(part), Change::Lent(id)]).map_err(Failure::Io)?;
-    version.set_lent(true);
+    // first the journal: after a crash the file counts as hard-linked even if the user has it and nothing else is
+    // written
+    shared.journal.commit(&[announced(part), Change::HardLinked(id)]).map_err(Failure::Io)?;
+    version.set_hard_linked(true);
     if let Err(error) = shared.disk.link(version.path(), part) {
         tracing::debug!(%error, "no second name for a finished file: it is copied");
-        shared.journal.commit(&[Change::Unlent(id)]).map_err(Failure::Io)?;
-        version.set_lent(false);
+        shared.journal.commit(&[Change::NotHardLinked(id)]).map_err(Failure::Io)?;
+        version.set_hard_linked(false);
         return Ok(false);
     }
     let now = shared.disk.stamp(part).map_err(Failure::Io)?;

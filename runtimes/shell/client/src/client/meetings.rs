@@ -1,0 +1,187 @@
+//! The log of introductions, bounded: why each introduced peer was or was not connected, as downloader and as uploader.
+
+use super::protocol::{AttemptLine, MeetingLine, UploaderLine};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{SystemTime, UNIX_EPOCH};
+use swarmedge_core::ids::{Handle, IntroId};
+use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
+use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor, Transport};
+use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceName};
+
+/// Maximum number of introductions remembered per download, and as uploader; the oldest is dropped first.
+pub(super) const KEPT_MAX: usize = 64;
+
+impl AttemptLine {
+    fn begun(not_tried: Option<NotTried>) -> Self {
+        let reason = not_tried.map(|why| match why {
+            NotTried::NotFetching => "the download had ended or paused meanwhile",
+            NotTried::EnoughPeers => "as many peers as wanted were connected or being tried",
+            NotTried::SameClient => "it is this client itself",
+            NotTried::NoAddress => "it names no address that may be tried",
+            NotTried::AlreadyTried => "it was tried for this download already",
+        });
+        let outcome = if not_tried.is_some() { "not_tried" } else { "trying" }.into();
+        Self { outcome, reason: reason.map(str::to_owned), rung: None, probes: 0, took_ms: 0 }
+    }
+
+    fn ended(attempt: &Attempt) -> Self {
+        Self {
+            outcome: if attempt.failure.is_none() { "connected" } else { "failed" }.into(),
+            reason: attempt.failure.map(|f| in_words(f).to_owned()),
+            rung: (attempt.rung != Rung::None).then(|| rung(attempt.rung).to_owned()),
+            probes: attempt.probes,
+            took_ms: attempt.took_ms,
+        }
+    }
+}
+
+/// The outcomes of introductions, by download and as uploader.
+#[derive(Debug, Default)]
+pub(super) struct Meetings {
+    by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
+    as_uploader: VecDeque<UploaderLine>,
+}
+
+impl Meetings {
+    /// Records an event of an introduction. The end of an introduction that no download lists is recorded as one of
+    /// this client as uploader.
+    pub(super) fn take(&mut self, intro: IntroId, meeting: Meeting) {
+        match meeting {
+            Meeting::Introduced { handle, peer, nat, not_tried } => {
+                let log = self.by_download.entry(handle).or_default();
+                keep(log, (intro, introduced(peer.to_string(), &nat, not_tried)));
+            }
+            Meeting::Path(addr, over) => {
+                let over = if over == Transport::Tcp { "TCP " } else { "" };
+                self.change(intro, |line| line.path = Some(format!("{over}{addr}")));
+            }
+            Meeting::Ended(attempt) => {
+                let ended = AttemptLine::ended(&attempt);
+                if !self.change(intro, |line| line.attempt = ended.clone()) {
+                    keep(&mut self.as_uploader, UploaderLine { ended_ms: now_ms(), attempt: ended });
+                }
+            }
+        }
+    }
+
+    /// The newest that have ended as uploader, oldest first.
+    pub(super) fn as_uploader(&self) -> Vec<UploaderLine> {
+        self.as_uploader.iter().cloned().collect()
+    }
+
+    /// A connected peer was let go.
+    pub(super) fn dropped(&mut self, source: SourceName, why: CloseReason) {
+        if let SourceName::Peer(intro, _) = source {
+            self.change(intro, |line| line.dropped = Some(left(why).into()));
+        }
+    }
+
+    pub(super) fn forget(&mut self, handle: Handle) {
+        self.by_download.remove(&handle);
+    }
+
+    pub(super) fn of(&self, handle: Handle) -> Vec<MeetingLine> {
+        self.by_download.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// Whether a download was introduced by it.
+    fn change(&mut self, intro: IntroId, change: impl FnOnce(&mut MeetingLine)) -> bool {
+        let known = self.by_download.values_mut().flatten().find(|(of, _)| *of == intro);
+        known.map(|(_, line)| change(line)).is_some()
+    }
+}
+
+fn keep<T>(log: &mut VecDeque<T>, line: T) {
+    log.push_back(line);
+    if log.len() > KEPT_MAX {
+        log.pop_front();
+    }
+}
+
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
+    MeetingLine {
+        peer,
+        introduced_ms: now_ms(),
+        mapping: behaviour(nat.mapping).into(),
+        filtering: behaviour(nat.filtering).into(),
+        addresses: addresses(nat),
+        attempt: AttemptLine::begun(not_tried),
+        path: None,
+        dropped: None,
+    }
+}
+
+fn addresses(nat: &NatDescriptor) -> Vec<String> {
+    let udp = nat.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.addr));
+    udp.chain(nat.doors.iter().chain(&nat.crossing).map(|at| format!("TCP {at}"))).collect()
+}
+
+const fn behaviour(b: NatBehaviour) -> &'static str {
+    match b {
+        NatBehaviour::Unknown => "unknown",
+        NatBehaviour::EndpointIndependent => "endpoint-independent",
+        NatBehaviour::AddressDependent => "address-dependent",
+        NatBehaviour::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+fn kind(kind: CandidateKind) -> String {
+    match kind {
+        CandidateKind::Host => "its own".into(),
+        CandidateKind::ServerReflexive => "reflexive".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+const fn rung(rung: Rung) -> &'static str {
+    match rung {
+        Rung::None => "none",
+        Rung::Lan => "the LAN that both share",
+        Rung::Ipv6 => "IPv6",
+        Rung::Mapped => "a port that its router forwards",
+        Rung::Reflexive => "its reflexive address",
+        Rung::Predicted => "a predicted port of its NAT",
+        Rung::PeerReflexive => "an address learned from its own checks",
+        Rung::Direct => "an address of its introduction, without checks",
+        Rung::Birthday => "one of many ports that were tried",
+        Rung::Tcp => "a TCP port on which it listens",
+        Rung::Crossed => "a TCP connection that both opened at once",
+        Rung::Called => "a TCP port on which the downloader listens, where the uploader came",
+    }
+}
+
+const fn in_words(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NoCandidates => "it names no address that may be tried",
+        Failure::Busy => "as many attempts as allowed were under way",
+        Failure::NoGo => "the connection node never said \"go\": the peer may be gone",
+        Failure::Silence => {
+            "nothing was heard of it: its NAT or firewall, or ours, lets nothing through, or it is gone"
+        }
+        Failure::OneWay => "it was heard, but does not hear us: its NAT or firewall keeps us out",
+        Failure::NoHandshake => "it was reached, but no connection came to be",
+        Failure::Dropped => "it was no longer wanted",
+    }
+}
+
+/// Returns the reason for closing a peer's connection, in words.
+const fn left(why: CloseReason) -> &'static str {
+    match why {
+        CloseReason::Done => "it is no longer needed",
+        CloseReason::BadBlock => "it sent wrong bytes",
+        CloseReason::Violation => "it broke the protocol",
+        CloseReason::NotIntroduced => "its introduction was not valid",
+        CloseReason::Full => "there was no room for more peers",
+        CloseReason::UploadsOff => "it uploads no more",
+        CloseReason::Stalled => {
+            "nothing came from it for too long: a network on the way has changed, or it has gone; it may be introduced \
+             again"
+        }
+        CloseReason::Shutdown => "it was shut down",
+    }
+}

@@ -1,0 +1,69 @@
+//! One request to an edge, and what its failures mean for the machine.
+
+use super::{EdgeClient, News, Trouble};
+use bytes::Bytes;
+use hyper::header::RETRY_AFTER;
+use hyper::{Request, StatusCode};
+use swarmedge_core::role::client::io::EdgeError;
+use swarmedge_ground::http::client::Error as HttpError;
+use swarmedge_ground::http::{Body, Origin};
+use swarmedge_ground::rt::Rt;
+
+/// Most bytes of a JSON answer.
+pub(super) const JSON_LEN_MAX: usize = 64 * 1024;
+
+/// Converts an HTTP error status to the machine's error.
+pub(super) fn refusal(status: StatusCode) -> EdgeError {
+    match status.as_u16() {
+        404 | 410 => EdgeError::NotFound,
+        // RFC 9110 §15.5.2: the request's credentials are missing or no longer valid
+        401 => EdgeError::GrantExpired,
+        403 => EdgeError::Forbidden,
+        409 => EdgeError::Uncounted,
+        412 => EdgeError::Changed,
+        408 | 429 | 500..=599 => EdgeError::Unavailable,
+        _ => EdgeError::Invalid,
+    }
+}
+
+/// Converts a failure of connection, TLS or HTTP framing to the machine's error, and reports it to the user.
+pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
+    edges.tell(News::Trouble(Trouble::of(origin, error)));
+    tracing::info!(edge = %origin.authority(), %error, "a connection to an edge failed");
+    match error {
+        HttpError::Connect(_) | HttpError::Http(_) | HttpError::Silent => EdgeError::Unreachable,
+        HttpError::Tls(_) | HttpError::TooLong => EdgeError::Invalid,
+    }
+}
+
+pub(super) async fn get<R: Rt>(
+    edges: &EdgeClient<R>,
+    origin: &Origin,
+    request: impl Fn() -> Option<Request<Body>>,
+    len_max: usize,
+) -> Result<Bytes, EdgeError> {
+    // if the request cannot be built, an edge gave an invalid value
+    if request().is_none() {
+        return Err(EdgeError::Invalid);
+    }
+    let sent = edges.0.http.send(origin, || request().unwrap_or_default()).await;
+    let answer = sent.map_err(|e| failure(edges, origin, &e))?;
+    let status = answer.head.status;
+    let retry_after_s = answer.head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
+    if !status.is_success() {
+        tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
+        let why = match (refusal(status), retry_after_s) {
+            (EdgeError::Unavailable, Some(seconds)) => {
+                EdgeError::Busy { retry_after_ms: u32::saturating_mul(seconds, 1000) }
+            }
+            (why, _) => why,
+        };
+        if matches!(why, EdgeError::Unavailable | EdgeError::Busy { .. }) {
+            edges.tell(News::Trouble(Trouble::status(origin, status)));
+        }
+        return Err(why);
+    }
+    edges.tell(News::Answered);
+    Ok(body)
+}

@@ -1,0 +1,24 @@
+//! Threads for what would keep the store's writer waiting.
+
+use super::Shared;
+use std::io;
+use std::sync::Arc;
+
+/// Runs something that may take a while on a thread of its own. The store's thread outlives it.
+pub(super) fn on_own_thread(
+    shared: &Arc<Shared>,
+    name: &str,
+    work: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> io::Result<()> {
+    shared.queue.count_thread(true);
+    let on = Arc::clone(shared);
+    let run = move || {
+        work(&on);
+        // when the last of them has ended nothing but the store's owner may keep the directory locked
+        let queue = Arc::clone(&on.queue);
+        drop(on);
+        queue.count_thread(false);
+    };
+    let started = std::thread::Builder::new().name(name.into()).spawn(run);
+    started.map(drop).inspect_err(|_| shared.queue.count_thread(false))
+}
