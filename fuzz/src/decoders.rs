@@ -22,7 +22,7 @@ pub(crate) fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
     }
 }
 
-/// Checks a frame's content against both directions of a protocol: what both know is the keep-alive, and without a body.
+/// Checks a frame's content against both directions of a protocol. What both know is the keep-alive, without a body.
 pub(crate) fn both_ways<A: Wire + Clone + PartialEq + Debug, B: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
     framed::<A>(content);
     framed::<B>(content);

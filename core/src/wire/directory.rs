@@ -1,6 +1,6 @@
 //! Messages between CN and DN: frames over TLS on TCP. Registrations of clients belong to the connection: when it
-//! breaks, the DN drops them and the CN adds them again. The DN signs nothing. Each direction has an enum of its own, with numbers
-//! that are unique over both.
+//! breaks, the DN drops them and the CN adds them again. The DN signs nothing. Each direction has an
+//! enum of its own, with numbers that are unique over both.
 
 use super::control::{Introduce, Shared};
 use super::place::Locality;

@@ -1,6 +1,6 @@
 //! CN, edge → ledger, over TLS on TCP: who it is, then records, each acknowledged once it is durable. A record may be
-//! sent again until it is acknowledged; the ledger stores each id once. Each direction has an enum of its own, with numbers
-//! that are unique over both.
+//! sent again until it is acknowledged; the ledger stores each id once. Each direction has an enum of its own,
+//! with numbers that are unique over both.
 
 use super::List;
 use super::records::{LedgerRecord, ServerCert};

@@ -3,9 +3,9 @@
 //! clients is soft state.
 //!
 //! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` what
-//! they say, `queries` the way from a query to introductions, `meetings` the coordination of hole punching, `copies` the
-//! detection of copied installations, `prices` the limits of each session, and `spool`, `logs` and `usage` the records
-//! for the ledger.
+//! they say, `queries` the way from a query to introductions, `meetings` the coordination of hole punching, `copies`
+//! the detection of copied installations, `prices` the limits of each session, and `spool`, `logs` and `usage` the
+//! records for the ledger.
 
 mod clients;
 mod copies;
