@@ -139,8 +139,8 @@ number_ids! {
     SessionId(u64);
 }
 
-/// Spaces of the numbers of connections, told apart by their highest set bit. Whoever numbers connections has a space of
-/// its own, so that no number is given twice in a process; a client's connections to peers have the numbers below.
+/// Spaces of the numbers of connections, told apart by their highest set bit. Whoever numbers connections has a space
+/// of its own, so that no number is given twice in a process; a client's connections to peers have the numbers below.
 impl ConnId {
     /// First number of connections that the shell has accepted; its streams and lines are numbered likewise.
     pub const ACCEPTED: Self = Self(1 << 63);

@@ -41,10 +41,6 @@ pub fn forks() -> Spec<Net> {
         cfg: cfg(None),
         start: |cfg| world(cfg, Budget { changes: 1, fires: FIRES, ..Budget::default() }),
         rules: FORK_RULES,
-        teeth: vec![tooth(
-            "heads of known records are acknowledged and not kept",
-            RULES[6].name,
-            Mutant::LedgerLosesHeads,
-        )],
+        teeth: vec![tooth("a batch is acknowledged and not kept", RULES[6].name, Mutant::LedgerLosesBatches)],
     }
 }

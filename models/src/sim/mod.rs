@@ -92,8 +92,6 @@ pub enum Mutant {
     AcksAreLost,
     /// A restarted client continues under its previous start's id.
     StartsRepeat,
-    /// The ledger's database reports log heads as durable but loses those that come without a new usage record.
-    LedgerLosesHeads,
     /// A session that its client has left still answers pings.
     GhostsAnswer,
     /// A CN's order to take another key is lost.

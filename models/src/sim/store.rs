@@ -282,8 +282,6 @@ pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<
     if !ok {
         w.budget.drops = w.budget.drops.saturating_sub(1);
     } else if cfg.mutant != Some(Mutant::LedgerLosesBatches) {
-        let is_head = |r: &LedgerRecord| matches!(r, LedgerRecord::Log(l) if matches!(l.event, LogEvent::Head(_)));
-        let lost = |r: &LedgerRecord| cfg.mutant == Some(Mutant::LedgerLosesHeads) && is_head(r);
         for record in records {
             let known = w.env.database.get(&record.id());
             let record = match (record, known) {
@@ -292,9 +290,7 @@ pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<
                 }
                 (record, _) => record,
             };
-            if !lost(&record) {
-                w.env.database.entry(record.id()).or_insert(record);
-            }
+            w.env.database.entry(record.id()).or_insert(record);
         }
     }
     In::Ledger(ledger::Input::Stored { req, ok })

@@ -66,17 +66,9 @@ fn gaps(text: &mut String, s: &Suspects) {
     }
 }
 
-fn text(s: &Suspects) -> String {
-    let l = &s.looked_at;
-    let mut text = format!(
-        "{} to {} (UTC): {} downloads, {} offers of peers, {} logins of {} clients\n",
-        s.days.0, s.days.1, l.downloads, l.offers, l.logins, l.clients
-    );
-    if l.offers == 0 {
-        text += "no offers are logged in this span: nothing can be said of cliques\n";
-    }
+fn cliques(text: &mut String, s: &Suspects) {
     for c in &s.cliques {
-        text += &format!(
+        *text += &format!(
             "\nclique of {}: took {} from one another, {}.{} % of all they had from peers\n  offered to one another {} \
              times, used {} times: chance 1 in 2^{}\n",
             c.members.len(),
@@ -87,8 +79,27 @@ fn text(s: &Suspects) -> String {
             c.used,
             c.bits
         );
-        c.members.iter().for_each(|m| text += &format!("  {m}\n"));
+        c.members.iter().for_each(|m| *text += &format!("  {m}\n"));
     }
+}
+
+fn is_inconspicuous(s: &Suspects) -> bool {
+    let is_nothing_repeated = s.repeated_by_client.is_empty() && s.repeated_by_network.is_empty();
+    let is_nothing_claimed = s.cliques.is_empty() && s.not_offered.is_empty() && s.understated.is_empty();
+    let is_nothing_impossible = s.failed_possession.is_empty() && s.travel.is_empty() && s.forked.is_empty();
+    is_nothing_repeated && is_nothing_claimed && is_nothing_impossible && s.gaps.is_empty()
+}
+
+fn text(s: &Suspects) -> String {
+    let l = &s.looked_at;
+    let mut text = format!(
+        "{} to {} (UTC): {} downloads, {} offers of peers, {} logins of {} clients\n",
+        s.days.0, s.days.1, l.downloads, l.offers, l.logins, l.clients
+    );
+    if l.offers == 0 {
+        text += "no offers are logged in this span: nothing can be said of cliques\n";
+    }
+    cliques(&mut text, s);
     for n in &s.not_offered {
         text += &format!(
             "\nnot offered: {} had {} from {} over {} introductions that no CN logged\n",
@@ -131,16 +142,7 @@ fn text(s: &Suspects) -> String {
         text += &format!("  {} logins; lived through more than once: {}\n", f.logins, f.forks.join(", "));
     }
     gaps(&mut text, s);
-    if s.cliques.is_empty()
-        && s.not_offered.is_empty()
-        && s.repeated_by_client.is_empty()
-        && s.repeated_by_network.is_empty()
-        && s.failed_possession.is_empty()
-        && s.understated.is_empty()
-        && s.travel.is_empty()
-        && s.forked.is_empty()
-        && s.gaps.is_empty()
-    {
+    if is_inconspicuous(s) {
         text += "nothing conspicuous\n";
     }
     text

@@ -20,7 +20,6 @@ fn healthy() -> Cn {
     b.input(ack(ledger, 1));
     b.cfg.logs = true;
     say(&mut b, 1, logged(2, 1));
-    b.input(ack(ledger, 2));
     recording::offered_by(&mut b, dn);
     ask(&mut b, Some(signed_grant(grant_of(1))));
     say(&mut b, 1, query());

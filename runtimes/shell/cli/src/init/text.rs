@@ -1,6 +1,6 @@
 //! The text of `server.toml`, written for those who will edit it.
 
-use super::{Deployment, Plan};
+use super::{Deployment, Plan, Ports};
 
 /// Returns the whole text of `server.toml`.
 pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
@@ -10,8 +10,8 @@ pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
     let url = &made.edge_url;
     let listen = plan.listen();
     let inner = "127.0.0.1";
-    let [ops_cn, ops_dn, ops_stun, ops_ledger] = p.ops;
-    format!(
+    let [ops_cn, ..] = p.ops;
+    let clients_side = format!(
         r#"# A Swarmedge deployment. Each server reads [operator] and the sections of its own roles; relative paths start from
 # this file's directory. An unknown key is an error. DIR/root.key signs for everything: keep it off line.
 
@@ -61,7 +61,21 @@ edges = ["{url}"]
 # geo_networks = "asn.mmdb"
 ops = "{inner}:{ops_cn}"
 
-# The directory of who holds what (TLS, from CNs only).
+"#,
+        edge = p.edge,
+        cn = p.cn,
+        dn = p.dn,
+        stun = p.stun,
+        ledger = p.ledger,
+    );
+    clients_side + &inner_servers(p, listen, inner)
+}
+
+/// Returns the sections of DN, STUN server and ledger.
+fn inner_servers(p: Ports, listen: &str, inner: &str) -> String {
+    let [_, ops_dn, ops_stun, ops_ledger] = p.ops;
+    format!(
+        r#"# The directory of who holds what (TLS, from CNs only).
 [dn]
 name = "dn-1"
 listen = "{inner}:{dn}"
@@ -92,8 +106,6 @@ certificate = "ledger/server.cert"
 settle_days = 2
 ops = "{inner}:{ops_ledger}"
 "#,
-        edge = p.edge,
-        cn = p.cn,
         dn = p.dn,
         stun = p.stun,
         ledger = p.ledger,

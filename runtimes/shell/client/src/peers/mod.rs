@@ -171,30 +171,35 @@ impl<R: Rt> Peers<R> {
                 }
             }
             PeerOutput::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
-                let request = self.0.state.borrow_mut().requests.remove(&xfer);
-                match (request, self.0.inbox.reserve()) {
-                    (Some(request), Ok(permit)) => {
-                        let what = serve::What { version, piece, blocks, leaves, rate_max };
-                        serve::start(self, xfer, request, what, permit);
-                    }
-                    (request, _) => {
-                        if let Some(request) = request {
-                            request.refuse(RefuseCode::Failed);
-                        }
-                        local.push_back(Input::ServeEnded { xfer, bytes: 0 });
-                    }
-                }
+                self.serve(xfer, serve::What { version, piece, blocks, leaves, rate_max }, local);
             }
-            PeerOutput::Refuse { xfer, why } => {
-                let request = self.0.state.borrow_mut().requests.remove(&xfer);
-                if let Some(request) = request {
-                    request.refuse(why);
-                } else if let Some((cancel, slot)) = self.0.state.borrow().serves.get(&xfer) {
-                    *slot.borrow_mut() = why;
-                    cancel.cancel();
-                }
-            }
+            PeerOutput::Refuse { xfer, why } => self.refuse(xfer, why),
             PeerOutput::ProbePaths => self.knock(),
+        }
+    }
+
+    /// Sends the blocks that a peer has requested.
+    fn serve(&self, xfer: XferId, what: serve::What, local: &mut VecDeque<Input>) {
+        let request = self.0.state.borrow_mut().requests.remove(&xfer);
+        match (request, self.0.inbox.reserve()) {
+            (Some(request), Ok(permit)) => serve::start(self, xfer, request, what, permit),
+            (request, _) => {
+                if let Some(request) = request {
+                    request.refuse(RefuseCode::Failed);
+                }
+                local.push_back(Input::ServeEnded { xfer, bytes: 0 });
+            }
+        }
+    }
+
+    /// Refuses a peer's request, or stops serving it.
+    fn refuse(&self, xfer: XferId, why: RefuseCode) {
+        let request = self.0.state.borrow_mut().requests.remove(&xfer);
+        if let Some(request) = request {
+            request.refuse(why);
+        } else if let Some((cancel, slot)) = self.0.state.borrow().serves.get(&xfer) {
+            *slot.borrow_mut() = why;
+            cancel.cancel();
         }
     }
 
