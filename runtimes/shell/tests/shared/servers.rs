@@ -301,13 +301,17 @@ impl<R: Start> Net<R> {
     async fn introduced(&self, cn: SocketAddr) -> (Client, Client, Vec<IntroducedPeer>) {
         let up = self.client(cn, 1).await;
         let shared = Shared { version: VERSION, complete: true };
-        let inventory =
-            Inventory { seq: 1, reset: true, last: true, add: List::truncated([shared]), remove: List::default() };
-        up.send(&ToCn::Inventory(inventory));
+        let inventory = |seq| {
+            let add = List::truncated([shared.clone()]);
+            ToCn::Inventory(Inventory { seq, reset: true, last: true, add, remove: List::default() })
+        };
+        up.send(&inventory(1));
         let mut down = self.client(cn, 2).await;
         let sealed = self.seal.seal(&self.grant(&down));
-        // the DN may not know the copy yet: repeats the query with growing waits, since a client may send ten a minute
+        // the DN may not know the copy yet, or the CN had no DN when it came: repeats both with growing waits, since a
+        // client may send ten queries a minute
         let mut wait = Duration::from_millis(50);
+        let mut seq = 1;
         loop {
             let query = Query { query: 1, grant: sealed.clone(), want: 5, exclude: List::default() };
             down.send(&ToCn::Query(query));
@@ -319,6 +323,8 @@ impl<R: Start> Net<R> {
                 other => panic!("unexpected: {other:?}"),
             }
             self.rt.sleep_until(self.rt.now() + wait).await;
+            seq += 1;
+            up.send(&inventory(seq));
             wait *= 2;
         }
     }
@@ -339,7 +345,13 @@ fn two_clients_are_introduced_and_the_ledger_keeps_their_record() {
         let (mut up, mut down, introduced) = net.introduced(cn).await;
         assert_eq!(introduced.len(), 1);
         assert_eq!(introduced[0].intro.intro.uploader_key, up.upload_key);
-        let Some(ToClient::Introduce(told)) = up.next().await else { panic!("the uploader got no introduction") };
+        let told = loop {
+            match up.next().await {
+                Some(ToClient::Introduce(told)) => break told,
+                Some(ToClient::ReaddRequest(_)) => {}
+                other => panic!("the uploader got no introduction: {other:?}"),
+            }
+        };
         assert_eq!(told.intro, introduced[0].intro);
 
         let record = UsageRecord {
