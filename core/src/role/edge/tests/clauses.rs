@@ -42,7 +42,7 @@ const COUNTS: &[Clause<Edge>] = &[
         m.counts.insert(Key::Plain(VersionId::numbered(9)), counted);
     }),
     ("lives are numbered in order", |m| m.life = 0),
-    ("plain traffic has no ranges", |m| count(m, Key::Plain(V)).sent = Spans::of([0..1])),
+    ("plain traffic has no ranges", |m| count(m, Key::Plain(V)).sent = Spans::of(core::iter::once(0..1))),
     ("no more bytes are distinct than were sent", |m| count(m, D1).total_bytes = 999),
     ("a changed count is to be written", |m| {
         m.dirty.remove(&D1);
