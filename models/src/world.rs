@@ -13,7 +13,7 @@ use swarmedge_core::machine::{Rng, Time};
 /// Index of a node, counted from 0.
 pub type NodeIx = u8;
 
-/// What a machine is given at each turn: the time, and random numbers.
+/// Time and random numbers for one turn of a machine.
 pub struct Turn<'a> {
     /// Time of the world.
     pub now: Time,

@@ -16,11 +16,11 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// What is known of a client that claims addresses.
+/// A client that claims addresses, as the CN knows it.
 struct Claimant<'a> {
     observed: SocketAddr,
     upload_key: &'a PublicKey,
-    /// What its session has claimed before, and was believed.
+    /// Addresses that the CN has believed of this session before.
     before: &'a NatDescriptor,
 }
 

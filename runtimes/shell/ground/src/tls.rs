@@ -179,7 +179,7 @@ impl RawKey {
     }
 }
 
-/// What rustls asks in the same words of who verifies clients and of who verifies servers.
+/// Signature checks for raw public keys, the same in the verifier of clients and in the verifier of servers.
 macro_rules! raw_key_signatures {
     () => {
         fn verify_tls12_signature(

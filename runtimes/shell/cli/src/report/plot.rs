@@ -57,7 +57,7 @@ pub(super) struct Rect {
     pub(super) height: u64,
 }
 
-/// What stands around the bars of a plot.
+/// Title, unit and legend of a plot.
 pub(super) struct Heading<'a> {
     pub(super) title: &'static str,
     pub(super) what: &'static str,

@@ -53,7 +53,7 @@ struct Inner<R: Rt> {
     listener: RefCell<Option<Listener>>,
 }
 
-/// What a client shows to edges, and where it puts what they send.
+/// Key and tokens that a client shows to edges, and the store for the content that edges send.
 #[derive(Debug)]
 pub struct Own {
     /// The client's key, which proves its GUID.

@@ -33,7 +33,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
     Error::Io { path: path.to_owned(), error }
 }
 
-/// What the store finds in its directory.
+/// Contents of the store's directory at its start: journal, piece files and lock.
 pub(super) struct Found {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) pieces_dir: PathBuf,
