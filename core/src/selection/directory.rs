@@ -2,7 +2,7 @@
 //! them.
 //!
 //! A peer is listed while its user allows uploads, some class of NAT can connect with its own, and it is its GUID's
-//! newest registration. A list is ordered by ticket; a chosen peer draws a new ticket and so goes to the end of all its
+//! newest registration. A list is ordered by rank; a chosen peer draws a new rank and so goes to the end of all its
 //! lists of that version. The cost of an event does not grow with the number of versions that a peer shares: the lists
 //! of a peer with many are updated in lots (batches, see [`sweep`]), and until then it is not offered.
 
@@ -58,7 +58,7 @@ pub struct Directory {
     /// Registrations of each GUID, oldest first: the last one of a living connection counts.
     by_guid: BTreeMap<Guid, Vec<PeerKey>>,
     lists: Lists,
-    tickets: u64,
+    next_rank: u64,
     learned: Learned,
     /// Ended connections of CNs, whose registrations are not all swept.
     dead: BTreeSet<u64>,
@@ -85,7 +85,7 @@ struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Share {
     complete: bool,
-    ticket: u64,
+    rank: u64,
     /// Whether this copy is on the lists.
     on: bool,
     /// Whether the peer has begun to resend its inventory, and has not named this version yet.
@@ -141,7 +141,7 @@ impl Directory {
         self.peer(key).filter(holds)
     }
 
-    /// Returns the registrations that may be offered as holders of `version`, in ticket order, for checks and reports.
+    /// Returns the registrations that may be offered as holders of `version`, in rank order, for checks and reports.
     pub fn listed(&self, version: VersionId) -> impl Iterator<Item = PeerKey> + '_ {
         self.lists.all(version).into_values().filter(move |key| self.offered(*key, version).is_some())
     }
@@ -192,7 +192,7 @@ impl Directory {
     }
 
     /// Updates the versions that a client shares. Past [`SHARES_PER_PEER_MAX`] versions the rest is not listed. A
-    /// client that resends its inventory keeps its tickets.
+    /// client that resends its inventory keeps its ranks.
     pub fn share(&mut self, key: PeerKey, reset: bool, add: &[Shared], remove: &[VersionId]) {
         if self.peer(key).is_none() {
             return;
@@ -203,7 +203,7 @@ impl Directory {
         }
         for version in remove {
             if let Some(share) = peer.shares.remove(version).filter(|s| s.on) {
-                self.lists.take(*version, peer.listing(), share.ticket, key);
+                self.lists.take(*version, peer.listing(), share.rank, key);
             }
         }
         let is_full = peer.shares.len() + add.len() > SHARES_PER_PEER_MAX;
@@ -217,12 +217,12 @@ impl Directory {
                 (share.complete, share.doubtful) = (shared.complete, false);
             } else if kept < SHARES_PER_PEER_MAX {
                 kept += 1;
-                let (ticket, on) = (self.tickets, peer.is_offered());
-                self.tickets += 1;
+                let (rank, on) = (self.next_rank, peer.is_offered());
+                self.next_rank += 1;
                 if on {
-                    self.lists.put(shared.version, &peer.place, ticket, key);
+                    self.lists.put(shared.version, &peer.place, rank, key);
                 }
-                let share = Share { complete: shared.complete, ticket, on, doubtful: false };
+                let share = Share { complete: shared.complete, rank, on, doubtful: false };
                 peer.shares.insert(shared.version, share);
             }
         }
@@ -246,7 +246,7 @@ impl Directory {
     }
 
     /// Chooses up to `want` holders of `version` for the querier, nearest first: from its most specific set outwards,
-    /// each set in ticket order. Returns `None` if the querier is not registered.
+    /// each set in rank order. Returns `None` if the querier is not registered.
     pub fn select(
         &mut self,
         querier: PeerKey,
@@ -262,12 +262,12 @@ impl Directory {
         let mut learned = core::mem::take(&mut self.learned);
         let me = self.peers.get(&querier)?;
         let mut draw = Draw::new((self, &mut learned), me, version, exclude, choice);
-        draw.home_from = home.map_or(0, |h| self.lists.home_from(h));
+        draw.next_behind = home.map_or(0, |h| self.lists.next_behind(h));
         draw.choose(want, kept);
-        let (chosen, home_from) = (draw.chosen, draw.home_from);
+        let (chosen, next_behind) = (draw.chosen, draw.next_behind);
         self.learned = learned;
         if let Some(home) = home {
-            self.lists.set_home_from(home, home_from);
+            self.lists.set_next_behind(home, next_behind);
         }
         debug_assert!(chosen.len() <= want, "no more are chosen than are wanted");
         for key in &chosen {
@@ -278,26 +278,26 @@ impl Directory {
     }
 
     fn send_back(&mut self, key: PeerKey, version: VersionId) {
-        let ticket = self.tickets;
+        let rank = self.next_rank;
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(share) = peer.shares.get_mut(&version) else { return };
-        let old = core::mem::replace(&mut share.ticket, ticket);
-        self.tickets += 1;
+        let old = core::mem::replace(&mut share.rank, rank);
+        self.next_rank += 1;
         let listing = peer.left.as_ref().unwrap_or(&peer.place);
         self.lists.take(version, listing, old, key);
-        self.lists.put(version, listing, ticket, key);
+        self.lists.put(version, listing, rank, key);
     }
 
-    /// Renumbers tickets from 0 in the same order, so that models see equal states as equal.
+    /// Renumbers ranks from 0 in the same order, so that models see equal states as equal.
     pub fn renumber(&mut self) {
-        let mut old: Vec<u64> = self.peers.values().flat_map(|p| p.shares.values().map(|s| s.ticket)).collect();
+        let mut old: Vec<u64> = self.peers.values().flat_map(|p| p.shares.values().map(|s| s.rank)).collect();
         old.sort_unstable();
-        let new = |ticket: u64| old.partition_point(|t| *t < ticket) as u64;
+        let new = |rank: u64| old.partition_point(|t| *t < rank) as u64;
         for share in self.peers.values_mut().flat_map(|p| p.shares.values_mut()) {
-            share.ticket = new(share.ticket);
+            share.rank = new(share.rank);
         }
         self.lists.renumber(new);
-        self.tickets = old.len() as u64;
+        self.next_rank = old.len() as u64;
     }
 }
 

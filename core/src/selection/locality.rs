@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use crate::wire::place::Locality;
+pub use crate::wire::geo_location::Locality;
 
 /// Set of peers that agree in all these fields. An unknown field of a peer narrows no set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,20 +9,15 @@ use alloc::vec::Vec;
 impl Directory {
     /// Asserts the invariants by a walk over all registrations, copies and lists.
     pub fn check(&self) {
-        let (mut copies, mut tickets) = (Vec::new(), BTreeSet::new());
+        let (mut copies, mut ranks) = (Vec::new(), BTreeSet::new());
         for (key, peer) in &self.peers {
             self.check_peer(*key, peer);
             self.check_shares(*key, peer);
             for (version, share) in &peer.shares {
-                let own = share.ticket < self.tickets && tickets.insert(share.ticket);
-                assert!(own, "each copy has a ticket of its own");
+                let own = share.rank < self.next_rank && ranks.insert(share.rank);
+                assert!(own, "each copy has a rank of its own");
                 if share.on {
-                    copies.push(ListedCopy {
-                        version: *version,
-                        listing: peer.listing(),
-                        ticket: share.ticket,
-                        key: *key,
-                    });
+                    copies.push(ListedCopy { version: *version, listing: peer.listing(), rank: share.rank, key: *key });
                 }
             }
         }

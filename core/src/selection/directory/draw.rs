@@ -1,4 +1,4 @@
-//! Selection of peers. A draw walks the querier's sets from its own outwards, each in ticket order, over only those
+//! Selection of peers. A draw walks the querier's sets from its own outwards, each in rank order, over only those
 //! copies whose class of NAT can connect with the querier's. A narrower set that cannot yield anybody (a prefix at its
 //! cap, a network that was learned to fail, all that was walked before) is skipped in one step.
 //!
@@ -25,10 +25,10 @@ pub(super) const LOOKS_AT_ADDRESS: usize = 512;
 
 const _: () = assert!(LOOKS_AT_ADDRESS > EXCLUDED_MAX + PEERS_PER_ANSWER_MAX);
 
-/// Copy that represents a set at the given depth, at its ticket.
+/// Copy that represents a set at the given depth, at its rank.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
-    ticket: u64,
+    rank: u64,
     depth: usize,
     key: PeerKey,
     /// Number of copies of this set examined before.
@@ -45,8 +45,8 @@ pub(super) struct Draw<'a> {
     choice: Choice,
     /// Peers chosen so far, in order.
     pub(super) chosen: Vec<PeerKey>,
-    /// Ticket at which the next draw begins behind the querier's own address.
-    pub(super) home_from: u64,
+    /// Rank at which the next draw begins behind the querier's own address.
+    pub(super) next_behind: u64,
     keys: BTreeSet<PublicKey>,
     prefixes: BTreeMap<IpAddr, u32>,
     /// Classes examined so far, and whether their peers may be chosen.
@@ -71,7 +71,7 @@ impl<'a> Draw<'a> {
             exclude,
             choice,
             chosen: Vec::new(),
-            home_from: 0,
+            next_behind: 0,
             keys: BTreeSet::new(),
             prefixes: BTreeMap::new(),
             classes: BTreeMap::new(),
@@ -79,9 +79,9 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Chooses up to `want` peers, nearest first; the last `kept` places go to the lowest tickets in the world.
+    /// Chooses up to `want` peers, nearest first; the last `kept` places go to the lowest ranks in the world.
     pub(super) fn choose(&mut self, want: usize, kept: usize) {
-        self.at_home(want - kept);
+        self.behind(want - kept);
         let mut walked = None;
         for set in self.me.place.sets.iter().rev() {
             // a prefix stands in for the AS where that is not known
@@ -93,7 +93,7 @@ impl<'a> Draw<'a> {
         }
         if kept > 0 && self.chosen.len() == want - kept {
             self.walk(Set::WORLD, None, want);
-            self.at_home(want);
+            self.behind(want);
         }
     }
 
@@ -101,17 +101,17 @@ impl<'a> Draw<'a> {
         (self.me.place.class, self.me.place.network())
     }
 
-    /// Chooses suitable neighbours behind the querier's own address, in ticket order. A crowd of unsuitable ones is
+    /// Chooses suitable neighbours behind the querier's own address, in rank order. A crowd of unsuitable ones is
     /// examined in lots: the next draw continues where this one ends.
-    fn at_home(&mut self, want: usize) {
-        let (Some(address), from) = (self.me.place.address(), self.home_from) else { return };
+    fn behind(&mut self, want: usize) {
+        let (Some(address), from) = (self.me.place.address(), self.next_behind) else { return };
         let directory = self.directory;
-        for (looked, (ticket, key)) in directory.lists.at_home(self.version, address, from).enumerate() {
+        for (looked, (rank, key)) in directory.lists.behind(self.version, address, from).enumerate() {
             if self.chosen.len() >= want {
                 return;
             }
             if looked >= LOOKS_AT_ADDRESS {
-                self.home_from = ticket;
+                self.next_behind = rank;
                 return;
             }
             if let Some(peer) = directory.offered(key, self.version)
@@ -120,10 +120,10 @@ impl<'a> Draw<'a> {
                 self.consider(key, peer);
             }
         }
-        self.home_from = 0;
+        self.next_behind = 0;
     }
 
-    /// Chooses suitable peers of a set in ticket order, except those of a narrower set that was walked before.
+    /// Chooses suitable peers of a set in rank order, except those of a narrower set that was walked before.
     fn walk(&mut self, set: Set, walked: Option<Set>, want: usize) {
         let directory = self.directory;
         let mut turns = self.first_turns(set, want);
@@ -138,10 +138,10 @@ impl<'a> Draw<'a> {
             let bucket = Bucket { link: turn.key.link, class: listing.class };
             let narrower = listing.sets.get(turn.depth + 1);
             let looks = turn.looks + usize::from(narrower.is_none());
-            if let Some((ticket, key)) = directory.lists.after((self.version, *set, bucket, turn.ticket))
+            if let Some((rank, key)) = directory.lists.after((self.version, *set, bucket, turn.rank))
                 && looks < LOOKS_AT_ADDRESS
             {
-                turns.push(Reverse(Turn { ticket, key, looks, ..turn }));
+                turns.push(Reverse(Turn { rank, key, looks, ..turn }));
             }
             match narrower {
                 None => self.look_at(turn.key),
@@ -158,13 +158,13 @@ impl<'a> Draw<'a> {
         let directory = self.directory;
         let mut turns = BinaryHeap::new();
         let mut last = None;
-        while let Some((bucket, ticket, key)) = directory.lists.bucket_after(self.version, set, last) {
+        while let Some((bucket, rank, key)) = directory.lists.bucket_after(self.version, set, last) {
             last = Some(bucket);
             if directory.dead.contains(&bucket.link) {
                 last = Some(Bucket { link: bucket.link, class: Class::LAST });
             } else if self.is_of_use(bucket.class, key, want) {
                 let depth = self.me.place.sets.iter().position(|s| *s == set).unwrap_or(0);
-                turns.push(Reverse(Turn { ticket, depth, key, looks: 0 }));
+                turns.push(Reverse(Turn { rank, depth, key, looks: 0 }));
             }
         }
         turns

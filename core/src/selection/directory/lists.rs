@@ -1,5 +1,5 @@
-//! Lists of copies (a peer's holding of a version) in ticket order, by version, set, and bucket. A set lists of each
-//! narrower set within it only the copy with the lowest ticket; so skipping a narrower set, however many are in it,
+//! Lists of copies (a peer's holding of a version) in rank order, by version, set, and bucket. A set lists of each
+//! narrower set within it only the copy with the lowest rank; so skipping a narrower set, however many are in it,
 //! means skipping one.
 
 use super::PeerKey;
@@ -31,11 +31,11 @@ pub(super) struct Listing {
 pub(super) struct ListedCopy<'a> {
     pub(super) version: VersionId,
     pub(super) listing: &'a Listing,
-    pub(super) ticket: u64,
+    pub(super) rank: u64,
     pub(super) key: PeerKey,
 }
 
-/// Key of a list entry, ending in the ticket.
+/// Key of a list entry, ending in the rank.
 pub(super) type At = (VersionId, Set, Bucket, u64);
 
 /// Lists of all copies.
@@ -43,9 +43,9 @@ pub(super) type At = (VersionId, Set, Bucket, u64);
 pub(super) struct Lists {
     turns: BTreeMap<At, PeerKey>,
     /// All copies behind each public address, whatever their class: neighbours connect by other rules.
-    homes: BTreeMap<(VersionId, IpAddr, u64), PeerKey>,
-    /// Tickets at which the next draws begin behind an address, if it has more copies than one draw examines.
-    home_from: BTreeMap<(VersionId, IpAddr), u64>,
+    by_address: BTreeMap<(VersionId, IpAddr, u64), PeerKey>,
+    /// Ranks at which the next draws begin behind an address, if it has more copies than one draw examines.
+    next_behind: BTreeMap<(VersionId, IpAddr), u64>,
 }
 
 impl Listing {
@@ -75,9 +75,9 @@ impl Lists {
         self.range_from(Included((version, set, bucket, 0)), (version, set, bucket))
     }
 
-    /// Returns the next copy after `ticket`.
-    pub(super) fn after(&self, (version, set, bucket, ticket): At) -> Option<(u64, PeerKey)> {
-        self.range_from(Excluded((version, set, bucket, ticket)), (version, set, bucket))
+    /// Returns the next copy after `rank`.
+    pub(super) fn after(&self, (version, set, bucket, rank): At) -> Option<(u64, PeerKey)> {
+        self.range_from(Excluded((version, set, bucket, rank)), (version, set, bucket))
     }
 
     fn range_from(
@@ -104,29 +104,29 @@ impl Lists {
         Some((at.2, at.3, *key))
     }
 
-    /// Returns the copies behind an address, from the ticket `from` on, then those before it.
-    pub(super) fn at_home(
+    /// Returns the copies behind an address, from the rank `from` on, then those before it.
+    pub(super) fn behind(
         &self,
         version: VersionId,
         address: IpAddr,
         from: u64,
     ) -> impl Iterator<Item = (u64, PeerKey)> + '_ {
-        let rest = self.homes.range((version, address, from)..=(version, address, u64::MAX));
-        let begin = self.homes.range((version, address, 0)..(version, address, from));
+        let rest = self.by_address.range((version, address, from)..=(version, address, u64::MAX));
+        let begin = self.by_address.range((version, address, 0)..(version, address, from));
         rest.chain(begin).map(|(at, key)| (at.2, *key))
     }
 
-    /// Returns the ticket at which the next draw begins behind an address.
-    pub(super) fn home_from(&self, home: (VersionId, IpAddr)) -> u64 {
-        self.home_from.get(&home).copied().unwrap_or(0)
+    /// Returns the rank at which the next draw begins behind an address.
+    pub(super) fn next_behind(&self, at: (VersionId, IpAddr)) -> u64 {
+        self.next_behind.get(&at).copied().unwrap_or(0)
     }
 
-    /// Sets the ticket at which the next draw begins behind an address; 0 is the first one.
-    pub(super) fn set_home_from(&mut self, home: (VersionId, IpAddr), from: u64) {
+    /// Sets the rank at which the next draw begins behind an address; 0 is the first one.
+    pub(super) fn set_next_behind(&mut self, at: (VersionId, IpAddr), from: u64) {
         if from == 0 {
-            self.home_from.remove(&home);
+            self.next_behind.remove(&at);
         } else {
-            self.home_from.insert(home, from);
+            self.next_behind.insert(at, from);
         }
     }
 
@@ -136,44 +136,44 @@ impl Lists {
         let mut first: BTreeMap<(VersionId, Set, Bucket), u64> = BTreeMap::new();
         for c in copies {
             for set in &c.listing.sets {
-                let ticket = first.entry((c.version, *set, bucket(c))).or_insert(c.ticket);
-                *ticket = c.ticket.min(*ticket);
+                let rank = first.entry((c.version, *set, bucket(c))).or_insert(c.rank);
+                *rank = c.rank.min(*rank);
             }
         }
         let mut turns = 0;
         for c in copies {
             let narrower = c.listing.sets.iter().skip(1).map(Some).chain([None]);
             for (set, narrower) in c.listing.sets.iter().zip(narrower) {
-                let stands = narrower.is_none_or(|n| first.get(&(c.version, *n, bucket(c))) == Some(&c.ticket));
-                let turn = self.turns.get(&(c.version, *set, bucket(c), c.ticket));
+                let stands = narrower.is_none_or(|n| first.get(&(c.version, *n, bucket(c))) == Some(&c.rank));
+                let turn = self.turns.get(&(c.version, *set, bucket(c), c.rank));
                 assert!(turn == Some(&c.key).filter(|_| stands), "a set lists the first copy of each narrower one");
                 turns += usize::from(stands);
             }
-            let home = c.listing.address().and_then(|a| self.homes.get(&(c.version, a, c.ticket)));
+            let home = c.listing.address().and_then(|a| self.by_address.get(&(c.version, a, c.rank)));
             assert!(home == Some(&c.key), "a copy is listed behind its address");
         }
         assert!(self.turns.len() == turns, "the sets list no other copies");
-        assert!(self.homes.len() == copies.len(), "no other copies are listed behind addresses");
+        assert!(self.by_address.len() == copies.len(), "no other copies are listed behind addresses");
         let is_of_use = |((version, address), _): (&(VersionId, IpAddr), &u64)| self.has_home(*version, *address);
-        assert!(self.home_from.iter().all(is_of_use), "a draw continues where there are copies");
+        assert!(self.next_behind.iter().all(is_of_use), "a draw continues where there are copies");
     }
 
     /// Returns whether copies are listed behind an address.
     fn has_home(&self, version: VersionId, address: IpAddr) -> bool {
-        self.homes.range((version, address, 0)..=(version, address, u64::MAX)).next().is_some()
+        self.by_address.range((version, address, 0)..=(version, address, u64::MAX)).next().is_some()
     }
 
-    /// Returns all copies of a version, in ticket order.
+    /// Returns all copies of a version, in rank order.
     pub(super) fn all(&self, version: VersionId) -> BTreeMap<u64, PeerKey> {
-        let of_version = self.homes.range((version, IpAddr::from([0; 4]), 0)..);
+        let of_version = self.by_address.range((version, IpAddr::from([0; 4]), 0)..);
         of_version.take_while(|(at, _)| at.0 == version).map(|(at, key)| (at.2, *key)).collect()
     }
 
     /// Adds a copy to the lists of its sets.
-    pub(super) fn put(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
+    pub(super) fn put(&mut self, version: VersionId, listing: &Listing, rank: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         if let Some(address) = listing.address() {
-            let old = self.homes.insert((version, address, ticket), key);
+            let old = self.by_address.insert((version, address, rank), key);
             debug_assert!(old.is_none(), "a copy is listed once");
         }
         // who stood for the narrower set before
@@ -184,8 +184,8 @@ impl Lists {
                 self.turns.remove(&(version, *set, bucket, old));
             }
             steps::count();
-            self.turns.insert((version, *set, bucket, ticket), key);
-            if first.is_some_and(|f| f < ticket) {
+            self.turns.insert((version, *set, bucket, rank), key);
+            if first.is_some_and(|f| f < rank) {
                 return;
             }
             displaced = first;
@@ -193,21 +193,21 @@ impl Lists {
     }
 
     /// Removes a copy from the lists of its sets.
-    pub(super) fn take(&mut self, version: VersionId, listing: &Listing, ticket: u64, key: PeerKey) {
+    pub(super) fn take(&mut self, version: VersionId, listing: &Listing, rank: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         if let Some(address) = listing.address() {
-            let old = self.homes.remove(&(version, address, ticket));
+            let old = self.by_address.remove(&(version, address, rank));
             debug_assert!(old == Some(key), "a copy that leaves the lists was on them");
-            if self.home_from.contains_key(&(version, address)) && !self.has_home(version, address) {
-                self.home_from.remove(&(version, address));
+            if self.next_behind.contains_key(&(version, address)) && !self.has_home(version, address) {
+                self.next_behind.remove(&(version, address));
             }
         }
         // who stands for the narrower set from now on
         let mut heir: Option<(u64, PeerKey)> = None;
         for set in listing.sets.iter().rev() {
-            let was_first = self.first(version, *set, bucket).is_some_and(|(t, _)| t == ticket);
+            let was_first = self.first(version, *set, bucket).is_some_and(|(t, _)| t == rank);
             steps::count();
-            let old = self.turns.remove(&(version, *set, bucket, ticket));
+            let old = self.turns.remove(&(version, *set, bucket, rank));
             debug_assert!(old == Some(key), "a set lists the first copy of each narrower one");
             if let Some((t, k)) = heir {
                 self.turns.insert((version, *set, bucket, t), k);
@@ -219,13 +219,13 @@ impl Lists {
         }
     }
 
-    /// Renumbers every ticket by `new`, which keeps their order.
+    /// Renumbers every rank by `new`, which keeps their order.
     pub(super) fn renumber(&mut self, new: impl Fn(u64) -> u64) {
         let turns = core::mem::take(&mut self.turns);
         self.turns = turns.into_iter().map(|((v, s, b, t), key)| ((v, s, b, new(t)), key)).collect();
-        let homes = core::mem::take(&mut self.homes);
-        self.homes = homes.into_iter().map(|((v, a, t), key)| ((v, a, new(t)), key)).collect();
-        self.home_from.values_mut().for_each(|t| *t = new(*t));
+        let by_address = core::mem::take(&mut self.by_address);
+        self.by_address = by_address.into_iter().map(|((v, a, t), key)| ((v, a, new(t)), key)).collect();
+        self.next_behind.values_mut().for_each(|t| *t = new(*t));
     }
 }
 

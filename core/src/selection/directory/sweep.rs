@@ -121,7 +121,7 @@ impl Directory {
             for version in off {
                 if let Some(share) = peer.shares.get_mut(&version) {
                     share.on = true;
-                    self.lists.put(version, &peer.place, share.ticket, key);
+                    self.lists.put(version, &peer.place, share.rank, key);
                 }
             }
             if *room == 0 {
@@ -143,13 +143,13 @@ impl Directory {
         *room -= off.len();
         for version in off {
             let Some(share) = peer.shares.get_mut(&version) else { continue };
-            let (on, ticket) = (core::mem::take(&mut share.on), share.ticket);
+            let (on, rank) = (core::mem::take(&mut share.on), share.rank);
             if share.doubtful {
                 peer.shares.remove(&version);
             }
             if on {
                 let listing: &Listing = peer.left.as_ref().unwrap_or(&peer.place);
-                self.lists.take(version, listing, ticket, key);
+                self.lists.take(version, listing, rank, key);
             }
         }
     }

@@ -13,7 +13,7 @@ fn first_share(d: &mut Directory, n: u32) -> &mut Share {
 }
 
 const CLAUSES: &[Clause<Directory>] = &[
-    ("each copy has a ticket of its own", |d| d.tickets = 0),
+    ("each copy has a rank of its own", |d| d.next_rank = 0),
     ("a GUID lists its registrations", |d| drop(d.by_guid.insert(Guid::numbered(9), Vec::new()))),
     ("a GUID lists each registration once", |d| {
         d.by_guid.get_mut(&Guid::numbered(1)).expect("registered").push(key(1));
@@ -38,7 +38,7 @@ const CLAUSES: &[Clause<Directory>] = &[
         d.lists.put(VersionId::numbered(7), &place, 0, key(1));
     }),
     ("a draw continues where there are copies", |d| {
-        d.lists.set_home_from((V, IpAddr::from([203, 0, 113, 9])), 1);
+        d.lists.set_next_behind((V, IpAddr::from([203, 0, 113, 9])), 1);
     }),
 ];
 
@@ -59,10 +59,10 @@ fn a_crowd_behind_one_address_leaves_nothing_behind() {
     }
     assert!(choose(&mut d, 3).is_empty());
     let home = (V, IpAddr::from([192, 0, 2, 1]));
-    assert!(d.lists.home_from(home) > 0, "the next draw continues where this one ended");
+    assert!(d.lists.next_behind(home) > 0, "the next draw continues where this one ended");
     crowd.for_each(|n| d.remove(key(n)));
     d.check();
-    assert_eq!(d.lists.home_from(home), 0);
+    assert_eq!(d.lists.next_behind(home), 0);
 }
 
 #[test]

@@ -74,12 +74,12 @@ fn world(kind: Kind, rng: &mut Seeded) -> Directory {
     d
 }
 
-/// Returns the copies that suit a querier, before the caps, in ticket order.
+/// Returns the copies that suit a querier, before the caps, in rank order.
 fn suitable(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> Vec<(u64, PeerKey)> {
     let me = d.peers.get(&querier).expect("registered");
     let side = |p: &Peer| (Class::of(p.endpoint()), p.entry.locality.asn);
-    let mut all: Vec<_> = d.peers.iter().filter_map(|(k, p)| Some((p.shares.get(&V)?.ticket, *k, p))).collect();
-    all.sort_unstable_by_key(|(ticket, ..)| *ticket);
+    let mut all: Vec<_> = d.peers.iter().filter_map(|(k, p)| Some((p.shares.get(&V)?.rank, *k, p))).collect();
+    all.sort_unstable_by_key(|(rank, ..)| *rank);
     let suits = |p: &Peer| {
         let (a, b) = (&me.entry, &p.entry);
         let apart = a.observed.ip() != b.observed.ip();
@@ -94,7 +94,7 @@ fn suitable(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> V
     all.into_iter().filter(|(_, k, p)| !d.dead.contains(&k.link) && suits(p)).map(|(t, k, _)| (t, k)).collect()
 }
 
-/// Returns the choice of a naive scan: set by set from the querier's own address outwards, in ticket order.
+/// Returns the choice of a naive scan: set by set from the querier's own address outwards, in rank order.
 fn naive(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> (Vec<PeerKey>, usize) {
     let suitable = suitable(d, querier, exclude);
     let me = d.peers.get(&querier).expect("registered");
