@@ -68,7 +68,7 @@ impl Spool {
         let mark = Mark::of(path);
         mark.refuse_loss(whose)?;
         let opened = Self::open(path)?;
-        mark.remember(0);
+        mark.write(0);
         Ok(opened)
     }
 

@@ -60,7 +60,7 @@ impl Database {
         {
             tracing::warn!(database = %self, "this is a restored backup: later records are not in it");
             // update the mark first: once the backup's id is gone, a mark ahead of it would count as loss
-            self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
+            self.write_mark(&mut db).await.map_err(|e| self.unusable(&e))?;
             restored::take_over(&mut db).await.map_err(|e| self.unusable(&e))?;
         }
         let settings = match self {
@@ -76,7 +76,7 @@ impl Database {
         if !has_tables {
             db.create_tables().await.map_err(|e| self.unusable(&e))?;
         }
-        self.remember(&mut db).await.map_err(|e| self.unusable(&e))?;
+        self.write_mark(&mut db).await.map_err(|e| self.unusable(&e))?;
         Ok(db)
     }
 
@@ -118,9 +118,9 @@ impl Database {
     }
 
     /// Stores the number of changes in the mark beside the file.
-    pub(super) async fn remember(&self, db: &mut Connection) -> Result<(), sqlx::Error> {
+    pub(super) async fn write_mark(&self, db: &mut Connection) -> Result<(), sqlx::Error> {
         if let Self::Sqlite(path) = self {
-            Mark::of(path).remember(db.written().await?);
+            Mark::of(path).write(db.written().await?);
         }
         Ok(())
     }

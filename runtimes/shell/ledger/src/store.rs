@@ -55,7 +55,7 @@ impl Store {
         };
         let mut stored = self.store_apart(&mut db, records, now_ms).await;
         if stored.is_ok() {
-            stored = self.database.remember(&mut db).await;
+            stored = self.database.write_mark(&mut db).await;
         }
         match stored {
             Ok(()) => self.db = Some(db),
@@ -143,7 +143,7 @@ impl Store {
     /// Updates the mark and closes the database.
     pub async fn close(mut self) {
         let Some(mut db) = self.db.take() else { return };
-        let closed = match self.database.remember(&mut db).await {
+        let closed = match self.database.write_mark(&mut db).await {
             Ok(()) => db.close().await,
             Err(e) => Err(e),
         };
@@ -167,13 +167,13 @@ fn heads_alone(records: &[LedgerRecord], now_ms: u64) -> Vec<LedgerRecord> {
     records.iter().filter_map(head).collect()
 }
 
-/// Returns the key of the log head that a usage record carries; `None` for other records.
-fn carried_head(record: &LedgerRecord) -> Option<RecordId> {
+/// Returns the id of the log head within a usage record; `None` for other records.
+fn head_within(record: &LedgerRecord) -> Option<RecordId> {
     if let LedgerRecord::Usage(logged) = record { Some(head_id(&logged.head.head)) } else { None }
 }
 
-/// Inserts the keys of records and log heads; returns the records whose keys were new, without heads that a usage
-/// record among them carries.
+/// Inserts the keys of records and log heads; returns the records whose keys were new, without heads that are also
+/// within a usage record among them.
 async fn insert_new_keys<'a>(
     change: &mut AnyConnection,
     records: impl Iterator<Item = &'a LedgerRecord>,
@@ -187,8 +187,8 @@ async fn insert_new_keys<'a>(
     for row in &inserted {
         new.extend(by_id.remove(&row.try_get::<Vec<u8>, _>(0)?));
     }
-    let carried: BTreeSet<RecordId> = new.iter().filter_map(|r| carried_head(r)).collect();
-    new.retain(|r| !carried.contains(&key(r)));
+    let within: BTreeSet<RecordId> = new.iter().filter_map(|r| head_within(r)).collect();
+    new.retain(|r| !within.contains(&key(r)));
     Ok(new)
 }
 

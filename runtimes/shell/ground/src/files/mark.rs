@@ -55,7 +55,7 @@ impl Mark {
 
     /// Writes the mark: the file exists, and its count of writes is `written`. Only the first write of a mark is
     /// synced. Failure is only logged: an older mark protects less, and a mark is never ahead of its file.
-    pub fn remember(&self, written: u64) {
+    pub fn write(&self, written: u64) {
         let write = || {
             let is_new = self.written().is_none();
             let mut file = File::options().write(true).create(true).truncate(false).open(&self.file)?;
@@ -112,7 +112,7 @@ mod tests {
         fs::write(&file, "").expect("written");
         assert_eq!(mark.loss(), None, "an empty file that was never more");
         fs::write(&file, "records").expect("written");
-        mark.remember(7);
+        mark.write(7);
         assert_eq!((mark.written(), mark.loss()), (Some(7), None));
         fs::write(&file, "").expect("written");
         assert!(mark.loss().is_some_and(|what| what.contains("spool.redb is empty")));
@@ -136,8 +136,8 @@ mod tests {
         let (old, new) = (dir.path().join("old"), dir.path().join("new"));
         fs::create_dir(&old).expect("made");
         let mark = Mark::of(&old.join("a"));
-        mark.remember(u64::MAX);
-        mark.remember(12);
+        mark.write(u64::MAX);
+        mark.write(12);
         fs::rename(&old, &new).expect("moved");
         let mark = Mark::of(&new.join("a"));
         assert_eq!(mark.written(), Some(12));

@@ -351,7 +351,7 @@ impl From<EncryptError> for NotEncoded {
     }
 }
 
-/// Appends what `write` writes as soon as it has the room that it asks for.
+/// Appends the output of `write`, which is called again with a larger buffer if it says how large one must be.
 fn append(
     out: &mut Vec<u8>,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, NotEncoded>,
