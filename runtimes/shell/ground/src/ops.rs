@@ -19,7 +19,9 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Log filter unless `--log` or `RUST_LOG` is given.
 const LOG_DEFAULT: &str = "info,sqlx=warn,quinn=warn,quinn_proto=warn,rustls=warn";
@@ -37,15 +39,13 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 pub fn init_logs(spec: Option<&str>) -> Result<(), Error> {
     let from_env = std::env::var("RUST_LOG").ok();
     let spec = spec.or(from_env.as_deref()).unwrap_or(LOG_DEFAULT);
-    let filter = EnvFilter::builder()
-        .parse(spec)
-        .map_err(|e| Error::usage(format!("{spec:?} is no log filter: {e}")).next("try --log info"))?;
+    let filter: Targets =
+        spec.parse().map_err(|e| Error::usage(format!("{spec:?} is no log filter: {e}")).next("try --log info"))?;
     let colours = std::io::stderr().is_terminal();
     // the subscriber would report its own errors by `eprintln!`, which panics if standard error has failed
-    let logs = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
-    let logs = logs.with_writer(|| Log).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(|| Log).with_ansi(colours);
     // a second call keeps the first one's filter
-    let _ = logs.try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Ok(())
 }
 
