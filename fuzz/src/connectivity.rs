@@ -7,7 +7,7 @@ use swarmedge_core::codec::List;
 use swarmedge_core::ids::{IntroId, RawTcpId};
 use swarmedge_core::machine::Machine as _;
 use swarmedge_core::nat::connectivity::{
-    Along, Config, Connectivity, Input, Line, LineEvent, Offer, Output, Role, Ticket,
+    Along, Config, Connectivity, Input, Offer, Output, RawTcp, RawTcpEvent, Role, Ticket,
 };
 use swarmedge_core::nat::{NatDescriptor, stun};
 use swarmedge_models::rng::Seeded;
@@ -17,7 +17,7 @@ use swarmedge_models::sim::keys;
 #[derive(Default)]
 struct Asked {
     checks: Vec<(SocketAddr, stun::TransactionId)>,
-    lines: Vec<RawTcpId>,
+    raw_tcp: Vec<RawTcpId>,
 }
 
 fn key(n: u8) -> [u8; 16] {
@@ -25,8 +25,9 @@ fn key(n: u8) -> [u8; 16] {
 }
 
 /// Plays offers, goes, checks under right and wrong keys from several addresses, answers to requests, and noise, over
-/// UDP and on lines. Datagrams go only to introduced peers or to addresses that proved to know the key, lines are
-/// opened only to introduced peers' listening addresses, each line is answered once, and all limits hold.
+/// UDP and on raw TCP connections. Datagrams go only to introduced peers or to addresses that proved to know the key.
+/// Raw TCP connections are opened only to introduced peers' listening addresses, and each is answered once. All limits
+/// hold.
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg) =
         (Connectivity::default(), Config { sessions_max: 3, crosses_from: Some(5000), ..Config::default() });
@@ -35,9 +36,9 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
         step(u, &mut now)?;
         let input = input(u, &asked)?;
         let came = if let Some(Input::Datagram { from, .. }) = &input { Some(*from) } else { None };
-        let mut line = match &input {
-            Some(Input::Line(LineEvent::Open(line) | LineEvent::Shown { line, .. })) => Some(*line),
-            Some(Input::Line(LineEvent::Failed(_))) | Some(_) | None => None,
+        let mut id = match &input {
+            Some(Input::RawTcp(RawTcpEvent::Open(id) | RawTcpEvent::Shown { id, .. })) => Some(*id),
+            Some(Input::RawTcp(RawTcpEvent::Failed(_))) | Some(_) | None => None,
         };
         let before = m.clone();
         for output in drive_shifted(&mut m, &cfg, now, &mut rng, input) {
@@ -47,18 +48,18 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
                     assert!(proven || m.is_introduced(to) || before.is_introduced(to), "a datagram to a stranger");
                     asked.checks.push((to, stun::Message::decode(&bytes).expect("ours").id));
                 }
-                Output::Line(Line::Call { line, to, .. }) => {
-                    assert!(m.is_door(to), "a line to a stranger");
-                    asked.lines.push(line);
+                Output::RawTcp(RawTcp::Call { id, to, .. }) => {
+                    assert!(m.is_door(to), "a raw TCP connection to a stranger");
+                    asked.raw_tcp.push(id);
                 }
                 Output::Path { addr, along: Along::Tcp, .. } => {
                     assert!(m.is_door(addr) || before.is_door(addr), "a connection to a stranger");
                 }
-                // a line may be closed before it is open
-                Output::Line(Line::HangUp(of)) if line != Some(of) && asked.lines.contains(&of) => {}
-                Output::Line(Line::Serve { line: of, .. } | Line::HangUp(of))
-                | Output::Path { along: Along::Line(of), .. } => {
-                    assert_eq!(line.take(), Some(of), "a line that was not there, or not any more");
+                // a raw TCP connection may be closed before it is open
+                Output::RawTcp(RawTcp::HangUp(of)) if id != Some(of) && asked.raw_tcp.contains(&of) => {}
+                Output::RawTcp(RawTcp::Serve { id: of, .. } | RawTcp::HangUp(of))
+                | Output::Path { along: Along::RawTcp(of), .. } => {
+                    assert_eq!(id.take(), Some(of), "a raw TCP connection that was not there, or not any more");
                 }
                 Output::Path { along: Along::Udp, .. }
                 | Output::Scatter(_)
@@ -67,7 +68,7 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
                 | Output::Ended { .. } => {}
             }
         }
-        assert_eq!(line, None, "a line that nobody answers for");
+        assert_eq!(id, None, "a raw TCP connection that nobody answers for");
         assert!(m.is_within_bounds(&cfg), "more datagrams than allowed");
         assert!(m.sessions() == 0 || m.poll_timeout().is_some(), "an attempt without an end");
     }
@@ -98,12 +99,12 @@ fn input(u: &mut Unstructured<'_>, asked: &Asked) -> Result<Option<Input>> {
             let bytes = answer.encode_signed(&key(n), stun::integrity::Hash::Sha256);
             Some(Input::Datagram { from: to, bytes })
         }
-        11 => Some(Input::Line(LineEvent::Shown { line: RawTcpId(1 << 63), from, bytes: u.arbitrary()? })),
-        12 => Some(Input::Line(LineEvent::Shown { line: RawTcpId(1 << 63), from, bytes: check(u, intro)? })),
+        11 => Some(Input::RawTcp(RawTcpEvent::Shown { id: RawTcpId(1 << 63), from, bytes: u.arbitrary()? })),
+        12 => Some(Input::RawTcp(RawTcpEvent::Shown { id: RawTcpId(1 << 63), from, bytes: check(u, intro)? })),
         13 | 14 => {
-            let line = if asked.lines.is_empty() { RawTcpId(7) } else { *u.choose(&asked.lines)? };
-            let event = if u.arbitrary()? { LineEvent::Open(line) } else { LineEvent::Failed(line) };
-            Some(Input::Line(event))
+            let id = if asked.raw_tcp.is_empty() { RawTcpId(7) } else { *u.choose(&asked.raw_tcp)? };
+            let event = if u.arbitrary()? { RawTcpEvent::Open(id) } else { RawTcpEvent::Failed(id) };
+            Some(Input::RawTcp(event))
         }
         _ => None,
     })

@@ -9,7 +9,7 @@ use swarmedge_core::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, Raw
 use swarmedge_core::limits::{MUX_STREAMS_MAX, MUX_UNREAD_MAX};
 use swarmedge_core::machine::{Machine, Time};
 use swarmedge_core::mux;
-use swarmedge_core::nat::connectivity::LineEvent;
+use swarmedge_core::nat::connectivity::RawTcpEvent;
 use swarmedge_core::nat::stun;
 use swarmedge_core::role::client::io::{
     Command, CommandKind, ControlOutput, EdgeAnswer, EdgeError, EdgeOutput, FetchEnd, Granted, Input, ObjectRef,
@@ -177,7 +177,7 @@ fn client_input(u: &mut Unstructured<'_>, open: &Open) -> Result<Input> {
             Input::PeerQuiet { conn, quiet, round_trip }
         }
         16 => Input::Network(u.arbitrary()?),
-        17 => Input::Line(LineEvent::Shown { line: RawTcpId(1 << 63), from: keys::addr(2), bytes: u.arbitrary()? }),
+        17 => Input::RawTcp(RawTcpEvent::Shown { id: RawTcpId(1 << 63), from: keys::addr(2), bytes: u.arbitrary()? }),
         _ => {
             let version = VersionId::numbered(u.int_in_range(0..=3)?);
             let pieces = u.int_in_range(0..=9)?;
@@ -276,7 +276,7 @@ fn play_cn(u: &mut Unstructured<'_>) -> Result<()> {
                 Some(cn::Input::GrantOpened { req: *u.choose(&reqs)?, grant: grant.map(Box::new) })
             }
             10 => Some(cn::Input::Signed { req: *u.choose(&reqs)?, signature: u.arbitrary()? }),
-            11 => Some(cn::Input::Located { conn, place: u.arbitrary()? }),
+            11 => Some(cn::Input::Located { conn, location: u.arbitrary()? }),
             12 => Some(cn::Input::Saved { req: *u.choose(&reqs)?, ok: u.arbitrary()? }),
             _ => None,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use swarmedge_core::ids::RawTcpId;
 use swarmedge_core::machine::{Cx, Machine as _, Time};
 use swarmedge_core::nat::connectivity::Birthday;
-use swarmedge_core::nat::connectivity::{Config, Connectivity, Input, Line, LineEvent, Output, Rung};
+use swarmedge_core::nat::connectivity::{Config, Connectivity, Input, Output, RawTcp, RawTcpEvent, Rung};
 use swarmedge_models::nat::Kind;
 use swarmedge_models::punching::{Cfg, Punch, RULES, world};
 use swarmedge_models::rng::Seeded;
@@ -192,7 +192,7 @@ fn an_uploader_dials_a_downloader_that_cannot_and_roles_stay() {
     let w = run(&called([Kind::Public, Kind::UdpBlocked]), 1);
     assert!(w.env.is_connected(), "{:?}", w.env.ended);
     assert_eq!((rungs(&w), dials(&w)), ([Some(Rung::Called); 2], [0, 1]));
-    assert_eq!(w.env.lines[0], w.env.lines[1], "the downloader has taken the line that the uploader opened");
+    assert_eq!(w.env.raw_tcp[0], w.env.raw_tcp[1], "the downloader has taken the connection that the uploader opened");
     assert_eq!(w.env.sent, [0, 0], "no datagram");
     let w = run(&called([Kind::PortRestricted, Kind::Symmetric]), 1);
     assert!(w.env.is_connected() && dials(&w) == [0, 1], "what UDP cannot: {:?}", w.env.ended);
@@ -205,21 +205,21 @@ fn an_uploader_dials_a_downloader_that_cannot_and_roles_stay() {
 }
 
 #[test]
-fn a_line_that_shows_nothing_of_an_introduced_uploader_is_hung_up() {
+fn a_raw_tcp_connection_without_an_introduced_uploaders_check_is_closed() {
     let (mut m, cfg) = (Connectivity::default(), Config::default());
     let mut say = |event| {
         let (mut out, mut rng) = (Vec::new(), Seeded::new(1));
         let mut cx = Cx { now: Time::ZERO, cfg: &cfg, rng: &mut rng, out: &mut out };
-        m.handle_input(&mut cx, Input::Line(event));
+        m.handle_input(&mut cx, Input::RawTcp(event));
         out
     };
-    let (line, from) = (RawTcpId(1 << 63), "192.0.2.1:5000".parse().expect("an address"));
-    let hung_up = [Output::Line(Line::HangUp(line))];
+    let (id, from) = (RawTcpId(1 << 63), "192.0.2.1:5000".parse().expect("an address"));
+    let hung_up = [Output::RawTcp(RawTcp::HangUp(id))];
     for bytes in [&[][..], &[0; 20], b"GET / HTTP/1.1"].map(<[u8]>::to_vec) {
-        assert_eq!(say(LineEvent::Shown { line, from, bytes }), hung_up);
+        assert_eq!(say(RawTcpEvent::Shown { id, from, bytes }), hung_up);
     }
-    assert_eq!(say(LineEvent::Open(line)), hung_up, "nobody waits for it");
-    assert_eq!(say(LineEvent::Failed(line)), []);
+    assert_eq!(say(RawTcpEvent::Open(id)), hung_up, "nobody waits for it");
+    assert_eq!(say(RawTcpEvent::Failed(id)), []);
 }
 
 #[test]

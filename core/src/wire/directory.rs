@@ -3,7 +3,7 @@
 //! enum of its own, with numbers that are unique over both.
 
 use super::control::{Introduce, Shared};
-use super::place::Locality;
+use super::geo_location::Locality;
 use super::records::ServerCert;
 use super::{List, Text};
 use crate::ids::{DownloadId, Guid, IntroId, PublicKey, SecondaryGuid, SessionId, VersionId};

@@ -3,10 +3,10 @@
 pub mod control;
 pub mod directory;
 pub mod frame;
+pub mod geo_location;
 pub mod ledger;
 pub mod mux;
 pub mod peer;
-pub mod place;
 pub mod records;
 
 pub use crate::codec::{Blob, DecodeError, List, Reader, Text, Wire};

@@ -12,10 +12,10 @@ use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, Nat
 use swarmedge_core::wire::control::{self, *};
 use swarmedge_core::wire::directory::Unreceipted;
 use swarmedge_core::wire::directory::*;
+use swarmedge_core::wire::geo_location::{Coordinates, GeoLocation, Locality};
 use swarmedge_core::wire::ledger::{FromLedger, LedgerAck, QuarantinePage, ToLedger};
 use swarmedge_core::wire::mux::{MuxMsg, StreamData, StreamEnd};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
-use swarmedge_core::wire::place::{Coordinates, Locality, Place};
 use swarmedge_core::wire::records::*;
 use swarmedge_core::wire::{Blob, List, Text};
 
@@ -453,7 +453,7 @@ pub(crate) fn to_ledger() -> Vec<ToLedger> {
             uploads: true,
             client_version: 9,
         })))),
-        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Located(Place {
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Located(GeoLocation {
             locality: locality(),
             at: Some(Coordinates { latitude: 525, longitude: -134 }),
         })))),

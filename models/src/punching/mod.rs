@@ -173,8 +173,8 @@ pub struct Punch {
     /// Addresses of the TCP connections that each host began.
     pub dials: [Vec<SocketAddr>; 2],
     /// Lines, which are TCP connections: those the uploader opened and those the downloader took as a path.
-    pub lines: [Vec<RawTcpId>; 2],
-    /// Line of each host that waits for the other host to open one too.
+    pub raw_tcp: [Vec<RawTcpId>; 2],
+    /// Raw TCP connection of each host that waits for the other host to open one too.
     pub crossing: [Option<RawTcpId>; 2],
     /// Whether a datagram of each host has reached the other.
     delivered: [bool; 2],
@@ -398,9 +398,9 @@ fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, output: Output) {
             );
         }
         Output::Moved(_) => world.env.moved[me] = true,
-        Output::Line(line) => tcp::perform(world, cfg, node, line),
+        Output::RawTcp(command) => tcp::perform(world, cfg, node, command),
         Output::Path { intro, addr, along: Along::Tcp } => tcp::dial(world, cfg, node, (intro, addr)),
-        Output::Path { intro, along: Along::Line(line), .. } => tcp::take(world, cfg, node, (intro, line)),
+        Output::Path { intro, along: Along::RawTcp(id), .. } => tcp::take(world, cfg, node, (intro, id)),
         Output::Path { intro, addr, along: Along::Udp } => {
             world.env.paths[me].push(addr);
             if node == 0 {

@@ -34,8 +34,8 @@ pub const RULES: &[Rule<Punch>] = &[
             if cfg.crossing.is_some() { dials.iter().all(|n| *n <= tries) } else { dials.iter().sum::<usize>() <= 1 }
         },
     ),
-    Rule::always("a line is taken only if the introduced uploader has opened it", |_, w| {
-        w.env.lines[1].iter().all(|line| w.env.lines[0].contains(line))
+    Rule::always("a raw TCP connection is taken only if the introduced uploader has opened it", |_, w| {
+        w.env.raw_tcp[1].iter().all(|id| w.env.raw_tcp[0].contains(id))
     }),
     Rule::always(
         "left alone, a pair that can connect does, one that cannot fails on both sides, and nothing stays",

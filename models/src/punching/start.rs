@@ -64,7 +64,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Punch> {
         ended: nobody(),
         paths: [Vec::new(), Vec::new()],
         dials: [Vec::new(), Vec::new()],
-        lines: [Vec::new(), Vec::new()],
+        raw_tcp: [Vec::new(), Vec::new()],
         crossing: [None; 2],
         delivered: [false; 2],
         opened: [false; 2],

@@ -1,16 +1,16 @@
-//! TCP connections ("lines") of the two hosts, which open or fail and lose nothing.
+//! Raw TCP connections of the two hosts, which open or fail and lose nothing.
 
 use super::{BYSTANDER, Cfg, Event, KEY, Mutant, Punch, intro};
 use crate::world::{Lane, NodeIx, World};
 use std::net::SocketAddr;
 use swarmedge_core::ids::{IntroId, RawTcpId};
-use swarmedge_core::nat::connectivity::{Input, Line, LineEvent};
+use swarmedge_core::nat::connectivity::{Input, RawTcp, RawTcpEvent};
 use swarmedge_core::nat::stun::integrity::Hash;
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 
-/// Returns the accepting side's number of a line that the other side opened as `line`.
-const fn there(line: RawTcpId) -> RawTcpId {
-    RawTcpId(line.0 | 1 << 63)
+/// Returns the accepting side's number of a raw TCP connection that the other side opened as `id`.
+const fn there(id: RawTcpId) -> RawTcpId {
+    RawTcpId(id.0 | 1 << 63)
 }
 
 fn tell(world: &mut World<Punch>, cfg: &Cfg, (host, trips): (NodeIx, u32), input: Input) {
@@ -32,10 +32,10 @@ pub(super) fn dial(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, to
     }
 }
 
-/// Performs the handshake of the downloader on an open line.
-pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, line): (IntroId, RawTcpId)) {
-    world.env.lines[1].push(line);
-    if world.env.lines[0].contains(&line) {
+/// Performs the handshake of the downloader on an open raw TCP connection.
+pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, id): (IntroId, RawTcpId)) {
+    world.env.raw_tcp[1].push(id);
+    if world.env.raw_tcp[0].contains(&id) {
         connected(world, cfg, node, intro);
     }
 }
@@ -45,42 +45,42 @@ fn connected(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, intro: IntroId) 
     tell(world, cfg, (node, 2), Input::Connected(intro));
 }
 
-pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, line: Line) {
-    match line {
-        Line::Call { line, to, from: Some(_) } => cross(world, cfg, node, (line, to)),
-        Line::Call { line, to, from: None } => {
+pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, command: RawTcp) {
+    match command {
+        RawTcp::Call { id, to, from: Some(_) } => cross(world, cfg, node, (id, to)),
+        RawTcp::Call { id, to, from: None } => {
             let open = reaches(world, cfg, node, to);
-            let event = if open { LineEvent::Open(line) } else { LineEvent::Failed(line) };
-            tell(world, cfg, (node, 2), Input::Line(event));
+            let event = if open { RawTcpEvent::Open(id) } else { RawTcpEvent::Failed(id) };
+            tell(world, cfg, (node, 2), Input::RawTcp(event));
         }
-        // a crossing line was opened by both sides and accepted by neither
-        Line::Serve { .. } if cfg.crossing.is_some() => {}
-        Line::Serve { line, shows } => {
-            world.env.lines[0].push(there(line));
+        // a crossing raw TCP connection was opened by both sides and accepted by neither
+        RawTcp::Serve { .. } if cfg.crossing.is_some() => {}
+        RawTcp::Serve { id, first } => {
+            world.env.raw_tcp[0].push(there(id));
             let from = SocketAddr::new(world.env.public[usize::from(node)], 50_000);
-            let event = LineEvent::Shown { line: there(line), from, bytes: shows };
-            tell(world, cfg, (1 - node, 1), Input::Line(event));
+            let event = RawTcpEvent::Shown { id: there(id), from, bytes: first };
+            tell(world, cfg, (1 - node, 1), Input::RawTcp(event));
         }
-        Line::HangUp(line) => {
+        RawTcp::HangUp(id) => {
             let waits = &mut world.env.crossing[usize::from(node)];
-            *waits = waits.filter(|l| *l != line);
+            *waits = waits.filter(|l| *l != id);
         }
     }
 }
 
 /// Opens a host's half of a crossing connection, which opens once both halves exist.
-fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (line, to): (RawTcpId, SocketAddr)) {
+fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (id, to): (RawTcpId, SocketAddr)) {
     let (me, other) = (usize::from(node), usize::from(1 - node));
     world.env.dials[me].push(to);
     world.env.strayed |= world.env.strays(me, to);
     if cfg.crossing != Some(true) || cfg.mutant == Some(Mutant::DoorIsShut) {
-        return tell(world, cfg, (node, 2), Input::Line(LineEvent::Failed(line)));
+        return tell(world, cfg, (node, 2), Input::RawTcp(RawTcpEvent::Failed(id)));
     }
-    world.env.crossing[me] = Some(line);
+    world.env.crossing[me] = Some(id);
     let Some(theirs) = world.env.crossing[other] else { return };
-    world.env.lines[0].push(if node == 0 { line } else { theirs });
-    for (host, line) in [(node, line), (1 - node, theirs)] {
-        tell(world, cfg, (host, 1), Input::Line(LineEvent::Open(line)));
+    world.env.raw_tcp[0].push(if node == 0 { id } else { theirs });
+    for (host, id) in [(node, id), (1 - node, theirs)] {
+        tell(world, cfg, (host, 1), Input::RawTcp(RawTcpEvent::Open(id)));
     }
     world.env.crossing = [None; 2];
 }
@@ -90,7 +90,7 @@ pub(super) fn pretend(world: &mut World<Punch>, cfg: &Cfg) {
     let key = if cfg.mutant == Some(Mutant::KeyLeaks) { KEY } else { [8; 16] };
     let name = Attribute::Username(format!("{}:u", intro(1)).into_bytes());
     let check = Message::new(Class::Request, TransactionId([9; 12]), Vec::from([name]));
-    let (line, from) = (there(RawTcpId(99)), SocketAddr::new(BYSTANDER.into(), 50_000));
-    let event = LineEvent::Shown { line, from, bytes: check.encode_signed(&key, Hash::Sha256) };
-    world.send(Lane { to: 0, what: "stranger", id: 0 }, cfg.latency * 3, Event::Tell(Input::Line(event)));
+    let (id, from) = (there(RawTcpId(99)), SocketAddr::new(BYSTANDER.into(), 50_000));
+    let event = RawTcpEvent::Shown { id, from, bytes: check.encode_signed(&key, Hash::Sha256) };
+    world.send(Lane { to: 0, what: "stranger", id: 0 }, cfg.latency * 3, Event::Tell(Input::RawTcp(event)));
 }

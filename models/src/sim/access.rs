@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use swarmedge_core::ids::RawTcpId;
 use swarmedge_core::machine::Time;
-use swarmedge_core::nat::connectivity::{Along, Line, LineEvent};
+use swarmedge_core::nat::connectivity::{Along, RawTcp, RawTcpEvent};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::role::client::Input;
 use swarmedge_core::wire::List;
@@ -89,11 +89,11 @@ impl Access {
     }
 
     /// Opens a client's half of a connection to `to`; returns the other half once both exist.
-    fn cross(&mut self, node: NodeIx, line: RawTcpId, to: SocketAddr) -> Option<(NodeIx, RawTcpId)> {
+    fn cross(&mut self, node: NodeIx, id: RawTcpId, to: SocketAddr) -> Option<(NodeIx, RawTcpId)> {
         let there = *self.hosts.keys().find(|n| self.observed(**n) == Some(to))?;
         let theirs = self.crossing.remove(&(there, self.observed(node)?));
         if theirs.is_none() {
-            self.crossing.insert((node, to), line);
+            self.crossing.insert((node, to), id);
         }
         theirs.map(|theirs| (there, theirs))
     }
@@ -125,7 +125,7 @@ impl Net {
         match along {
             Along::Udp => {}
             Along::Tcp => return self.access.listens(to),
-            Along::Line(line) => return self.lines.remove(&(node, line)),
+            Along::RawTcp(id) => return self.raw_tcp.remove(&(node, id)),
         }
         let (there, from) = self.datagram(now, node, to, None)?;
         let (back, _) = self.datagram(now, there, from, None)?;
@@ -133,39 +133,39 @@ impl Net {
     }
 }
 
-/// Performs a client's command on a TCP line.
-pub(super) fn line(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, line: Line) {
-    let (to, trips, event) = match line {
-        Line::Call { line, to, from: Some(_) } => {
-            let Some((there, theirs)) = w.env.access.cross(node, line, to) else { return };
-            for (node, line, to) in [(node, line, there), (there, theirs, node)] {
-                w.env.lines.insert((node, line), to);
-                let (lane, open) = (Lane { to: node, what: "line", id: w.env.number() }, LineEvent::Open(line));
-                w.send(lane, cfg.latency, Event::Input(In::Client(Input::Line(open))));
+/// Performs a client's command on a raw TCP connection.
+pub(super) fn raw_tcp(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, command: RawTcp) {
+    let (to, trips, event) = match command {
+        RawTcp::Call { id, to, from: Some(_) } => {
+            let Some((there, theirs)) = w.env.access.cross(node, id, to) else { return };
+            for (node, id, to) in [(node, id, there), (there, theirs, node)] {
+                w.env.raw_tcp.insert((node, id), to);
+                let (lane, open) = (Lane { to: node, what: "raw TCP", id: w.env.number() }, RawTcpEvent::Open(id));
+                w.send(lane, cfg.latency, Event::Input(In::Client(Input::RawTcp(open))));
             }
             return;
         }
-        Line::Call { line, to, from: None } => {
+        RawTcp::Call { id, to, from: None } => {
             match w.env.access.listens(to).filter(|there| w.node(*there).is_some()) {
                 Some(there) => {
-                    w.env.lines.insert((node, line), there);
-                    (node, 2, LineEvent::Open(line))
+                    w.env.raw_tcp.insert((node, id), there);
+                    (node, 2, RawTcpEvent::Open(id))
                 }
-                None => (node, 4, LineEvent::Failed(line)),
+                None => (node, 4, RawTcpEvent::Failed(id)),
             }
         }
-        Line::Serve { line, shows } => {
-            let Some(there) = w.env.lines.remove(&(node, line)) else { return };
-            let (line, from) = (RawTcpId(1 << 63 | w.env.number()), w.env.addr(node));
-            w.env.lines.insert((there, line), node);
-            (there, 1, LineEvent::Shown { line, from, bytes: shows })
+        RawTcp::Serve { id, first } => {
+            let Some(there) = w.env.raw_tcp.remove(&(node, id)) else { return };
+            let (id, from) = (RawTcpId(1 << 63 | w.env.number()), w.env.addr(node));
+            w.env.raw_tcp.insert((there, id), node);
+            (there, 1, RawTcpEvent::Shown { id, from, bytes: first })
         }
-        Line::HangUp(line) => {
-            w.env.lines.remove(&(node, line));
-            w.env.access.crossing.retain(|(of, _), l| *of != node || *l != line);
+        RawTcp::HangUp(id) => {
+            w.env.raw_tcp.remove(&(node, id));
+            w.env.access.crossing.retain(|(of, _), l| *of != node || *l != id);
             return;
         }
     };
-    let lane = Lane { to, what: "line", id: w.env.number() };
-    w.send(lane, cfg.latency * trips, Event::Input(In::Client(Input::Line(event))));
+    let lane = Lane { to, what: "raw TCP", id: w.env.number() };
+    w.send(lane, cfg.latency * trips, Event::Input(In::Client(Input::RawTcp(event))));
 }

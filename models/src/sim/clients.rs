@@ -171,7 +171,7 @@ fn perform_peer(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: PeerOutput)
         }
         // simulated clients do not scatter over many ports
         PeerOutput::Expect { .. } | PeerOutput::ProbePaths | PeerOutput::Scatter(_) => {}
-        PeerOutput::Line(what) => access::line(w, cfg, node, what),
+        PeerOutput::RawTcp(what) => access::raw_tcp(w, cfg, node, what),
         PeerOutput::Probe { to, bytes, ttl } => {
             let now = w.now;
             let arrival = w.env.datagram(now, node, to, ttl);

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::ids::{PublicKey, Signature};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
-use swarmedge_core::wire::place::{Locality, Place};
+use swarmedge_core::wire::geo_location::{GeoLocation, Locality};
 use swarmedge_core::wire::records::{CertBody, SealedGrant, ServerCert, ServerRole, SignedGrant, SigningContext};
 use swarmedge_core::wire::{Blob, List, Text, Wire};
 
@@ -107,12 +107,12 @@ pub fn addr_after(node: NodeIx, moves: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, moves, 2, node)), 7000)
 }
 
-/// Returns the place of an address: even and odd nodes are in different networks of different countries.
+/// Returns the location of an address: even and odd nodes are in different networks of different countries.
 #[must_use]
-pub fn place(addr: IpAddr) -> Place {
+pub fn location(addr: IpAddr) -> GeoLocation {
     let odd = matches!(addr, IpAddr::V4(ip) if ip.octets()[3] % 2 == 1);
     let (asn, country) = if odd { (64_501, *b"FR") } else { (64_500, *b"DE") };
-    Place { locality: Locality { asn: Some(asn), country: Some(country), region: Some(4) }, at: None }
+    GeoLocation { locality: Locality { asn: Some(asn), country: Some(country), region: Some(4) }, at: None }
 }
 
 /// Returns the node with that address.

@@ -143,7 +143,7 @@ pub(super) fn cut_all(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     for id in ids {
         break_link(w, cfg, id);
     }
-    w.env.lines.retain(|(from, _), to| *from != node && *to != node);
+    w.env.raw_tcp.retain(|(from, _), to| *from != node && *to != node);
     w.clear_lanes(|l| l.to == node);
 }
 

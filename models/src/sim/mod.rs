@@ -230,8 +230,8 @@ pub struct Net {
     pub epochs: Epochs,
     /// NATs and networks that clients are behind.
     pub access: Access,
-    /// Destination of each TCP connection between clients on which nobody has shown a key, by node and line.
-    pub lines: BTreeMap<(NodeIx, RawTcpId), NodeIx>,
+    /// Destination of each raw TCP connection between clients, by node and number.
+    pub raw_tcp: BTreeMap<(NodeIx, RawTcpId), NodeIx>,
     /// Options with which clients were started.
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Status of each download as its client reported it.
@@ -279,7 +279,7 @@ impl Net {
             quarantined: BTreeSet::new(),
             epochs: Epochs::FIRST,
             access: Access::default(),
-            lines: BTreeMap::new(),
+            raw_tcp: BTreeMap::new(),
             options: BTreeMap::new(),
             status: BTreeMap::new(),
             seen: Seen::default(),

@@ -88,7 +88,7 @@ pub(super) fn perform_cn(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: cn
             store::spool(w, cfg, node, req, edge::io::Batch { records, acked, ..edge::io::Batch::default() });
         }
         cn::Output::Locate { conn, addr } => {
-            at_once(w, node, In::Cn(cn::Input::Located { conn, place: keys::place(addr) }));
+            at_once(w, node, In::Cn(cn::Input::Located { conn, location: keys::location(addr) }));
         }
         cn::Output::OpenGrant { req, sealed } => {
             let grant = keys::open(&sealed, w.env.epochs).map(Box::new);

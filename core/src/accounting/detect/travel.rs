@@ -2,15 +2,15 @@
 //! client with a copied installation or a lent GUID is in two places at once; so is, at times, a client that switches a
 //! VPN on. Up to [`MOVES_MAX`] moves are therefore let pass.
 
-use crate::wire::place::{Coordinates, Place};
+use crate::wire::geo_location::{Coordinates, GeoLocation};
 
-/// A login of a client at some place.
+/// A login of a client at some location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// Time of the login, Unix milliseconds.
     pub at_ms: u64,
-    /// Place from which the client logged in.
-    pub place: Place,
+    /// Location from which the client logged in.
+    pub location: GeoLocation,
 }
 
 /// Summary of a client's implausible moves.
@@ -48,7 +48,7 @@ pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
     let mut found: Option<Travel> = None;
     for pair in sightings.windows(2) {
         let [from, to] = *pair else { continue };
-        let distance_km = distance_km(&from.place, &to.place);
+        let distance_km = distance_km(&from.location, &to.location);
         if !is_too_fast(distance_km, to.at_ms.saturating_sub(from.at_ms)) {
             continue;
         }
@@ -72,7 +72,7 @@ const fn is_too_fast(km: u64, ms: u64) -> bool {
 
 /// Returns a lower bound of the distance between two places, in kilometres.
 #[must_use]
-pub fn distance_km(a: &Place, b: &Place) -> u64 {
+pub fn distance_km(a: &GeoLocation, b: &GeoLocation) -> u64 {
     if let (Some(a), Some(b)) = (&a.at, &b.at) {
         return chord_km(a, b);
     }
@@ -114,7 +114,7 @@ const fn cosine(tenths: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::place::Locality;
+    use crate::wire::geo_location::Locality;
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
@@ -125,12 +125,12 @@ mod tests {
     const HOUR: u64 = 3_600_000;
 
     const fn at(at: Coordinates, at_ms: u64) -> Sighting {
-        Sighting { at_ms, place: Place { locality: Locality::UNKNOWN, at: Some(at) } }
+        Sighting { at_ms, location: GeoLocation { locality: Locality::UNKNOWN, at: Some(at) } }
     }
 
     fn of(country: &[u8; 2], region: u8, at_ms: u64) -> Sighting {
         let locality = Locality { asn: None, country: Some(*country), region: Some(region) };
-        Sighting { at_ms, place: Place { locality, at: None } }
+        Sighting { at_ms, location: GeoLocation { locality, at: None } }
     }
 
     #[test]

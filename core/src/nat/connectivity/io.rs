@@ -145,13 +145,13 @@ pub enum Scatter {
     Gather(IntroId),
 }
 
-/// Command for a line: a bare TCP connection with a peer, on which neither side has proven a key yet.
+/// Command for a raw TCP connection: one with a peer on which neither side has proven a key yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Line {
-    /// Open a TCP connection; answered by one [`LineEvent::Open`] or [`LineEvent::Failed`].
+pub enum RawTcp {
+    /// Open a TCP connection; answered by one [`RawTcpEvent::Open`] or [`RawTcpEvent::Failed`].
     Call {
-        /// Number of the new line.
-        line: RawTcpId,
+        /// Number of the new raw TCP connection.
+        id: RawTcpId,
         /// Remote address to connect to.
         to: SocketAddr,
         /// Local listening port to connect from; `None`: any port.
@@ -159,27 +159,27 @@ pub enum Line {
     },
     /// Send this check, then wait for the downloader's handshake, as on an accepted connection.
     Serve {
-        /// Number of the line.
-        line: RawTcpId,
+        /// Number of the raw TCP connection.
+        id: RawTcpId,
         /// Connectivity check to send.
-        shows: Vec<u8>,
+        first: Vec<u8>,
     },
-    /// Close this line, or stop opening it.
+    /// Close this raw TCP connection, or stop opening it.
     HangUp(RawTcpId),
 }
 
-/// Event on a line (bare TCP connection).
+/// Event on a raw TCP connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LineEvent {
-    /// A requested line is open; answered by [`Line::Serve`], [`Line::HangUp`] or a path along it.
+pub enum RawTcpEvent {
+    /// A requested raw TCP connection is open; answered by [`RawTcp::Serve`], [`RawTcp::HangUp`] or a path along it.
     Open(RawTcpId),
-    /// A requested line could not be opened.
+    /// A requested raw TCP connection could not be opened.
     Failed(RawTcpId),
-    /// A host connected to a listening port and sent a check; answered by a path along this line or by
-    /// [`Line::HangUp`].
+    /// A host connected to a listening port and sent a check; answered by a path along this raw TCP connection or by
+    /// [`RawTcp::HangUp`].
     Shown {
-        /// Number of the line.
-        line: RawTcpId,
+        /// Number of the raw TCP connection.
+        id: RawTcpId,
         /// Remote address of the connection.
         from: SocketAddr,
         /// Connectivity check that was received.
@@ -194,8 +194,8 @@ pub enum Along {
     Udp,
     /// New TCP connection to a port on which the peer listens.
     Tcp,
-    /// Existing line, opened by the peer or by both.
-    Line(RawTcpId),
+    /// Existing raw TCP connection, opened by the peer or by both.
+    RawTcp(RawTcpId),
 }
 
 impl Along {
@@ -204,7 +204,7 @@ impl Along {
     pub const fn over(self) -> Transport {
         match self {
             Self::Udp => Transport::Udp,
-            Self::Tcp | Self::Line(_) => Transport::Tcp,
+            Self::Tcp | Self::RawTcp(_) => Transport::Tcp,
         }
     }
 }
@@ -229,8 +229,8 @@ pub enum Input {
     },
     /// A STUN datagram came on a socket of [`Scatter::Send`].
     Scattered(Scattered),
-    /// A line opened, failed, or was accepted.
-    Line(LineEvent),
+    /// A raw TCP connection opened, failed, or was accepted.
+    RawTcp(RawTcpEvent),
     /// The connection on the nominated path is open, and the peer's key proven.
     Connected(IntroId),
     /// The connection on the nominated path could not be opened.
@@ -253,15 +253,15 @@ pub enum Output {
     },
     /// Execute a command for an introduction's extra sockets.
     Scatter(Scatter),
-    /// Execute a command for a line.
-    Line(Line),
+    /// Execute a command for a raw TCP connection.
+    RawTcp(RawTcp),
     /// Tell the CN that this host's NAT is open.
     Opened(IntroId),
     /// A path was chosen: the downloader opens the connection on it, the uploader waits.
     Path {
         /// Introduction that the path belongs to.
         intro: IntroId,
-        /// Peer's endpoint: over UDP checked both ways, over TCP its listening port or the line's remote address.
+        /// Peer's endpoint: over UDP checked both ways, over TCP its listening port or the connection's remote address.
         addr: SocketAddr,
         /// Kind of path on which the connection is opened.
         along: Along,

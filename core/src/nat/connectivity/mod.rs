@@ -13,7 +13,7 @@ mod pair;
 mod tcp;
 
 pub use check::is_check;
-pub use io::{Along, Attempt, Birthday, Config, Failure, Input, Line, LineEvent, Offer, Output, Role, Rung};
+pub use io::{Along, Attempt, Birthday, Config, Failure, Input, Offer, Output, RawTcp, RawTcpEvent, Role, Rung};
 pub use io::{Scatter, Scattered, Ticket};
 
 use super::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
@@ -29,7 +29,7 @@ use pair::{Host, Pair};
 /// Maximum number of used introductions that are remembered.
 const USED_MAX: usize = 256;
 
-/// State shared by all attempts of a host: the rate of checks, and the numbers of lines.
+/// State shared by all attempts of a host: the rate of checks, and the numbers of raw TCP connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Budget {
     /// Number of checks sent since `since`.
@@ -226,7 +226,7 @@ impl Machine for Connectivity {
             }),
             Input::Datagram { from, bytes } => self.datagram(cx, from, &bytes),
             Input::Scattered(s) => self.scattered(cx, (s.intro, s.socket), s.from, &s.bytes),
-            Input::Line(event) => self.line(cx, event),
+            Input::RawTcp(event) => self.raw_tcp(cx, event),
             Input::Connected(intro) => self.with(cx, intro, |pair, cx, _| pair.connected(cx)),
             Input::Refused(intro) => {
                 self.with(cx, intro, |pair, cx, _| Some(pair.attempt(cx.now, Some(Failure::NoHandshake))));

@@ -1,6 +1,6 @@
 //! Connections over TCP to a port that was reached from outside before. A downloader connects to its uploader and
 //! begins the handshake. An uploader connects to its downloader if the reverse is impossible: it sends a check, which
-//! tells the downloader the introduction that the line (bare connection) is for, and the downloader begins the
+//! tells the downloader the introduction that the raw TCP connection is for, and the downloader begins the
 //! handshake on it. So roles and keys are the introduction's, whoever has opened the connection, and the downloader
 //! nominates, as over UDP.
 //!
@@ -10,7 +10,7 @@
 //! uploader sends its check on the connection that it has opened, since the downloader may have accepted it.
 
 use super::check::{self, Claim, Incoming};
-use super::io::{Along, Attempt, Config, Failure, Line, LineEvent, Offer, Output, Role, Rung};
+use super::io::{Along, Attempt, Config, Failure, Offer, Output, RawTcp, RawTcpEvent, Role, Rung};
 use super::pair::{Host, Pair, Phase, transaction};
 use super::{Budget, Connectivity, Context};
 use crate::ids::{IntroId, RawTcpId};
@@ -152,7 +152,7 @@ fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<Crossing> {
 }
 
 impl Budget {
-    fn line(&mut self) -> RawTcpId {
+    fn raw_tcp_id(&mut self) -> RawTcpId {
         self.next_line.step()
     }
 }
@@ -170,17 +170,17 @@ impl Pair {
                 self.take_path(cx, (to, Rung::Tcp), Along::Tcp);
             }
             (Tcp::Dial(to, _), Role::Uploader) => {
-                let (line, to) = (budget.line(), *to);
+                let (id, to) = (budget.raw_tcp_id(), *to);
                 self.chosen(cx, (to, Rung::Called));
-                self.tcp.set(Step::Opening(line));
-                cx.push(Output::Line(Line::Call { line, to, from: None }));
+                self.tcp.set(Step::Opening(id));
+                cx.push(Output::RawTcp(RawTcp::Call { id, to, from: None }));
             }
             // the peer opens one at the same time
             (Tcp::Cross(Crossing { from, to, tried }, step), _) if *tried < cx.cfg.crossings.0 => {
                 *tried += 1;
-                let line = budget.line();
-                *step = Step::Opening(line);
-                cx.push(Output::Line(Line::Call { line, to: *to, from: Some(*from) }));
+                let id = budget.raw_tcp_id();
+                *step = Step::Opening(id);
+                cx.push(Output::RawTcp(RawTcp::Call { id, to: *to, from: Some(*from) }));
             }
             (Tcp::No | Tcp::Await | Tcp::Cross(..), _) => {}
         }
@@ -188,14 +188,14 @@ impl Pair {
 
     /// Gives up this host's connection, planned or requested.
     pub(super) fn stop_tcp(&mut self, cx: &mut Context<'_>) {
-        if let Some(line) = self.tcp.opening() {
-            cx.push(Output::Line(Line::HangUp(line)));
+        if let Some(id) = self.tcp.opening() {
+            cx.push(Output::RawTcp(RawTcp::HangUp(id)));
         }
         self.tcp.set(Step::Idle);
     }
 
-    /// Handles a line that failed to open. A simultaneous open is retried: the peer's NAT may have rejected it before
-    /// the peer's own packet opened it.
+    /// Handles a raw TCP connection that failed to open. A simultaneous open is retried: the peer's NAT may have rejected
+    /// it before the peer's own packet opened it.
     fn failed(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
         self.tcp.set(Step::Idle);
         if !matches!(self.tcp, Tcp::Cross(..)) {
@@ -205,67 +205,67 @@ impl Pair {
         None
     }
 
-    /// Handles an open line: the downloader begins the handshake, the uploader sends its check.
-    fn opened(&mut self, cx: &mut Context<'_>, line: RawTcpId) {
+    /// Handles an open raw TCP connection: the downloader begins the handshake, the uploader sends its check.
+    fn opened(&mut self, cx: &mut Context<'_>, id: RawTcpId) {
         self.tcp.set(Step::Idle);
         if let Tcp::Cross(crossing, _) = self.tcp {
             let way = (crossing.to, Rung::Crossed);
             if self.role == Role::Downloader {
-                return self.take_path(cx, way, Along::Line(line));
+                return self.take_path(cx, way, Along::RawTcp(id));
             }
             self.chosen(cx, way);
         }
-        let id = transaction(cx);
-        let shows = check::request((self.intro, &self.key), self.role, id, (Class::Request, false));
-        cx.push(Output::Line(Line::Serve { line, shows }));
+        let transaction = transaction(cx);
+        let first = check::request((self.intro, &self.key), self.role, transaction, (Class::Request, false));
+        cx.push(Output::RawTcp(RawTcp::Serve { id, first }));
     }
 
     /// Accepts a connection of the uploader, unless a path was chosen before.
-    fn called(&mut self, cx: &mut Context<'_>, line: RawTcpId, from: SocketAddr) {
+    fn called(&mut self, cx: &mut Context<'_>, id: RawTcpId, from: SocketAddr) {
         // it was told to go, so both NATs are open
         self.go(cx);
         match self.phase {
             Phase::Checking => {
                 let rung = if matches!(self.tcp, Tcp::Cross(..)) { Rung::Crossed } else { Rung::Called };
-                self.take_path(cx, (from, rung), Along::Line(line));
+                self.take_path(cx, (from, rung), Along::RawTcp(id));
             }
-            Phase::Opening | Phase::Nominated(..) | Phase::Connected => cx.push(Output::Line(Line::HangUp(line))),
+            Phase::Opening | Phase::Nominated(..) | Phase::Connected => cx.push(Output::RawTcp(RawTcp::HangUp(id))),
         }
     }
 }
 
 impl Connectivity {
-    /// Handles an event on a line. A line that nobody waits for, or whose check is not an introduced uploader's, is
-    /// closed.
-    pub(super) fn line(&mut self, cx: &mut Context<'_>, event: LineEvent) {
+    /// Handles an event on a raw TCP connection. One that nobody waits for is closed, and so is one whose check no
+    /// introduced uploader has sent.
+    pub(super) fn raw_tcp(&mut self, cx: &mut Context<'_>, event: RawTcpEvent) {
         match event {
-            LineEvent::Open(line) => match self.waiting(line) {
+            RawTcpEvent::Open(id) => match self.waiting(id) {
                 Some(intro) => self.with(cx, intro, |pair, cx, _| {
-                    pair.opened(cx, line);
+                    pair.opened(cx, id);
                     None
                 }),
-                None => cx.push(Output::Line(Line::HangUp(line))),
+                None => cx.push(Output::RawTcp(RawTcp::HangUp(id))),
             },
-            LineEvent::Failed(line) => {
-                if let Some(intro) = self.waiting(line) {
+            RawTcpEvent::Failed(id) => {
+                if let Some(intro) = self.waiting(id) {
                     self.with(cx, intro, |pair, cx, _| pair.failed(cx));
                 }
             }
-            LineEvent::Shown { line, from, bytes } => match self.caller(&bytes) {
+            RawTcpEvent::Shown { id, from, bytes } => match self.caller(&bytes) {
                 Some(intro) => {
                     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                     self.with(cx, intro, |pair, cx, _| {
-                        pair.called(cx, line, from);
+                        pair.called(cx, id, from);
                         None
                     });
                 }
-                None => cx.push(Output::Line(Line::HangUp(line))),
+                None => cx.push(Output::RawTcp(RawTcp::HangUp(id))),
             },
         }
     }
 
-    fn waiting(&self, line: RawTcpId) -> Option<IntroId> {
-        self.pairs.iter().find(|(_, p)| p.tcp.opening() == Some(line)).map(|(intro, _)| *intro)
+    fn waiting(&self, id: RawTcpId) -> Option<IntroId> {
+        self.pairs.iter().find(|(_, p)| p.tcp.opening() == Some(id)).map(|(intro, _)| *intro)
     }
 
     /// Returns the introduction for which an uploader sent this check.

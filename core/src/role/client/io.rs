@@ -19,7 +19,7 @@ use crate::accounting::possession::Challenge;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, DownloadId, Handle, ProviderId, PublicKey, ReqId, Signature, VersionId, XferId};
 use crate::nat::NatDescriptor;
-use crate::nat::connectivity::{LineEvent, Scattered};
+use crate::nat::connectivity::{RawTcpEvent, Scattered};
 use crate::nat::cookie::Proven;
 use crate::wire::control::ToClient;
 use crate::wire::peer::{PeerMsg, PieceRequest};
@@ -178,7 +178,7 @@ pub enum Input {
     /// An event of the extra sockets of birthday probing.
     Scattered(Scattered),
     /// An event of a TCP connection with a peer that has not done its handshake.
-    Line(LineEvent),
+    RawTcp(RawTcpEvent),
 }
 
 /// Command of the user; each is answered by one [`Notice::Done`].

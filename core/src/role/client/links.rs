@@ -14,7 +14,7 @@ use super::{Config, Context};
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
 use crate::limits::PEER_CONNECTIONS_MAX;
 use crate::nat::NatDescriptor;
-use crate::nat::connectivity::{Along, Line, Ticket};
+use crate::nat::connectivity::{Along, RawTcp, Ticket};
 use crate::swarm::download;
 use crate::wire::PROTOCOL;
 use crate::wire::control::IntroducedPeer;
@@ -211,8 +211,8 @@ impl PeerLinks {
             State::Dialing(_) | State::Greeting | State::Open => None,
         });
         let Some((conn, download, signed, link)) = meeting else {
-            if let Along::Line(line) = along {
-                cx.push(Output::Peer(PeerOutput::Line(Line::HangUp(line))));
+            if let Along::RawTcp(id) = along {
+                cx.push(Output::Peer(PeerOutput::RawTcp(RawTcp::HangUp(id))));
             }
             return;
         };

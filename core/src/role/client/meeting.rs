@@ -48,7 +48,7 @@ impl Client {
             }
             connectivity::Output::Scatter(scatter) => cx.push(Output::Peer(PeerOutput::Scatter(scatter))),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
-            connectivity::Output::Line(line) => cx.push(Output::Peer(PeerOutput::Line(line))),
+            connectivity::Output::RawTcp(command) => cx.push(Output::Peer(PeerOutput::RawTcp(command))),
             connectivity::Output::Path { intro, addr, along } => self.dial_along(cx, intro, addr, along),
             connectivity::Output::Moved(nat) => self.tell_session(cx, session::Input::Network(nat)),
             connectivity::Output::Ended { intro, attempt } => {

@@ -466,7 +466,7 @@ impl Machine for Client {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
             }
             Input::Scattered(scattered) => self.tell_connectivity(cx, connectivity::Input::Scattered(scattered)),
-            Input::Line(event) => self.tell_connectivity(cx, connectivity::Input::Line(event)),
+            Input::RawTcp(event) => self.tell_connectivity(cx, connectivity::Input::RawTcp(event)),
         }
         self.advance_rekey(cx);
     }

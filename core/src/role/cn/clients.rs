@@ -11,7 +11,7 @@ use crate::nat::{NatDescriptor, vetted};
 use crate::session::backoff::jittered;
 use crate::wire::control::{Hello, Inventory, Refusal, Refused, RetryAfter, ToClient, ToCn, Update, Welcome};
 use crate::wire::directory::{PeerGone, PeerShares, ToDn};
-use crate::wire::place::Place;
+use crate::wire::geo_location::GeoLocation;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -63,9 +63,9 @@ impl Cn {
     }
 
     /// Stores the answer of geolocation.
-    pub(super) fn on_located(&mut self, conn: ConnId, place: Place) {
+    pub(super) fn on_located(&mut self, conn: ConnId, location: GeoLocation) {
         if let Some(client) = self.sessions.client_mut(conn) {
-            client.place = place;
+            client.location = location;
         }
     }
 
@@ -148,7 +148,7 @@ impl Cn {
     fn open_session(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
         let now_ms = self.now_ms(cx.now);
         let Some(client) = self.sessions.client(conn) else { return };
-        let (observed, place) = (client.from, client.place);
+        let (observed, location) = (client.from, client.location);
         let by = Claimant { observed, upload_key: &hello.upload_key, before: &NatDescriptor::default() };
         let nat = believed(&self.cookies, now_ms, &hello.nat, &by);
         // a checkpoint that fails the check counts as none: the ledger has the log anyway
@@ -188,7 +188,7 @@ impl Cn {
         }
         self.note_registered(conn);
         self.on_session_opened(cx, conn, hello.guid);
-        self.log_login(cx, observed, place, hello);
+        self.log_login(cx, observed, location, hello);
     }
 
     /// Counts an inventory page. A gap in the page numbers ends the session, since the DNs would miss those versions

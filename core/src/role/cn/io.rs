@@ -7,8 +7,8 @@ use crate::nat::broker;
 use crate::nat::cookie::CookieKeys;
 use crate::wire::control::{ToClient, ToCn};
 use crate::wire::directory::{FromDn, ToDn};
+use crate::wire::geo_location::GeoLocation;
 use crate::wire::ledger::{FromLedger, ToLedger};
-use crate::wire::place::Place;
 use crate::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SigningContext, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -39,7 +39,7 @@ pub enum Input {
         /// Connection of the client.
         conn: ConnId,
         /// Country and network of its address.
-        place: Place,
+        location: GeoLocation,
     },
     /// A client's message has arrived.
     Client {

@@ -11,7 +11,7 @@ use crate::ids::{Guid, RecordId};
 use crate::session::ledger_link;
 use crate::wire::List;
 use crate::wire::control::{Hello, Inventory};
-use crate::wire::place::Place;
+use crate::wire::geo_location::GeoLocation;
 use crate::wire::records::{
     GrantRecord, Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered, SignedGrant,
     SignedHead,
@@ -52,7 +52,13 @@ impl Cn {
         }
     }
 
-    pub(super) fn log_login(&mut self, cx: &mut Context<'_>, observed: SocketAddr, place: Place, hello: &Hello) {
+    pub(super) fn log_login(
+        &mut self,
+        cx: &mut Context<'_>,
+        observed: SocketAddr,
+        location: GeoLocation,
+        hello: &Hello,
+    ) {
         let login = Login {
             observed,
             secondary: hello.secondary.clone(),
@@ -61,8 +67,8 @@ impl Cn {
             client_version: hello.client_version,
         };
         self.log(cx, hello.guid, LogEvent::Login(login));
-        if place != Place::UNKNOWN {
-            self.log(cx, hello.guid, LogEvent::Located(place));
+        if location != GeoLocation::UNKNOWN {
+            self.log(cx, hello.guid, LogEvent::Located(location));
         }
     }
 

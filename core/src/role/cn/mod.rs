@@ -4,9 +4,10 @@
 //!
 //! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` what
 //! they say, `queries` the way from a query to introductions, `meetings` the coordination of hole punching, `copies`
-//! the detection of copied installations, `prices` the limits of each session, and `spool`, `logs` and `usage` the
-//! records for the ledger.
+//! the detection of copied installations, `prices` and `charges` the limits of each session, and `spool`, `logs` and
+//! `usage` the records for the ledger.
 
+mod charges;
 mod clients;
 mod copies;
 mod directories;
@@ -223,7 +224,7 @@ impl Machine for Cn {
             Input::WallClock { unix_ms } => self.on_wall_clock(cx, unix_ms),
             Input::CookieKeys(keys) => self.cookies = keys,
             Input::ClientAccepted { conn, key, from } => self.on_client_accepted(cx, conn, key, from),
-            Input::Located { conn, place } => self.on_located(conn, place),
+            Input::Located { conn, location } => self.on_located(conn, location),
             Input::Client { conn, msg } => self.on_client_message(cx, conn, msg),
             Input::ClientClosed { conn } => self.remove_client(cx, conn),
             Input::DirectoryOpened { conn } => self.on_directory_opened(cx, conn),

@@ -23,14 +23,10 @@
 //! pages the whole inventory is requested once the budget allows that; an inventory that the CN requests because a DN
 //! has come up is free. Other messages are dropped.
 
-use super::sessions::Session;
-use super::{Cn, Context, Metric, Output, Timer};
-use crate::ids::ConnId;
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Time;
-use crate::nat::{Class, Endpoint};
-use crate::wire::control::{Inventory, QueryError, ReaddRequest, ToClient, ToCn};
-use crate::wire::directory::ToDn;
+use crate::nat::Class;
+use crate::wire::control::ToCn;
 use core::time::Duration;
 
 /// Time that a session may be ahead of its earnings.
@@ -74,14 +70,15 @@ impl Prices {
         ping: Duration::ZERO,
     };
 
-    fn versions(&self, n: usize) -> Duration {
+    /// Returns the price of this many versions.
+    pub(super) fn versions(&self, n: usize) -> Duration {
         let n = u32::try_from(n).unwrap_or(u32::MAX);
         self.version.saturating_mul(n).min(LEAD)
     }
 
     /// Returns a message's price and the budget that pays it. Updates are charged later, once it is clear what they
     /// change.
-    fn of(&self, msg: &ToCn) -> (Budget, Duration) {
+    pub(super) fn of(&self, msg: &ToCn) -> (Budget, Duration) {
         match msg {
             ToCn::Query(_) => (Budget::Requests, self.query),
             ToCn::Inventory(page) => (Budget::Requests, self.versions(page.add.len() + page.remove.len())),
@@ -96,7 +93,7 @@ impl Prices {
 
 /// One of a session's two budgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Budget {
+pub(super) enum Budget {
     /// Budget for queries, inventories, updates and meetings.
     Requests,
     /// Budget for accounting and for keeping the session alive.
@@ -112,7 +109,7 @@ pub(super) struct Budgets {
 
 impl Budgets {
     /// Pays a price, or returns the time after which it can be paid.
-    fn pay(&mut self, now: Time, budget: Budget, price: Duration) -> Result<(), Duration> {
+    pub(super) fn pay(&mut self, now: Time, budget: Budget, price: Duration) -> Result<(), Duration> {
         let paid = match budget {
             Budget::Requests => &mut self.requests,
             Budget::Accounting => &mut self.accounting,
@@ -129,6 +126,16 @@ impl Budgets {
         Ok(())
     }
 
+    /// Returns the time after which the budget for requests can pay a price.
+    pub(super) fn wait_for(&self, now: Time, price: Duration) -> Duration {
+        self.requests.since(now).saturating_add(price).saturating_sub(LEAD)
+    }
+
+    /// Gives a price back to the budget for requests.
+    pub(super) fn refund(&mut self, price: Duration) {
+        self.requests = self.requests.rebased(price);
+    }
+
     pub(super) fn rebase(&mut self, by: Duration) {
         self.requests = self.requests.rebased(by);
         self.accounting = self.accounting.rebased(by);
@@ -139,13 +146,13 @@ impl Budgets {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct DnView {
     /// Class under which the DNs list the client; `None` if it is not listed.
-    class: Option<Class>,
+    pub(super) class: Option<Class>,
     /// Upper bound of the versions that the DNs list for the client: those added since the last whole inventory.
-    versions: usize,
+    pub(super) versions: usize,
     /// Whether the DNs have an old state, because the budget did not allow to send the new one.
-    is_stale: bool,
+    pub(super) is_stale: bool,
     /// Whether inventory pages were skipped, so that a whole inventory is needed.
-    has_gap: bool,
+    pub(super) has_gap: bool,
 }
 
 impl DnView {
@@ -155,103 +162,6 @@ impl DnView {
         assert!(self.has_gap || !readd, "only after a gap an inventory is requested");
         assert!(self.versions <= SHARES_PER_PEER_MAX, "the versions that a client pays for are bounded");
     }
-}
-
-fn millis(d: Duration) -> u32 {
-    u32::try_from(d.as_millis()).unwrap_or(u32::MAX).saturating_add(1)
-}
-
-impl Cn {
-    /// Charges a message. If the budget does not allow it, answers the client or skips the message, and returns `None`.
-    pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) -> Option<ToCn> {
-        let session = self.sessions.get_mut(conn)?;
-        let (budget, price) = cx.cfg.prices.of(&msg);
-        let Err(wait) = session.budgets.pay(cx.now, budget, price) else { return Some(msg) };
-        cx.push(Output::Count(Metric::Limited));
-        if let ToCn::Query(query) = msg {
-            cx.push(Output::Count(Metric::Query));
-            super::queries::fail(cx, conn, query.query, QueryError::TooMany, millis(wait));
-        } else if let ToCn::Usage(_) = msg {
-            cx.push(Output::Count(Metric::UsageDeferred));
-        } else if let ToCn::Inventory(page) = msg {
-            self.skip_page(cx, conn, &page);
-        }
-        None
-    }
-
-    /// Skips an inventory page that the budget does not allow, and schedules a request for the whole inventory.
-    fn skip_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) {
-        if !self.is_next_page(cx, conn, page) {
-            return;
-        }
-        let Some(session) = self.sessions.get_mut(conn) else { return };
-        session.dn_view.has_gap = true;
-        let whole = cx.cfg.prices.versions(SHARES_PER_PEER_MAX);
-        let wait = session.budgets.requests.since(cx.now).saturating_add(whole).saturating_sub(LEAD);
-        if self.timers.get(Timer::Readd(conn)).is_none() {
-            self.timers.set(Timer::Readd(conn), Some(cx.now.after(wait)));
-        }
-    }
-
-    /// Returns whether a page may be forwarded to the DNs: after a gap only once a whole inventory begins.
-    pub(super) fn forwards_page(&mut self, conn: ConnId, page: &Inventory) -> bool {
-        let Some(session) = self.sessions.get_mut(conn) else { return false };
-        if page.reset {
-            (session.dn_view.has_gap, session.dn_view.versions) = (false, 0);
-            self.timers.clear(Timer::Readd(conn));
-        }
-        let versions = &mut session.dn_view.versions;
-        *versions = versions.saturating_add(page.add.len()).min(SHARES_PER_PEER_MAX);
-        !session.dn_view.has_gap
-    }
-
-    /// Requests the whole inventory of a client whose budget allows it now, after a gap.
-    pub(super) fn request_readd(&self, cx: &mut Context<'_>, conn: ConnId) {
-        if self.sessions.get(conn).is_some_and(|s| s.dn_view.has_gap) {
-            cx.push(Output::ClientSend { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 0 }) });
-        }
-    }
-
-    /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
-    pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
-        if let Some(session) = self.sessions.get_mut(conn) {
-            let requests = &mut session.budgets.requests;
-            *requests = requests.rebased(cx.cfg.prices.versions(session.dn_view.versions));
-        }
-    }
-
-    /// Notes that the DNs have been told of a new session.
-    pub(super) fn note_registered(&mut self, conn: ConnId) {
-        let Some(client) = self.sessions.client(conn) else { return };
-        let class = client.session().and_then(|s| class_of(s, client.from.ip()));
-        if let Some(session) = self.sessions.get_mut(conn) {
-            session.dn_view.class = class;
-        }
-    }
-
-    /// Sends a client's changed state to the DNs, or delays that until the budget allows it.
-    pub(super) fn publish_change(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(from) = self.sessions.client(conn).map(|client| client.from.ip()) else { return };
-        let Some(session) = self.sessions.get_mut(conn) else { return };
-        let class = class_of(session, from);
-        let moved = if class == session.dn_view.class { 0 } else { session.dn_view.versions };
-        let price = cx.cfg.prices.update.saturating_add(cx.cfg.prices.versions(moved));
-        if let Err(wait) = session.budgets.pay(cx.now, Budget::Requests, price) {
-            if !core::mem::replace(&mut session.dn_view.is_stale, true) {
-                cx.push(Output::Count(Metric::Limited));
-            }
-            return self.timers.set(Timer::Tell(conn), Some(cx.now.after(wait)));
-        }
-        (session.dn_view.class, session.dn_view.is_stale) = (class, false);
-        self.timers.clear(Timer::Tell(conn));
-        if let Some(entry) = self.sessions.entry(conn) {
-            self.tell_dns(cx, &ToDn::Peer(entry));
-        }
-    }
-}
-
-fn class_of(session: &Session, observed: core::net::IpAddr) -> Option<Class> {
-    session.may_upload().then(|| Class::of(Endpoint { observed, nat: &session.nat }))
 }
 
 #[cfg(test)]

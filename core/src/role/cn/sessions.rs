@@ -6,7 +6,7 @@ use super::prices::{Budgets, DnView};
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::nat::NatDescriptor;
 use crate::wire::directory::PeerEntry;
-use crate::wire::place::Place;
+use crate::wire::geo_location::GeoLocation;
 use crate::wire::records::SignedHead;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::SocketAddr;
@@ -20,7 +20,7 @@ pub(super) struct Client {
     /// Client's address as this CN sees it.
     pub(super) from: SocketAddr,
     /// Country and network; unknown until geolocation has answered.
-    pub(super) place: Place,
+    pub(super) location: GeoLocation,
     session: Option<Session>,
 }
 
@@ -59,7 +59,7 @@ impl Session {
 impl Client {
     /// Returns a client that has connected, and has no session yet.
     pub(super) const fn new(key: PublicKey, from: SocketAddr) -> Self {
-        Self { key, from, place: Place::UNKNOWN, session: None }
+        Self { key, from, location: GeoLocation::UNKNOWN, session: None }
     }
 
     /// Returns the session, once `Hello` has come.
@@ -79,7 +79,7 @@ impl Client {
             upload_key: s.upload_key,
             uploads: s.may_upload(),
             nat: s.nat.clone(),
-            locality: self.place.locality,
+            locality: self.location.locality,
         })
     }
 }

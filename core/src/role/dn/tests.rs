@@ -10,7 +10,7 @@ use crate::nat::{Candidate, CandidateKind, NatDescriptor};
 use crate::selection::directory::{COPIES_PER_LOT, steps};
 use crate::wire::control::{Introduce, Shared};
 use crate::wire::directory::{OfSession, PeerEntry, PeerGone, PeerShares, Seen};
-use crate::wire::place::Locality;
+use crate::wire::geo_location::Locality;
 use alloc::vec;
 use alloc::vec::Vec;
 

@@ -4,7 +4,7 @@ use super::{SignedHead, SignedRekey};
 use crate::codec::List;
 use crate::ids::{DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
-use crate::wire::place::Place;
+use crate::wire::geo_location::GeoLocation;
 use core::net::SocketAddr;
 
 crate::wire! {
@@ -75,6 +75,6 @@ crate::wire! {
         /// two copies of an installation.
         Rekeyed(SignedRekey) = 5,
         /// Where the client of a session is that was opened at this moment; only where geolocation knows.
-        Located(Place) = 8,
+        Located(GeoLocation) = 8,
     }
 }

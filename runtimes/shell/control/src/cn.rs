@@ -200,7 +200,7 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
                     local.push_back(Input::Saved { req, ok: false });
                 }
             }
-            Output::Locate { conn, addr } => local.push_back(Input::Located { conn, place: self.geo.place(addr) }),
+            Output::Locate { conn, addr } => local.push_back(Input::Located { conn, location: self.geo.locate(addr) }),
             Output::OpenGrant { req, sealed } => {
                 let grant = self.seals.unseal(&sealed).map(Box::new);
                 local.push_back(Input::GrantOpened { req, grant });

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use swarmedge_core::wire::place::{Coordinates, Locality, Place};
+use swarmedge_core::wire::geo_location::{Coordinates, GeoLocation, Locality};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files::Stamp;
 use swarmedge_ground::rt::Rt;
@@ -17,7 +17,7 @@ use swarmedge_ground::rt::Rt;
 /// Interval at which a running server checks the files.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// The opened databases; clones share them. Without any, every place is unknown.
+/// The opened databases; clones share them. Without any, every location is unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Geo {
     countries: Option<Rc<Database>>,
@@ -87,24 +87,24 @@ impl Geo {
         self.countries.is_some() || self.networks.is_some()
     }
 
-    /// Returns the place of an address, as far as known; a broken entry counts as unknown.
+    /// Returns the location of an address, as far as known; a broken entry counts as unknown.
     #[must_use]
-    pub fn place(&self, addr: IpAddr) -> Place {
+    pub fn locate(&self, addr: IpAddr) -> GeoLocation {
         let addr = addr.to_canonical();
-        let mut place = Place::UNKNOWN;
+        let mut location = GeoLocation::UNKNOWN;
         if let Some(countries) = &self.countries {
             let reader = countries.reader.borrow();
             if let Ok(Some(entry)) = reader.lookup(addr).and_then(|found| found.decode::<CountryEntry<'_>>()) {
-                place = place_of(&entry);
+                location = location_of(&entry);
             }
         }
         if let Some(networks) = &self.networks {
             let reader = networks.reader.borrow();
             if let Ok(Some(entry)) = reader.lookup(addr).and_then(|found| found.decode::<NetworkEntry>()) {
-                place.locality.asn = entry.autonomous_system_number.filter(|asn| *asn > 0);
+                location.locality.asn = entry.autonomous_system_number.filter(|asn| *asn > 0);
             }
         }
-        place
+        location
     }
 
     /// Reloads replaced files, for as long as the runtime lives. An unreadable file leaves the old database in use.
@@ -145,7 +145,7 @@ fn load(path: &Path) -> Result<Reader<Vec<u8>>, Error> {
     Reader::from_source(bytes).map_err(broken)
 }
 
-fn place_of(entry: &CountryEntry<'_>) -> Place {
+fn location_of(entry: &CountryEntry<'_>) -> GeoLocation {
     let code =
         entry.country.as_ref().and_then(|c| c.iso_code).filter(|code| code.bytes().all(|b| b.is_ascii_uppercase()));
     let country = code.and_then(|code| code.as_bytes().try_into().ok());
@@ -154,7 +154,7 @@ fn place_of(entry: &CountryEntry<'_>) -> Place {
         .location
         .as_ref()
         .and_then(|l| Some(Coordinates { latitude: tenths(l.latitude?, 90)?, longitude: tenths(l.longitude?, 180)? }));
-    Place { locality: Locality { asn: None, country, region }, at }
+    GeoLocation { locality: Locality { asn: None, country, region }, at }
 }
 
 /// Returns the number of a continent code, from 1.
@@ -199,15 +199,15 @@ mod tests {
             &mmdb::of(&[("192.0.2.0/24", mmdb::network(64_500)), ("2001:db8::/32", mmdb::network(64_501))]),
         );
         let geo = Geo::open(Some(&countries), Some(&networks)).expect("opens");
-        let place = geo.place(addr("192.0.2.7"));
-        assert_eq!(place.locality, Locality { asn: Some(64_500), country: Some(*b"DE"), region: Some(4) });
-        assert_eq!(place.at, Some(Coordinates { latitude: 525, longitude: 134 }));
-        assert_eq!(geo.place(addr("::ffff:192.0.2.7")), place);
-        let french = geo.place(addr("192.0.2.129"));
+        let location = geo.locate(addr("192.0.2.7"));
+        assert_eq!(location.locality, Locality { asn: Some(64_500), country: Some(*b"DE"), region: Some(4) });
+        assert_eq!(location.at, Some(Coordinates { latitude: 525, longitude: 134 }));
+        assert_eq!(geo.locate(addr("::ffff:192.0.2.7")), location);
+        let french = geo.locate(addr("192.0.2.129"));
         assert_eq!((french.locality.country, french.at), (Some(*b"FR"), None));
-        assert_eq!(geo.place(addr("2001:db8::1")).locality.asn, Some(64_501));
-        assert_eq!(geo.place(addr("203.0.113.1")), Place::UNKNOWN);
-        assert_eq!(Geo::default().place(addr("192.0.2.7")), Place::UNKNOWN);
+        assert_eq!(geo.locate(addr("2001:db8::1")).locality.asn, Some(64_501));
+        assert_eq!(geo.locate(addr("203.0.113.1")), GeoLocation::UNKNOWN);
+        assert_eq!(Geo::default().locate(addr("192.0.2.7")), GeoLocation::UNKNOWN);
     }
 
     #[test]
@@ -236,8 +236,8 @@ mod tests {
                 let database =
                     Rc::new(Database { path: PathBuf::new(), stamp: Cell::default(), reader: RefCell::new(reader) });
                 let geo = Geo { countries: Some(Rc::clone(&database)), networks: Some(database) };
-                let _ = geo.place(addr("192.0.2.7"));
-                let _ = geo.place(addr("10.0.0.1"));
+                let _ = geo.locate(addr("192.0.2.7"));
+                let _ = geo.locate(addr("10.0.0.1"));
             }
         }
     }
@@ -249,7 +249,7 @@ mod tests {
         write(&path, &mmdb::of(&[("192.0.2.0/24", mmdb::country("DE", "EU"))]));
         TestRt::block_on(move |rt| async move {
             let geo = Geo::open(Some(&path), None).expect("opens");
-            let country = |geo: &Geo| geo.place(addr("192.0.2.7")).locality.country;
+            let country = |geo: &Geo| geo.locate(addr("192.0.2.7")).locality.country;
             write(&path, b"broken");
             geo.reload_changed(&rt).await;
             assert_eq!(country(&geo), Some(*b"DE"));

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row as _};
 use std::collections::BTreeMap;
 use std::fmt;
 use swarmedge_core::ids::Guid;
-use swarmedge_core::wire::place::Locality;
+use swarmedge_core::wire::geo_location::Locality;
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent};
 use swarmedge_ground::error::Error;
 

@@ -6,7 +6,7 @@ use super::*;
 use futures_lite::future::block_on;
 use swarmedge_core::ids::{Guid, ProviderId, RecordId, VersionId};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::place::{Locality, Place};
+use swarmedge_core::wire::geo_location::{GeoLocation, Locality};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord};
 
 pub(super) const FIRST: Day = Day(20_100);
@@ -19,7 +19,7 @@ const EMPTIED: &str =
 /// Makes the record of a login at `at_ms` from a country and a network.
 fn located(n: u32, guid: u32, at_ms: u64, country: &[u8; 2], asn: u32) -> LedgerRecord {
     let locality = Locality { asn: Some(asn), country: Some(*country), region: Some(4) };
-    let event = LogEvent::Located(Place { locality, at: None });
+    let event = LogEvent::Located(GeoLocation { locality, at: None });
     LedgerRecord::Log(LogRecord { id: RecordId::numbered(3_000_000_000 + n), at_ms, guid: Guid::numbered(guid), event })
 }
 
@@ -161,8 +161,8 @@ pub(super) fn a_client_in_two_places_at_once_is_found(fixture: &mut dyn FnMut() 
         .map(|n| {
             let (country, region, asn) = if n % 2 == 0 { (b"FR", 4, 64_501) } else { (b"US", 5, 64_502) };
             let LedgerRecord::Log(mut log) = located(n, 5, hour(n), country, asn) else { panic!("a log") };
-            if let LogEvent::Located(place) = &mut log.event {
-                place.locality.region = Some(region);
+            if let LogEvent::Located(location) = &mut log.event {
+                location.locality.region = Some(region);
             }
             LedgerRecord::Log(log)
         })

@@ -297,9 +297,9 @@ impl Reader {
                     reading.clients.login(log.guid, login);
                     reading.looked_at.logins += 1;
                 }
-                LogEvent::Located(place) => {
+                LogEvent::Located(location) => {
                     let number = reading.clients.number(log.guid);
-                    let sighting = Sighting { at_ms: log.at_ms, place: *place };
+                    let sighting = Sighting { at_ms: log.at_ms, location: *location };
                     reading.clients.sightings.entry(number).or_default().push(sighting);
                 }
                 LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) | LogEvent::Rekeyed(_) => {}
@@ -502,7 +502,7 @@ impl Reading {
     fn travel(&mut self) -> Vec<TravelFound> {
         let found = self.clients.sightings.iter_mut().filter_map(|(n, s)| Some((*n, travel::implausible(s)?)));
         let found: Vec<(u32, Travel)> = found.collect();
-        let spot = |s: &Sighting| Spot::from(s.place.locality);
+        let spot = |s: &Sighting| Spot::from(s.location.locality);
         let of = |(client, t): (u32, Travel)| TravelFound {
             guid: self.clients.name(client),
             moves: t.moves,

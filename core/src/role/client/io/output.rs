@@ -3,7 +3,7 @@
 use super::{CloseReason, Notice, ObjectRef, Save};
 use crate::accounting::possession::Challenge;
 use crate::ids::{ConnId, DownloadId, PieceIndex, PublicKey, ReqId, VersionId, XferId};
-use crate::nat::connectivity::{Along, Line, Scatter};
+use crate::nat::connectivity::{Along, RawTcp, Scatter};
 use crate::wire::control::ToCn;
 use crate::wire::peer::{PeerMsg, RefuseCode};
 use crate::wire::records::{Head, Receipt, SealedGrant};
@@ -70,7 +70,7 @@ pub enum PeerOutput {
     /// Open, use or close extra UDP sockets for birthday probing.
     Scatter(Scatter),
     /// Open, accept or close a TCP connection with a peer, before its handshake.
-    Line(Line),
+    RawTcp(RawTcp),
     /// Send a message on a peer's control stream.
     Send {
         /// Peer connection to send on.

@@ -339,7 +339,7 @@ impl World {
             Output::Notice(notice) => self.notices.push(notice),
             Output::Peer(
                 PeerOutput::Expect { .. }
-                | PeerOutput::Line(_)
+                | PeerOutput::RawTcp(_)
                 | PeerOutput::Probe { .. }
                 | PeerOutput::Send { .. }
                 | PeerOutput::Scatter(_)

@@ -1,8 +1,8 @@
 //! Introductions are recorded before clients learn of them: bytes of an unrecorded introduction are not billed.
 
 use super::*;
+use crate::wire::geo_location::{GeoLocation, Locality};
 use crate::wire::ledger::LedgerAck;
-use crate::wire::place::{Locality, Place};
 use crate::wire::records::{GrantRecord, LedgerRecord, LogEvent, Offered};
 
 /// Returns a CN just after it got the signature for the query of client 1, with the connections of its DN and ledger
@@ -215,8 +215,8 @@ fn a_clients_location_goes_to_the_dns_and_to_the_ledger() {
     let addr = "192.0.2.1".parse().expect("an address");
     assert_eq!(out, [Output::Locate { conn: ConnId(1), addr }]);
     let locality = Locality { asn: Some(64_500), country: Some(*b"DE"), region: None };
-    let place = Place { locality, at: None };
-    b.input(Input::Located { conn: ConnId(1), place });
+    let location = GeoLocation { locality, at: None };
+    b.input(Input::Located { conn: ConnId(1), location });
     let out = say(&mut b, 1, ToCn::Hello(hello(1)));
     let sent = out.iter().find_map(|o| match o {
         Output::DirectorySend { conn, msg: ToDn::Peer(entry) } if *conn == dn => Some(entry.locality),
@@ -225,7 +225,7 @@ fn a_clients_location_goes_to_the_dns_and_to_the_ledger() {
     assert_eq!(sent, Some(locality));
     let logged = out.iter().any(|o| {
         matches!(o, Output::LedgerSend { conn, msg: ToLedger::Submit(LedgerRecord::Log(r)) }
-            if *conn == ledger && r.event == LogEvent::Located(place))
+            if *conn == ledger && r.event == LogEvent::Located(location))
     });
     assert!(logged, "{out:?}");
 

@@ -1,8 +1,8 @@
 //! Opening a connection to an introduced peer.
 
 use super::conn::{self, Conn};
-use super::lines::PastCheck;
 use super::link::{Link, RecvStream, SendStream};
+use super::raw_tcp::PastCheck;
 use super::util::{Cancel, DIAL_TIMEOUT, first_of, within};
 use super::{Entry, Peers};
 use futures_lite::future;
@@ -91,8 +91,8 @@ async fn connect<R: Rt>(
             let tcp = rt.connect(addr).await?;
             tcp::connect(rt, config, tcp, addr).await.map(Link::Tcp)
         }
-        Along::Line(line) => {
-            let (tcp, from) = peers.take_line(line).ok_or(io::ErrorKind::NotConnected)?;
+        Along::RawTcp(id) => {
+            let (tcp, from) = peers.take_raw_tcp(id).ok_or(io::ErrorKind::NotConnected)?;
             tcp::connect(rt, config, PastCheck::new(tcp), from).await.map(Link::Tcp)
         }
     }

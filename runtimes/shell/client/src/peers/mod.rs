@@ -8,8 +8,8 @@ pub mod bench;
 mod conn;
 mod dial;
 mod fetch;
-mod lines;
 mod link;
+mod raw_tcp;
 mod scatter;
 mod serve;
 mod util;
@@ -62,7 +62,7 @@ struct Inner<R: Rt> {
     /// Shows this client's upload key to who comes over TCP.
     tls: Arc<rustls::ServerConfig>,
     /// TCP connections on which nobody has shown a key yet, and with whom.
-    lines: RefCell<BTreeMap<RawTcpId, (R::Tcp, SocketAddr)>>,
+    raw_tcp: RefCell<BTreeMap<RawTcpId, (R::Tcp, SocketAddr)>>,
     /// Set when no more connections are accepted over TCP.
     closing: Signal,
     state: RefCell<State>,
@@ -129,7 +129,7 @@ impl<R: Rt> Peers<R> {
             endpoint,
             inbox,
             tls,
-            lines: RefCell::default(),
+            raw_tcp: RefCell::default(),
             closing: Signal::default(),
             state: RefCell::default(),
         }));
@@ -147,7 +147,7 @@ impl<R: Rt> Peers<R> {
             PeerOutput::Expect { addrs } => self.expect(&addrs),
             PeerOutput::Probe { to, bytes, ttl } => self.probe(to, &bytes, ttl),
             PeerOutput::Scatter(what) => self.scatter(what),
-            PeerOutput::Line(what) => self.line(what, local),
+            PeerOutput::RawTcp(what) => self.raw_tcp(what, local),
             PeerOutput::Send { conn, msg } => {
                 let open = self.conn(conn);
                 if let Some(open) = open {
@@ -234,7 +234,7 @@ impl<R: Rt> Peers<R> {
         for link in links {
             link.over().await;
         }
-        self.0.lines.borrow_mut().clear();
+        self.0.raw_tcp.borrow_mut().clear();
         self.0.state.borrow().calls.values().for_each(Cancel::cancel);
         let endpoint = self.0.endpoint.clone();
         endpoint.close(CloseReason::Shutdown as u8, "shutdown").await;

@@ -1,4 +1,4 @@
-//! Lines: TCP connections with peers before anybody has shown a key. Which of them becomes a connection, and whose part
+//! Raw TCP connections: those with peers on which nobody has shown a key yet. Which of them becomes a connection, and whose part
 //! this client has in its handshake, the machine says.
 
 use super::Peers;
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use swarmedge_core::ids::RawTcpId;
-use swarmedge_core::nat::connectivity::{Line, LineEvent};
+use swarmedge_core::nat::connectivity::{RawTcp, RawTcpEvent};
 use swarmedge_core::nat::stun::{HEADER_LEN, MESSAGE_LEN_MAX};
 use swarmedge_core::role::client::io::Input;
 use swarmedge_ground::mailbox::Permit;
@@ -20,51 +20,51 @@ use swarmedge_ground::quic::canonical;
 use swarmedge_ground::rt::{AsyncRead, AsyncWrite, Rt, begin_connect};
 
 impl<R: Rt> Peers<R> {
-    pub(super) fn line(&self, what: Line, local: &mut VecDeque<Input>) {
+    pub(super) fn raw_tcp(&self, what: RawTcp, local: &mut VecDeque<Input>) {
         match what {
-            Line::Call { line, to, from } => match self.0.inbox.reserve() {
+            RawTcp::Call { id, to, from } => match self.0.inbox.reserve() {
                 Ok(permit) => {
                     let cancel = Cancel::default();
-                    self.0.state.borrow_mut().calls.insert(line, cancel.clone());
-                    self.0.rt.spawn(call(self.clone(), line, (from, to), cancel, permit));
+                    self.0.state.borrow_mut().calls.insert(id, cancel.clone());
+                    self.0.rt.spawn(call(self.clone(), id, (from, to), cancel, permit));
                 }
-                Err(_) => local.push_back(Input::Line(LineEvent::Failed(line))),
+                Err(_) => local.push_back(Input::RawTcp(RawTcpEvent::Failed(id))),
             },
-            Line::Serve { line, shows } => {
-                if let Some((tcp, from)) = self.take_line(line) {
-                    self.0.rt.spawn(serve(self.clone(), tcp, from, shows));
+            RawTcp::Serve { id, first } => {
+                if let Some((tcp, from)) = self.take_raw_tcp(id) {
+                    self.0.rt.spawn(serve(self.clone(), tcp, from, first));
                 }
             }
-            Line::HangUp(line) => {
-                drop(self.take_line(line));
-                if let Some(cancel) = self.0.state.borrow().calls.get(&line) {
+            RawTcp::HangUp(id) => {
+                drop(self.take_raw_tcp(id));
+                if let Some(cancel) = self.0.state.borrow().calls.get(&id) {
                     cancel.cancel();
                 }
             }
         }
     }
 
-    /// A line, to be used.
-    pub(super) fn take_line(&self, line: RawTcpId) -> Option<(R::Tcp, SocketAddr)> {
-        self.0.lines.borrow_mut().remove(&line)
+    /// Takes a raw TCP connection out of the table, to be used.
+    pub(super) fn take_raw_tcp(&self, id: RawTcpId) -> Option<(R::Tcp, SocketAddr)> {
+        self.0.raw_tcp.borrow_mut().remove(&id)
     }
 
     /// Somebody has shown a check on a listening port: the machine says what that is worth.
     pub(super) async fn shown(&self, tcp: R::Tcp, from: SocketAddr, bytes: Vec<u8>) {
-        if self.0.lines.borrow().len() >= GREETINGS_MAX {
+        if self.0.raw_tcp.borrow().len() >= GREETINGS_MAX {
             return;
         }
-        let line = RawTcpId(self.0.state.borrow_mut().number());
-        self.0.lines.borrow_mut().insert(line, (tcp, from));
-        if self.0.inbox.send(Input::Line(LineEvent::Shown { line, from, bytes })).await.is_err() {
-            self.take_line(line);
+        let id = RawTcpId(self.0.state.borrow_mut().number());
+        self.0.raw_tcp.borrow_mut().insert(id, (tcp, from));
+        if self.0.inbox.send(Input::RawTcp(RawTcpEvent::Shown { id, from, bytes })).await.is_err() {
+            self.take_raw_tcp(id);
         }
     }
 }
 
 async fn call<R: Rt>(
     peers: Peers<R>,
-    line: RawTcpId,
+    id: RawTcpId,
     (from, to): (Option<u16>, SocketAddr),
     cancel: Cancel,
     permit: Permit<Input>,
@@ -81,18 +81,18 @@ async fn call<R: Rt>(
         None
     });
     let opened = opened.await;
-    peers.0.state.borrow_mut().calls.remove(&line);
+    peers.0.state.borrow_mut().calls.remove(&id);
     let event = match opened {
         Some(Ok(tcp)) => {
-            peers.0.lines.borrow_mut().insert(line, (tcp, to));
-            LineEvent::Open(line)
+            peers.0.raw_tcp.borrow_mut().insert(id, (tcp, to));
+            RawTcpEvent::Open(id)
         }
         refused => {
             tracing::debug!(%to, ?from, error = ?refused.and_then(Result::err), "a peer is not reached");
-            LineEvent::Failed(line)
+            RawTcpEvent::Failed(id)
         }
     };
-    permit.send(Input::Line(event));
+    permit.send(Input::RawTcp(event));
 }
 
 /// Where the sockets of this client are bound, for connections of that family.
@@ -103,10 +103,10 @@ fn bound<R: Rt>(peers: &Peers<R>, to: SocketAddr) -> IpAddr {
 }
 
 /// Sends the check that names the introduction, then serves the downloader like any incoming one.
-async fn serve<R: Rt>(peers: Peers<R>, mut tcp: R::Tcp, from: SocketAddr, shows: Vec<u8>) {
+async fn serve<R: Rt>(peers: Peers<R>, mut tcp: R::Tcp, from: SocketAddr, first: Vec<u8>) {
     peers.0.state.borrow_mut().greeting += 1;
     let greeting = async {
-        tcp.write_all(&shows).await.ok()?;
+        tcp.write_all(&first).await.ok()?;
         tcp.flush().await.ok()?;
         shake_hands(&peers, tcp, from).await
     };
@@ -209,8 +209,8 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let (mut line, mut all) = (PastCheck::new(Slow(bytes.iter().copied().collect())), Vec::new());
-        block_on(line.read_to_end(&mut all)).map(|_| all)
+        let (mut tcp, mut all) = (PastCheck::new(Slow(bytes.iter().copied().collect())), Vec::new());
+        block_on(tcp.read_to_end(&mut all)).map(|_| all)
     }
 
     #[test]

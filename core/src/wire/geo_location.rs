@@ -1,4 +1,4 @@
-//! Where an address is, as geolocation says.
+//! Network and location of an IP address, by geolocation.
 
 crate::wire! {
     /// Network and country of an address by geolocation. Empty without a database; address prefixes then replace AS
@@ -12,7 +12,7 @@ crate::wire! {
         pub region: Option<u8>,
     }
 
-    /// A place on the globe, to a tenth of a degree: tells cities apart, not streets.
+    /// A point on the globe, to a tenth of a degree: tells cities apart, not streets.
     pub struct Coordinates {
         /// Tenths of a degree, north positive.
         pub latitude: i16,
@@ -20,18 +20,18 @@ crate::wire! {
         pub longitude: i16,
     }
 
-    /// All that is kept of where an address is.
-    pub struct Place {
+    /// Network and rough location of an address.
+    pub struct GeoLocation {
         /// Network and country of the address.
         pub locality: Locality,
-        /// About where, if the database says so.
+        /// Rough location, if the database has one.
         pub at: Option<Coordinates>,
     }
 }
 
 impl Copy for Locality {}
 impl Copy for Coordinates {}
-impl Copy for Place {}
+impl Copy for GeoLocation {}
 
 impl Locality {
     /// Locality of an address that geolocation does not know.
@@ -44,12 +44,12 @@ impl Default for Locality {
     }
 }
 
-impl Place {
-    /// Place of an address that geolocation does not know.
+impl GeoLocation {
+    /// Location of an address that geolocation does not know.
     pub const UNKNOWN: Self = Self { locality: Locality::UNKNOWN, at: None };
 }
 
-impl Default for Place {
+impl Default for GeoLocation {
     fn default() -> Self {
         Self::UNKNOWN
     }

@@ -1,0 +1,108 @@
+//! Charges for a session's messages by the rules in [`super::prices`], and what happens to those that are not paid.
+
+use super::prices::Budget;
+use super::queries::fail;
+use super::sessions::Session;
+use super::{Cn, Context, Metric, Output, Timer};
+use crate::ids::ConnId;
+use crate::limits::SHARES_PER_PEER_MAX;
+use crate::nat::{Class, Endpoint};
+use crate::wire::control::{Inventory, QueryError, ReaddRequest, ToClient, ToCn};
+use crate::wire::directory::ToDn;
+use core::time::Duration;
+
+fn millis(d: Duration) -> u32 {
+    u32::try_from(d.as_millis()).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+impl Cn {
+    /// Charges a message. If the budget does not allow it, answers the client or skips the message, and returns `None`.
+    pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) -> Option<ToCn> {
+        let session = self.sessions.get_mut(conn)?;
+        let (budget, price) = cx.cfg.prices.of(&msg);
+        let Err(wait) = session.budgets.pay(cx.now, budget, price) else { return Some(msg) };
+        cx.push(Output::Count(Metric::Limited));
+        if let ToCn::Query(query) = msg {
+            cx.push(Output::Count(Metric::Query));
+            fail(cx, conn, query.query, QueryError::TooMany, millis(wait));
+        } else if let ToCn::Usage(_) = msg {
+            cx.push(Output::Count(Metric::UsageDeferred));
+        } else if let ToCn::Inventory(page) = msg {
+            self.skip_page(cx, conn, &page);
+        }
+        None
+    }
+
+    /// Skips an inventory page that the budget does not allow, and schedules a request for the whole inventory.
+    fn skip_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) {
+        if !self.is_next_page(cx, conn, page) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        session.dn_view.has_gap = true;
+        let whole = cx.cfg.prices.versions(SHARES_PER_PEER_MAX);
+        let wait = session.budgets.wait_for(cx.now, whole);
+        if self.timers.get(Timer::Readd(conn)).is_none() {
+            self.timers.set(Timer::Readd(conn), Some(cx.now.after(wait)));
+        }
+    }
+
+    /// Returns whether a page may be forwarded to the DNs: after a gap only once a whole inventory begins.
+    pub(super) fn forwards_page(&mut self, conn: ConnId, page: &Inventory) -> bool {
+        let Some(session) = self.sessions.get_mut(conn) else { return false };
+        if page.reset {
+            (session.dn_view.has_gap, session.dn_view.versions) = (false, 0);
+            self.timers.clear(Timer::Readd(conn));
+        }
+        let versions = &mut session.dn_view.versions;
+        *versions = versions.saturating_add(page.add.len()).min(SHARES_PER_PEER_MAX);
+        !session.dn_view.has_gap
+    }
+
+    /// Requests the whole inventory of a client whose budget allows it now, after a gap.
+    pub(super) fn request_readd(&self, cx: &mut Context<'_>, conn: ConnId) {
+        if self.sessions.get(conn).is_some_and(|s| s.dn_view.has_gap) {
+            cx.push(Output::ClientSend { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 0 }) });
+        }
+    }
+
+    /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
+    pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
+        if let Some(session) = self.sessions.get_mut(conn) {
+            session.budgets.refund(cx.cfg.prices.versions(session.dn_view.versions));
+        }
+    }
+
+    /// Notes that the DNs have been told of a new session.
+    pub(super) fn note_registered(&mut self, conn: ConnId) {
+        let Some(client) = self.sessions.client(conn) else { return };
+        let class = client.session().and_then(|s| class_of(s, client.from.ip()));
+        if let Some(session) = self.sessions.get_mut(conn) {
+            session.dn_view.class = class;
+        }
+    }
+
+    /// Sends a client's changed state to the DNs, or delays that until the budget allows it.
+    pub(super) fn publish_change(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(from) = self.sessions.client(conn).map(|client| client.from.ip()) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        let class = class_of(session, from);
+        let moved = if class == session.dn_view.class { 0 } else { session.dn_view.versions };
+        let price = cx.cfg.prices.update.saturating_add(cx.cfg.prices.versions(moved));
+        if let Err(wait) = session.budgets.pay(cx.now, Budget::Requests, price) {
+            if !core::mem::replace(&mut session.dn_view.is_stale, true) {
+                cx.push(Output::Count(Metric::Limited));
+            }
+            return self.timers.set(Timer::Tell(conn), Some(cx.now.after(wait)));
+        }
+        (session.dn_view.class, session.dn_view.is_stale) = (class, false);
+        self.timers.clear(Timer::Tell(conn));
+        if let Some(entry) = self.sessions.entry(conn) {
+            self.tell_dns(cx, &ToDn::Peer(entry));
+        }
+    }
+}
+
+fn class_of(session: &Session, observed: core::net::IpAddr) -> Option<Class> {
+    session.may_upload().then(|| Class::of(Endpoint { observed, nat: &session.nat }))
+}
