@@ -194,8 +194,8 @@ impl Pair {
         self.tcp.set(Step::Idle);
     }
 
-    /// Handles a raw TCP connection that failed to open. A simultaneous open is retried: the peer's NAT may have rejected
-    /// it before the peer's own packet opened it.
+    /// Handles a raw TCP connection that failed to open. A simultaneous open is retried: the peer's NAT may have
+    /// rejected it before the peer's own packet opened it.
     fn failed(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
         self.tcp.set(Step::Idle);
         if !matches!(self.tcp, Tcp::Cross(..)) {

@@ -1,4 +1,4 @@
-// Makes writes and syncs of one database of a running server fail (see spool_faults.rs). The environment variable
+// Makes writes and syncs of one database of a running server fail (see disk_faults.rs). The environment variable
 // SWARMEDGE_IOFAIL names the control file. Loaded by LD_PRELOAD, so that the deployed binary is tested unchanged.
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -7,6 +7,7 @@
 mod books;
 mod commands;
 mod crew;
+mod disk_faults;
 mod floods;
 mod gets;
 mod mobility;
@@ -14,4 +15,3 @@ mod outputs;
 mod peers;
 mod scenarios;
 mod servers;
-mod spool_faults;

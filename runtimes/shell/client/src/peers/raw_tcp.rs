@@ -1,5 +1,5 @@
-//! Raw TCP connections: those with peers on which nobody has shown a key yet. Which of them becomes a connection, and whose part
-//! this client has in its handshake, the machine says.
+//! Raw TCP connections: those with peers on which nobody has shown a key yet. The machine decides which of them becomes
+//! a connection, and which part this client has in its handshake.
 
 use super::Peers;
 use super::accept::{FIRST_TIMEOUT, GREETINGS_MAX, STUN_BELOW, serve_connection, shake_hands};
