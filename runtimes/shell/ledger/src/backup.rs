@@ -23,8 +23,8 @@ pub struct BackupSummary {
     pub bytes: u64,
 }
 
-/// Copies one state of the ledger to a new file and checks the copy; the writer goes on meanwhile. An existing file is
-/// never overwritten; after a crash the file at `to` is empty.
+/// Copies a consistent snapshot of the ledger to a new file and checks the copy, while the ledger server goes on
+/// writing. An existing file is never overwritten; a crash leaves an empty file at `to`.
 pub async fn backup(database: &Database, to: &Path) -> Result<BackupSummary, Error> {
     let Database::Sqlite(_) = database else {
         return Err(Error::usage(format!("the ledger is in PostgreSQL ({database}), which makes its own backups"))

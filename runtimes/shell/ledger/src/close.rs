@@ -1,5 +1,6 @@
-//! Closing of days: a day's statements become the leaves of a Merkle tree, its root a leaf of the log of days, and the
-//! log's head is signed. A closed day never changes.
+//! Closing of days: the statements of a day (its bill lines: one a download, plain HTTP traffic, daily sums) become
+//! the leaves of a Merkle tree, and the tree's root a leaf of the log of days, whose head is signed. A closed day
+//! never changes.
 
 use super::clock::{Clock, EVIDENCE_DAYS, first_open};
 use super::columns::{day_at, number_at, provider_at, wire_at};
@@ -25,7 +26,7 @@ use swarmedge_core::wire::{Text, Wire};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::keys::{Key, load_cert};
 
-/// Downloads whose records are held in memory at a time.
+/// Number of downloads whose records are held in memory at a time.
 const AT_A_TIME: usize = 256;
 
 /// The ledger's signing key and its certificate.
@@ -80,13 +81,14 @@ impl Signer {
 pub struct Closed {
     /// The day that was closed.
     pub day: Day,
-    /// Number of statements, sums included.
+    /// Number of the day's statements (bill lines), daily sums included.
     pub leaves: u64,
     /// The signed head of the log of days.
     pub head: SignedHead,
 }
 
-/// Closes every open day up to `last`, beginning with the first day that has records.
+/// Closes every open day up to `last`, beginning with the day after the last closed one, or else the first with
+/// records.
 pub async fn close_days(store: &mut Store, last: Day, signer: &Signer, now_ms: u64) -> Result<Vec<Closed>, Error> {
     let (db, database) = store.parts()?;
     let failed = |e: sqlx::Error| database.unusable(&e);
@@ -150,8 +152,8 @@ async fn close_day(db: &mut Connection, day: Day, signer: &Signer, now_ms: u64) 
     Ok(Some(Closed { day, leaves: leaf.leaves, head }))
 }
 
-/// Moves downloads whose records still count to the next day, and settles downloads that expired without a final
-/// report.
+/// Prepares the closing of `day`: moves downloads whose records still count to the next day, and settles downloads
+/// that expired without a final report.
 async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE download SET day = $1 WHERE day = $2 AND closes_ms > $3")
         .bind(day.next().to_sql())
@@ -168,8 +170,8 @@ async fn settle_open(change: &mut AnyConnection, day: Day, now_ms: u64) -> Resul
     Ok(())
 }
 
-/// Returns the statements of a day: per provider its downloads, its plain traffic, then the sum. From its first day on
-/// a provider has a sum every day.
+/// Returns a day's statements. For each provider: its downloads, its plain HTTP traffic, then its sum. A provider has
+/// a sum every day from its first day with traffic on.
 async fn leaves_of(db: &mut AnyConnection, day: Day) -> Result<Vec<Leaf>, sqlx::Error> {
     let mut by_provider: BTreeMap<ProviderId, Vec<Leaf>> = BTreeMap::new();
     let downloads = sqlx::query(

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::files::mark::{self, Mark};
 
-/// The ledger's name in the `accept-loss` command.
+/// Name of this database in the messages that point to the command `accept-loss`.
 const WHOSE: &str = "ledger";
 
 /// The value of `[ledger] database`: a file's path or `postgres://…`.
@@ -33,7 +33,7 @@ impl Database {
         }
     }
 
-    /// Returns whether password and records may cross the network unencrypted.
+    /// Returns whether password and records cross a network unencrypted.
     fn is_in_the_clear(&self) -> bool {
         let Self::Postgres(url) = self else { return false };
         let Ok(options) = url.parse::<PgConnectOptions>() else { return false };
@@ -80,8 +80,8 @@ impl Database {
         Ok(db)
     }
 
-    /// Opens a connection after checking the file against its mark. Nothing is written before the check, so that a
-    /// `-wal` file that was left behind can still be put back.
+    /// Opens a connection after checking the SQLite file against its mark, a file that records how many changes were
+    /// made. Nothing is written before the check, so that a `-wal` file that was left behind can still be put back.
     async fn connect_whole(&self, mode: &str) -> Result<Connection, Error> {
         let Self::Sqlite(path) = self else { return self.connect(mode).await };
         Mark::of(path).refuse_loss(WHOSE)?;
@@ -90,7 +90,7 @@ impl Database {
         lack.map_or(Ok(db), |what| Err(mark::lost(WHOSE, what, "go on with what is there")))
     }
 
-    /// Opens a connection; also returns a text about changes that the file lacks, if any.
+    /// Opens a connection. Also returns a description of the changes that the file lacks by its mark, if any.
     async fn connect_and_look(&self, path: &Path, mode: &str) -> Result<(Connection, Option<String>), Error> {
         // read the mark first: a concurrent writer raises the file's counter before its mark
         let expected = Mark::of(path).written().unwrap_or(0);
@@ -117,7 +117,8 @@ impl Database {
         }
     }
 
-    /// Stores the number of changes in the mark beside the file.
+    /// Stores the number of changes made so far in the mark, a file beside the SQLite file; [`Self::loss`] compares
+    /// them.
     pub(super) async fn write_mark(&self, db: &mut Connection) -> Result<(), sqlx::Error> {
         if let Self::Sqlite(path) = self {
             Mark::of(path).write(db.written().await?);
@@ -125,7 +126,8 @@ impl Database {
         Ok(())
     }
 
-    /// Refuses a backup with a foreign log beside it. Call before this process has opened the file.
+    /// Refuses a backup that lies beside the `-wal` log of another database. Call before this process has opened the
+    /// file.
     pub fn check_unopened(&self) -> Result<(), Error> {
         let Self::Sqlite(path) = self else { return Ok(()) };
         restored::refuse_foreign_log(path)

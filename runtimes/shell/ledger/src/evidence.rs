@@ -21,7 +21,7 @@ use swarmedge_ground::error::Error;
 
 /// Value of `format` in each line.
 const FORMAT: &str = "swarmedge-evidence/1";
-/// Downloads whose records are held in memory at a time.
+/// Number of downloads whose records are held in memory at a time.
 const AT_A_TIME: usize = 256;
 
 #[derive(Serialize, Deserialize)]

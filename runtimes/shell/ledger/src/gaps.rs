@@ -13,7 +13,7 @@ pub struct GapFound {
     pub guid: String,
     /// Number of its logins.
     pub logins: u64,
-    /// Parts of the history that no login connects.
+    /// Parts of the history between which no recorded login gives a link.
     pub parts: Vec<PartFound>,
 }
 

@@ -17,7 +17,7 @@ use swarmedge_core::wire::records::LedgerRecord;
 pub(super) struct Gathered {
     /// Evidence by download id.
     pub(super) evidence: BTreeMap<Vec<u8>, Evidence>,
-    /// Quarantine spans of the clients that these records are from.
+    /// Quarantine spans of the clients that reported these records.
     pub(super) spans: Spans,
     /// Records that were read and do not count.
     uncounted: Vec<Uncounted>,
@@ -56,7 +56,7 @@ pub(super) type FreshRecords<'a> = BTreeMap<Vec<u8>, BTreeMap<RecordId, &'a Ledg
 pub(super) struct Selection<'a> {
     /// Ids of the downloads.
     pub(super) downloads: &'a [Vec<u8>],
-    /// First day of arrival that is read.
+    /// First day of arrival from which records are read.
     pub(super) since: i64,
     /// Unix ms; quarantines that began later are ignored.
     pub(super) known_ms: u64,
@@ -100,7 +100,7 @@ pub(super) async fn gather(
 /// Adds records, ordered by time and key, to the evidence of their downloads.
 struct EvidenceBuilder<'a> {
     quarantines: Quarantines,
-    /// Newest records of each download, all of one arrival time (Unix ms), not added yet.
+    /// For each download its newest records that were read and not yet added: all of one arrival time (Unix ms).
     pending: BTreeMap<Vec<u8>, (u64, Vec<LedgerRecord>)>,
     gathered: &'a mut Gathered,
 }
@@ -154,8 +154,8 @@ async fn read(db: &mut AnyConnection, selection: Selection<'_>, mut each: impl F
 }
 
 impl Gathered {
-    /// Returns the keys of fresh records that were replaced, or that came too late from a client: they are stored, and
-    /// never read again.
+    /// Returns the keys of fresh records that settlement need not read again: those that a later record replaced, and
+    /// those that arrived too late from a client. They are stored all the same.
     pub(super) fn unread(&self, fresh: &FreshRecords<'_>) -> BTreeSet<RecordId> {
         let unread = self.uncounted.iter().filter(|g| (!g.late || g.is_usage) && g.is_in(fresh));
         unread.map(|g| g.key).collect()

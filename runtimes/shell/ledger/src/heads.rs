@@ -1,5 +1,5 @@
-//! Queries of the log heads that clients signed and CNs passed on: contradicting heads prove a forked log. And of the
-//! GUIDs that were retired because two copies of an installation ran.
+//! Queries of the log heads that clients signed and CNs passed on (contradicting heads prove a forked log), and of
+//! the GUIDs that were retired because two copies of an installation ran.
 
 use super::columns::record_at;
 use super::kind::Kind;

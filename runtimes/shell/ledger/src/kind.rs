@@ -31,7 +31,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The first kind that no download is settled from, save [`Kind::Offered`].
+    /// First kind of the CNs' log records. Settlement reads no kind from here on, except [`Kind::Offered`].
     pub(super) const FIRST_LOG: Self = Self::Login;
 
     /// Returns the kind of a record.

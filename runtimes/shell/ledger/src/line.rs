@@ -17,7 +17,7 @@ pub(super) const COLUMNS: &str = "download, provider, day, path, version, guid, 
      edge_unique, edge_total, edge_claimed, peers_received, peers_sent, peers_billed, flagged, speed, evidence, cause, \
      max_peer_bytes, spot, sources, closes_ms";
 
-/// Speed classes per doubling of the speed.
+/// Number of speed classes (histogram buckets) per doubling of the speed.
 const CLASSES: u64 = 16;
 
 /// Returns the number of a state in the `state` column.
@@ -31,7 +31,7 @@ pub(super) const fn state_number(state: Option<UsageState>) -> i64 {
     }
 }
 
-/// Returns the class of a speed: 16 classes per doubling, so that a class is exact to 6 %.
+/// Returns the histogram bucket of a download's speed: 16 buckets per doubling, so that a bucket is exact to 6 %.
 pub(super) fn speed_class(bytes: u64, ms: u64) -> i64 {
     let per_second = u64::try_from(u128::from(bytes) * 1000 / u128::from(ms.max(1))).unwrap_or(u64::MAX).max(CLASSES);
     let doubling = per_second.ilog2();
@@ -39,7 +39,7 @@ pub(super) fn speed_class(bytes: u64, ms: u64) -> i64 {
     i64::from(doubling) * 16 + i64::try_from(within).unwrap_or(0)
 }
 
-/// Returns the middle of a speed class, bytes a second.
+/// Returns the middle of a speed class, bytes a second; the inverse of [`speed_class`].
 pub(super) fn speed_of(class: i64) -> u64 {
     let class = u64::try_from(class).unwrap_or(0).clamp(CLASSES * 4, CLASSES * 63);
     let width = 1_u64 << (class / CLASSES - 4);
@@ -49,8 +49,8 @@ pub(super) fn speed_of(class: i64) -> u64 {
 /// Most days between a grant's issue time, by the edge's clock, and its arrival at the ledger; older times are clamped.
 const GRANT_DAYS: u32 = 7;
 
-/// Computes a download's row as of this time from its records; `None` without a grant record. The download belongs to
-/// the day of its first grant, or to the first open day if that day is closed.
+/// Computes a download's row from its records, as of the time of `clock`; `None` without a grant record. The download
+/// belongs to the day of its first grant, or to the first open day if that day is closed.
 pub(super) fn download_row(evidence: &Evidence, places: &Places, clock: Clock) -> Option<Vec<Value>> {
     let first = |r: &(Day, &GrantRecord)| (r.1.issued_ms, r.1.id);
     let grants = evidence.records().filter_map(|(came, r)| Some((Day::of_ms(came), grant(r)?)));
@@ -106,7 +106,7 @@ fn sources(bill: &Bill, places: &Places, downloader: Spot, ms: u64) -> String {
     to_json(&by_spot).unwrap_or_default()
 }
 
-/// Returns the downloader and the uploaders, whose login locations a row needs.
+/// Returns the GUIDs of a download's downloader and uploaders, whose locations its row needs.
 pub(super) fn clients(evidence: &Evidence) -> impl Iterator<Item = Guid> {
     evidence.records().filter_map(|(_, record)| match record {
         LedgerRecord::Granted(g) => Some(g.guid),

@@ -166,13 +166,13 @@ fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Writes a column in which every row has a value.
+/// Writes a column that has a value in every row.
 fn all<T: DataType>(column: &mut SerializedColumnWriter<'_>, values: impl Iterator<Item = T::T>) -> Written<()> {
     let values: Vec<T::T> = values.collect();
     column.typed::<T>().write_batch(&values, None, None).map(|_| ())
 }
 
-/// Writes a column with nulls.
+/// Writes a column in which some rows have no value (null).
 fn some<T: DataType>(
     column: &mut SerializedColumnWriter<'_>,
     values: impl Iterator<Item = Option<T::T>>,

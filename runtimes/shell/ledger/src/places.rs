@@ -108,7 +108,7 @@ impl Places {
         Ok(places)
     }
 
-    /// Returns a client's spot at a time: that of its last login before, else of its first login after.
+    /// Returns a client's spot at a Unix time in ms: that of its last login before, else of its first login after.
     pub(super) fn at(&self, guid: Guid, ms: u64) -> Spot {
         let Some(all) = self.0.get(&guid) else { return Spot::default() };
         let ms = i64::try_from(ms).unwrap_or(i64::MAX);

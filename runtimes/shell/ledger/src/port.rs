@@ -27,12 +27,12 @@ use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
-/// Connections allowed beyond those of certified servers, for handshakes.
+/// Number of connections allowed beyond one per certified server: they may be in their TLS handshakes.
 const SPARE_CONNECTIONS: usize = 256;
 
 /// Interval of the checks whether a day is due to be closed.
 const CLOSE_EVERY: Duration = Duration::from_secs(3600);
-/// Wait after closing days has failed.
+/// Wait before days are closed again after closing has failed.
 const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Advice to the operator after a database error.

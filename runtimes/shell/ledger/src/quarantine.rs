@@ -36,7 +36,7 @@ pub struct Quarantined {
 pub struct InQuarantine {
     /// Clients that began downloads while they were in quarantine.
     pub clients: u64,
-    /// Downloads begun in quarantine, served by edges alone.
+    /// Downloads that clients in quarantine began: served by edges alone.
     pub downloads: u64,
 }
 
@@ -47,7 +47,7 @@ pub struct Entered {
     pub added: usize,
     /// Number of clients that were in quarantine before.
     pub already: usize,
-    /// GUIDs among them that were not named, but are successors of named ones.
+    /// GUIDs added that the operator did not name: successors (later keys) of named ones.
     pub heirs: Vec<String>,
     /// Number of successors left out because the list is full; named GUIDs come first.
     pub left_out: usize,
@@ -56,15 +56,16 @@ pub struct Entered {
 /// Result of releasing clients from quarantine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Released {
-    /// Number of released clients.
+    /// Number of released GUIDs, successors included.
     pub removed: usize,
-    /// GUIDs among them that were not named, but are successors of named ones.
+    /// GUIDs released that the operator did not name: successors (later keys) of named ones.
     pub heirs: Vec<String>,
     /// Predecessors of released GUIDs that are still in quarantine.
     pub left: Vec<String>,
 }
 
-/// Puts clients and, as far as there is room, their successors into quarantine. Clients already in it are unchanged.
+/// Puts clients into quarantine, and their successors as far as the list has space. Clients already in it are
+/// unchanged.
 pub async fn enter(store: &mut Store, guids: &BTreeSet<Guid>, reason: &str, now_ms: u64) -> Result<Entered, Error> {
     let (db, database) = store.parts()?;
     let done = add_to_quarantine(db, guids, reason, now_ms).await.map_err(|e| database.unusable(&e))?;
@@ -88,7 +89,8 @@ fn names<'a>(guids: impl IntoIterator<Item = &'a Guid>) -> Vec<String> {
     guids.into_iter().map(ToString::to_string).collect()
 }
 
-/// Adds clients and their successors; `None` if the named clients alone are too many.
+/// Adds clients and their successors to the list; `None`, with nothing changed, if the named clients alone exceed its
+/// limit.
 async fn add_to_quarantine(
     db: &mut Connection,
     guids: &BTreeSet<Guid>,
@@ -122,7 +124,8 @@ async fn add_to_quarantine(
     Ok(Some(Entered { added, already, heirs: names(&heirs), left_out: asked - heirs.len() }))
 }
 
-/// Releases clients and their successors; `Err` with the first GUID that has no one in quarantine, itself included.
+/// Releases clients and their successors. `Err`, with nothing changed, names the first GUID such that neither it nor
+/// any successor of it is in quarantine.
 async fn remove_from_quarantine(
     db: &mut Connection,
     guids: &BTreeSet<Guid>,

@@ -41,7 +41,7 @@ pub struct Report {
     pub speed_with_peers: Speeds,
     /// Downloads of clients in quarantine, served by edges alone.
     pub quarantine: InQuarantine,
-    /// Questions that the records cannot answer, as texts.
+    /// Figures that the stored records cannot give, each explained by a sentence.
     pub unknown: Vec<String>,
 }
 
@@ -72,12 +72,12 @@ pub struct Figures {
     pub unfinished: u64,
     /// Downloads without any report of the client.
     pub unreported: u64,
-    /// Billed bytes from edges to clients, each byte counted once an edge.
+    /// Billed bytes from edges to clients; a byte that one edge sent repeatedly is counted once for this edge.
     pub edge_bytes: u64,
     /// Billed bytes from peers.
     pub peer_bytes: u64,
-    /// Billed bytes to browsers and curl. `None` where the share is unknown: by country and network, and by object
-    /// while some plain traffic belongs to no known object and none is known for this one.
+    /// Billed bytes to plain HTTP clients (browsers, curl). `None` where they cannot be attributed: by country and
+    /// network always; by object if none is known for this object while some belong to no known object.
     pub plain_bytes: Option<u64>,
     /// Bytes claimed by downloaders or uploaders and not billed.
     pub flagged_bytes: u64,
@@ -159,7 +159,7 @@ impl Figures {
     }
 }
 
-/// Figures while the report is collected, unsorted.
+/// Accumulator of a report's figures, not sorted yet.
 #[derive(Default)]
 struct Found {
     totals: Figures,
@@ -167,7 +167,7 @@ struct Found {
     objects: BTreeMap<String, Figures>,
     countries: BTreeMap<String, Figures>,
     networks: BTreeMap<String, Figures>,
-    /// Bytes of plain traffic of versions that no client has downloaded, whose object is not on record.
+    /// Bytes of plain HTTP traffic of versions whose object is unknown, since no client has downloaded them.
     plain_of_nothing: u64,
     speeds: Histogram,
     /// Speeds without and with bytes from peers.
@@ -200,7 +200,8 @@ impl Reader {
         Ok((found, first_open(&mut self.db.any).await?))
     }
 
-    /// Plain traffic is recorded by version: of which object that is, the downloads of it say.
+    /// Attributes plain HTTP traffic, which is recorded by version, to objects: a version's downloads name its
+    /// object.
     async fn attribute_plain(
         &mut self,
         found: &mut Found,

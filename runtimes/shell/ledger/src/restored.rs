@@ -1,4 +1,5 @@
-//! A SQLite file that was put back from a backup, which its application id tells, and logs that are not its own.
+//! Backups put back in a SQLite ledger's place, which are known by their application id, and `-wal` logs that belong
+//! to another database.
 
 use super::connection::Connection;
 use sqlx::Executor as _;
@@ -50,8 +51,8 @@ pub(super) fn refuse_orphaned_log(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Refuses a restored backup beside the log of the ledger before it: SQLite would replay the log. Call before this
-/// process has opened the file, see [`is_unopened_copy`].
+/// Refuses a restored backup that lies beside the `-wal` log of the ledger it replaces: SQLite would replay that log.
+/// Call before this process has opened the file, see [`is_unopened_copy`].
 pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), Error> {
     match log_of(path) {
         Some(log) if is_unopened_copy(path) => {

@@ -1,5 +1,5 @@
-//! Sums of the download rows of an object's day. Rows of open days are added up at each query, those of a closed day
-//! once when it is closed; the same code does both.
+//! Sums of the download rows of one object on one day. For open days they are computed at each query; for a closed
+//! day once, when it is closed. Both use the same code.
 
 use super::connection::Connection;
 use super::day::Day;
@@ -25,7 +25,7 @@ pub(super) struct Rollup {
     pub(super) flows: BTreeMap<(Spot, Spot), u64>,
 }
 
-/// Downloads and their billed and flagged bytes.
+/// Numbers of downloads, and their billed and flagged bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sums {
     /// Number of downloads by state and failure cause.
@@ -124,8 +124,8 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
-/// Passes each rollup of a span of days to `take`, with day and object path: stored ones of closed days, and sums of
-/// the rows of other days. `provider` selects one provider.
+/// Passes each rollup of a span of days to `take`, with its day and object path. Rollups of closed days are read from
+/// the database, those of open days computed from download rows. `provider` selects one provider.
 pub(super) async fn read(
     db: &mut Connection,
     provider: Option<ProviderId>,
@@ -158,7 +158,7 @@ pub(super) async fn read(
     then.rollback().await
 }
 
-/// Returns the spans of days from `from` to `to` that are not in `taken`.
+/// Returns the spans of days between `from` and `to`, both included, without the days in `taken`.
 fn gaps(taken: &BTreeSet<i64>, from: i64, to: i64) -> Vec<(i64, i64)> {
     let mut gaps = Vec::new();
     let mut first = from;

@@ -221,9 +221,9 @@ pub(super) async fn insert(
 pub(super) struct Lookup<'a> {
     /// The query, which ends with the id's column.
     pub(super) head: &'a str,
-    /// The ids.
+    /// Ids to look up.
     pub(super) ids: &'a [Vec<u8>],
-    /// First day of the rows.
+    /// First day of the rows to return.
     pub(super) from_day: i64,
 }
 

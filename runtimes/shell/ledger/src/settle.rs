@@ -19,7 +19,7 @@ use swarmedge_core::wire::records::LedgerRecord;
 /// Below this number, downloads are settled on one thread.
 const ONE_THREAD_MAX: usize = 32;
 
-/// Whether records of a download still count.
+/// Which records of a download still count for its bill.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// No grant record is known yet: nothing can be settled.
@@ -32,7 +32,7 @@ enum Standing {
     Final,
 }
 
-/// Reads the standings of downloads; those without a row are missing in the result.
+/// Reads the [`Standing`] of each download; downloads without a row are missing in the result.
 async fn standings(
     change: &mut AnyConnection,
     ids: &[Vec<u8>],
@@ -64,8 +64,9 @@ fn row_of(record: &LedgerRecord, is_read: bool, clock: Clock) -> Vec<Value> {
     ]
 }
 
-/// Stores `new` records and returns the evidence of the downloads to settle again. Older records are read of these
-/// downloads only, not of ungranted or closed ones. Late records are stored and counted in a metric.
+/// Stores `new` records and returns the evidence of the downloads to settle again. Stored records are read of these
+/// downloads only, not of downloads without a grant or on closed days. Late records are stored and counted in a
+/// metric.
 pub(super) async fn store_records(
     change: &mut AnyConnection,
     new: &[&LedgerRecord],

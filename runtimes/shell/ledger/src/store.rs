@@ -28,7 +28,7 @@ pub struct Store {
     /// The connection; `None` after a failure until it is reopened.
     db: Option<Connection>,
     database: Database,
-    /// Days whose partitions this process knows to exist.
+    /// Days for which this process knows that a PostgreSQL partition exists.
     partitions: BTreeSet<i64>,
 }
 
@@ -140,7 +140,7 @@ impl Store {
         self.close().await;
     }
 
-    /// Updates the mark and closes the database.
+    /// Updates the mark, which records how many changes the SQLite file has, and closes the database.
     pub async fn close(mut self) {
         let Some(mut db) = self.db.take() else { return };
         let closed = match self.database.write_mark(&mut db).await {
@@ -192,7 +192,7 @@ async fn insert_new_keys<'a>(
     Ok(new)
 }
 
-/// Adds the growth of an edge's plain traffic counter to a day.
+/// Adds the growth of an edge's counter of plain HTTP bytes to a day.
 async fn add_plain(change: &mut AnyConnection, r: &EdgeRecord, day: Day) -> Result<(), sqlx::Error> {
     let known: Option<i64> = sqlx::query_scalar("SELECT MAX(total) FROM plain WHERE edge = $1 AND version = $2")
         .bind(r.edge.0.to_vec())

@@ -44,7 +44,7 @@ pub(super) async fn add(change: &mut AnyConnection, records: &[&LedgerRecord], n
     Ok(())
 }
 
-/// Keeps the links for which there is room: at most [`HEIRS_MAX`] successors a GUID.
+/// Keeps those links with which no GUID has more than [`HEIRS_MAX`] successors.
 async fn within_limit(change: &mut AnyConnection, links: Links) -> Result<Links, sqlx::Error> {
     let mut kept = Links::new();
     let guids: BTreeSet<Guid> = links.keys().map(|(guid, _)| *guid).collect();
@@ -85,7 +85,8 @@ pub(super) async fn heirs(change: &mut AnyConnection, guids: &BTreeSet<Guid>) ->
     heirs_among(change, guids, |_| true).await
 }
 
-/// Returns the successors like [`heirs`], without those that `counts` rejects and without their successors.
+/// Returns the successors like [`heirs`], but leaves out each one that `counts` rejects, and does not search beyond
+/// it.
 async fn heirs_among(
     change: &mut AnyConnection,
     guids: &BTreeSet<Guid>,

@@ -31,15 +31,15 @@ use swarmedge_ground::keys::verify;
 pub struct Suspects {
     /// First and last day of the span.
     pub days: (String, String),
-    /// Numbers of examined clients, logins, offers and downloads.
+    /// Numbers of clients, logins, offers and downloads that were examined.
     pub looked_at: LookedAt,
-    /// Groups whose members use one another more than the offers explain.
+    /// Groups of clients that exchange more bytes with one another than the CNs' offers of peers explain.
     pub cliques: Vec<CliqueFound>,
     /// Versions that a client downloaded again and again.
     pub repeated_by_client: Vec<RepeatedFound>,
     /// Versions that a network's clients downloaded again and again.
     pub repeated_by_network: Vec<RepeatedFound>,
-    /// Agreed bytes over introductions that no CN logged.
+    /// Bytes, receipted and reported, for introductions that no CN has logged.
     pub not_offered: Vec<NotOffered>,
     /// Clients that failed to prove possession of completed downloads. Weak evidence where the content is public; it
     /// supports other findings.
@@ -65,14 +65,14 @@ impl Suspects {
     }
 }
 
-/// Numbers of examined objects, for [`Suspects::looked_at`].
+/// Numbers of records examined, for [`Suspects::looked_at`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LookedAt {
     /// Number of clients with any record.
     pub clients: usize,
     /// Number of recorded logins.
     pub logins: u64,
-    /// Number of offers, each of one peer for one download.
+    /// Number of offers: a CN offers one peer to one download.
     pub offers: usize,
     /// Number of downloads with any record.
     pub downloads: u64,
@@ -85,15 +85,15 @@ pub struct LookedAt {
 pub struct CliqueFound {
     /// GUIDs of the members.
     pub members: Vec<String>,
-    /// Number of offers between members.
+    /// Number of offers of one member to another.
     pub offered: u64,
-    /// Number of these offers that were used.
+    /// Number of these offers over which bytes were transferred.
     pub used: u64,
     /// Bytes transferred between members.
     pub bytes: u64,
     /// Share of the members' peer bytes that came from members, in thousandths.
     pub inside_permille: u64,
-    /// Improbability of the group by chance, in bits.
+    /// Improbability of the group by chance: minus the binary logarithm of the probability.
     pub bits: u64,
 }
 
@@ -119,7 +119,7 @@ pub struct NotOffered {
     pub uploader: String,
     /// Number of introductions without a logged offer.
     pub introductions: u64,
-    /// Agreed bytes over these introductions.
+    /// Bytes over these introductions: of each the smaller of receipt and downloader's report.
     pub bytes: u64,
 }
 
@@ -188,7 +188,7 @@ struct Clients {
     numbers: BTreeMap<Guid, u32>,
     guids: Vec<Guid>,
     addresses: Vec<Option<IpAddr>>,
-    /// Client number by upload key.
+    /// Client numbers by upload key K_u.
     keys: BTreeMap<PublicKey, u32>,
     starts: BTreeMap<u32, (Starts, u64)>,
     /// Locations at logins, by client number.
@@ -243,7 +243,7 @@ fn network(ip: IpAddr) -> String {
     }
 }
 
-/// An introduction with bytes that both sides agree on.
+/// An introduction with bytes that count: the smaller of receipt and downloader's report.
 struct Agreed {
     downloader: u32,
     uploader: u32,

@@ -79,7 +79,7 @@ pub struct UploaderUsage {
     pub received: u64,
     /// Bytes of the highest receipts, signed by the downloader and filed by the uploader.
     pub receipted: u64,
-    /// Bytes that count: per introduction the smaller of receipt and downloader's report.
+    /// Bytes that count, summed over introductions: the smaller of the highest receipt and the downloader's report.
     pub agreed: u64,
 }
 
@@ -174,7 +174,7 @@ impl Reader {
         Ok(rows.map_err(|e| self.failed(&e))?.into_iter().filter_map(record).collect())
     }
 
-    /// Returns the GUIDs that no record names: no download, no login, no rekey. Scans all logins if cheaper lookups
+    /// Returns those of `guids` that no download, login or rekey record names. Scans all logins if cheaper lookups
     /// leave some GUIDs unfound.
     pub async fn unnamed(&mut self, guids: &BTreeSet<Guid>) -> Result<BTreeSet<Guid>, Error> {
         self.read_unnamed(guids).await.map_err(|e| self.failed(&e))
