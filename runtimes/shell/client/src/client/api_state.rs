@@ -1,6 +1,6 @@
-//! What the local API knows of the machine: the newest figures of each download and the answers to commands. The
-//! client's shard writes, the API's threads wait and read. There is no queue to overflow: a slow reader sees the
-//! newest figures.
+//! The client machine's state as the local API sees it: the newest figures of each download, and the answers to
+//! commands. The client's thread writes it, the API's threads wait for changes and read. No queue can overflow: a
+//! slow reader sees only the newest figures.
 
 use super::meetings::Meetings;
 use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, WhyLine, source_name};
@@ -22,11 +22,11 @@ use swarmedge_ground::error::Code;
 use swarmedge_ground::http::Origin;
 use swarmedge_ground::nat::NatLine;
 
-/// Time-out of a command: the machine answers after one durable write.
+/// Time-out for the machine's answer to a command, which takes at most one durable write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Most objects that `get`s download at once; further `get`s wait in a queue.
 pub(super) const OBJECTS_MAX: usize = 32;
-/// Most source drops kept for slow API readers.
+/// Maximum number of notices "download dropped a source" that are kept for slow API readers.
 const DROPPED_MAX: usize = 64;
 /// Shortest interval between two reports of the same edge failure.
 const TROUBLE_EVERY: Duration = Duration::from_secs(5);
@@ -55,12 +55,12 @@ struct State {
     dropped: VecDeque<(u64, Answer)>,
     /// Whether a bootstrap response has named the edges, and the known edges as `host:port`.
     edges: (bool, Vec<String>),
-    /// The newest failure of the edges; `None` while an edge works.
+    /// The newest failure of the edges; `None` once an edge has answered.
     trouble: Option<Told>,
     meetings: Meetings,
-    /// Usage records of this client's downloads that the ledger has not acknowledged.
+    /// Ids of this client's usage records as downloader that the ledger has not acknowledged.
     unreported: BTreeSet<RecordId>,
-    /// Bytes uploaded according to usage records, by the receiving download.
+    /// Bytes uploaded according to usage records, by the id of the peer's download.
     uploaded: BTreeMap<DownloadId, u64>,
     client: StatusLine,
     /// NAT findings of the newest observation; `None` before the first.
@@ -68,7 +68,7 @@ struct State {
     started: Instant,
 }
 
-/// A failure of the edges, and when it was reported.
+/// A failure of the edges, with the time at which API readers were last informed of it.
 struct Told {
     failure: Failure,
     at: Instant,
@@ -155,7 +155,8 @@ impl ApiState {
 
     // --- the shard's side -----------------------------------------------------------------------------------------
 
-    /// Updates the state from a save: a download's output path or removal, the uploads setting, usage records.
+    /// Updates the state from what the machine saves: a download's output path or removal, the uploads setting, usage
+    /// records.
     pub fn saving(&self, save: &Save) {
         let mut state = self.lock();
         match save {
@@ -252,8 +253,8 @@ impl ApiState {
         self.0.changed.notify_all();
     }
 
-    /// Refuses an edge (`host:port`) that the deployment has not, once a bootstrap has named them all or `patience` is
-    /// over: then the install bundle's count.
+    /// Refuses an edge (`host:port`) that is none of the deployment's. Waits up to `patience` for a bootstrap to name
+    /// these; without one, only the install bundle's edges are accepted.
     pub fn expect_edge(&self, edge: &str, patience: Duration) -> Result<(), Failure> {
         let until = Instant::now() + patience;
         let mut state = self.lock();
@@ -320,7 +321,7 @@ impl ApiState {
         self.tell_all();
     }
 
-    /// Wakes every caller that waits for something other than an answer.
+    /// Wakes every caller that waits for changes or for its turn; callers that wait for a command's answer sleep on.
     fn tell_all(&self) {
         // taking the lock once ensures that a caller which read the old state is already asleep, and so is woken
         drop(self.lock());
@@ -328,7 +329,7 @@ impl ApiState {
         self.0.turns.wake();
     }
 
-    /// Requests the machine's shutdown and returns the request to wait for; `None` if it has already ended.
+    /// Requests the machine's shutdown and returns the id of this request; `None` if the machine has already ended.
     pub fn shut_down(&self) -> Option<ReqId> {
         let req = self.0.slots.open_shutdown()?;
         if !(self.0.submit)(Input::Command(Command { req, kind: CommandKind::Shutdown })) {
@@ -350,7 +351,8 @@ impl ApiState {
         self.end(req.ok_or_else(gone)?)
     }
 
-    /// Sends a command to the machine; `None` if it takes no more. [`ApiState::end`] waits for the answer.
+    /// Sends a command to the machine; [`ApiState::end`] waits for the answer. `None` if the machine has ended or its
+    /// queue is full.
     pub fn begin(&self, kind: CommandKind) -> Option<ReqId> {
         let req = self.0.slots.open()?;
         if !(self.0.submit)(Input::Command(Command { req, kind })) {
@@ -369,12 +371,12 @@ impl ApiState {
         }
     }
 
-    /// Returns the queue of `get`s: the download each one follows, and which may start next.
+    /// Returns the queue of `get` commands: which download each one waits for, and which may start next.
     pub(super) fn turns(&self) -> &Turns<ObjectRef, String> {
         &self.0.turns
     }
 
-    /// Returns how many `get`s use this client.
+    /// Returns the number of `get` commands that this client serves or has in its queue.
     #[must_use]
     pub fn gets(&self) -> usize {
         self.0.turns.count()
@@ -414,14 +416,14 @@ impl ApiState {
         Answer::Why { downloads: asked.map(line).collect(), as_uploader }
     }
 
-    /// The downloads' figures without formatting, for what decides whether a file may be written.
+    /// Returns the figures of all downloads with their output paths, for the decision whether a file may be written.
     #[must_use]
     pub fn downloads(&self) -> Vec<(DownloadStatus, String)> {
         self.lock().downloads.values().map(|entry| (entry.status.clone(), entry.output.clone())).collect()
     }
 
-    /// Waits up to `patience` for something after `seen` and returns it with the revision to ask from next: the newest
-    /// figures of each changed download, and sources dropped since. `only` restricts it to one download.
+    /// Waits up to `patience` for changes after revision `seen`. Returns the newest figures of each changed download,
+    /// the sources dropped since, and the revision for the next call. `only` restricts this to one download.
     pub fn changes(&self, seen: u64, only: Option<Handle>, patience: Duration) -> Changes {
         let until = Instant::now() + patience;
         let mut state = self.lock();

@@ -15,7 +15,7 @@ use swarmedge_ground::terminal::units::{bytes, percent};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Number of requests for the NAT findings before `nat` gives up.
 const OBSERVED_TRIES: u32 = 20;
-/// The client's directory unless told otherwise: `swarmedge` in the user's directory for state (XDG).
+/// Returns the client's default directory: `swarmedge` in the user's directory for state (XDG Base Directory).
 pub fn default_state_dir() -> Result<PathBuf, Error> {
     let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     dir("XDG_STATE_HOME")
@@ -42,24 +42,24 @@ pub(super) fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
     Call::ask(state, request)?.ok_or_else(no_client)
 }
 
-/// Carries out one request and prints its answer.
+/// Sends one request to the running client and prints its answer; `done` is the text for success.
 fn tell(state: &Path, json: bool, request: &Request, done: &str) -> Result<(), Error> {
     let answer = ask(state, request)?;
     if json { print_json(&answer) } else { say!("{done}") }
 }
 
-/// `pause`: stops a download and keeps its pieces.
+/// Runs `pause`: stops a download and keeps its pieces.
 pub fn pause(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     let done = format!("download {download} is paused; `resume {download}` lets it go on");
     tell(state, json, &Request::Pause { download }, &done)
 }
 
-/// `resume`: continues a paused download.
+/// Runs `resume`: continues a paused download.
 pub fn resume(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     tell(state, json, &Request::Resume { download }, &format!("download {download} goes on"))
 }
 
-/// `cancel`: ends a download and deletes its pieces.
+/// Runs `cancel`: ends a download and deletes its pieces.
 pub fn cancel(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     tell(state, json, &Request::Cancel { download }, &format!("download {download} is cancelled and forgotten"))
 }
@@ -70,7 +70,7 @@ pub fn uploads(state: &Path, json: bool, on: bool) -> Result<(), Error> {
     tell(state, json, &Request::Uploads { on }, done)
 }
 
-/// `cache remove`: stops sharing a version and deletes it.
+/// Runs `cache remove`: stops sharing a version and deletes it.
 pub fn cache_remove(state: &Path, json: bool, version: &str) -> Result<(), Error> {
     tell(state, json, &Request::CacheRemove { version: version.to_owned() }, "removed")
 }

@@ -10,13 +10,13 @@ use swarmedge_ground::config::{Bundle, File};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files;
 
-/// The bundle's copy in the client's directory.
+/// File name of the install bundle's copy in the client's directory.
 const BUNDLE: &str = "bundle.toml";
 
 /// A TCP port on which a client listens for peers that cannot use UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpPort {
-    /// A port with the UDP port's number.
+    /// The same port number as that of the client's UDP socket.
     AsUdp,
     /// A fixed port number.
     Port(u16),
@@ -47,24 +47,27 @@ pub struct ClientConfig {
     pub listen: Option<SocketAddr>,
     /// Listening address for `/healthz` and `/metrics`; `None` serves neither.
     pub ops: Option<SocketAddr>,
-    /// Whether a finished file is a hard link to the cached one where the file system can; otherwise it is a copy.
+    /// Whether a finished file is a hard link to the data file in the store, where the file system can make one;
+    /// otherwise it is a copy.
     pub links: bool,
     /// TCP listening ports for peers; only the first two are used.
     pub tcp: Vec<TcpPort>,
-    /// Whether birthday probing is tried as the last resort, if both clients allow it: up to 256 sockets and 1,024
-    /// probes an attempt, which can fill the session table of a small router.
+    /// Whether birthday probing (many ports opened at once, so that two symmetric NATs match by chance) is tried as
+    /// the last resort, if both clients allow it: up to 256 sockets and 1,024 probes an attempt, which can fill the
+    /// session table of a small router.
     pub birthday: bool,
     /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), so that every peer can reach this client.
     pub port_mapping: bool,
-    /// Whether the client runs for one `get` and those that join meanwhile; a `get` still waiting when the client ends
-    /// continues with another client.
+    /// Whether the client ends with the `get` that started it; other `get`s may join meanwhile. A `get` still waiting
+    /// when the client ends continues with another client.
     pub one_shot: bool,
-    /// The machine's name, if known: an installation that starts on another machine was copied.
+    /// The machine's identifier, if the system has one: an installation that starts on another machine is a copy.
     pub machine: Option<String>,
 }
 
 impl ClientConfig {
-    /// Loads the configuration of the client in `state`, a directory created if absent; keeps a given `bundle` there.
+    /// Loads the configuration of the client in the directory `state`, created if absent. Copies `bundle`, if given,
+    /// to it.
     pub fn load(state: &Path, bundle: Option<&Path>) -> Result<Self, Error> {
         make_private(state)?;
         let kept = state.join(BUNDLE);

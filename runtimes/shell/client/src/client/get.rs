@@ -1,5 +1,5 @@
-//! `get`: downloads through the client that runs, or through one of its own where none does. A client that ends under
-//! it is replaced by another, whoever starts it.
+//! The command `get`: downloads through the client that runs on this machine, or starts one in this process if none
+//! runs. If that client ends before the download, `get` continues with the next client, whichever process starts it.
 
 use super::commands::refuse_another_bundle;
 use super::local::Call;
@@ -19,13 +19,13 @@ use swarmedge_ground::terminal::units::percent;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Interval of attempts to reach a client that is starting.
 const CALL_EVERY: Duration = Duration::from_millis(50);
-/// Interval of attempts to start a client while another process holds the directory.
+/// Interval of attempts to start a client while another process has the state directory locked.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// Time-out for a process that holds the directory without answering.
+/// Time-out for a process that has the state directory locked and does not answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
-/// Time-out for a client that restarts.
+/// Time-out for a client that restarts under a new key.
 const AGAIN_WITHIN: Duration = Duration::from_secs(10);
-/// Time-out for a restart of the background client, before `get` starts one.
+/// Time that `get` waits for the background client to restart before it starts a client itself.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 /// Time-out for pausing a download after Ctrl-C.
 const LEAVES_WITHIN: Duration = Duration::from_secs(5);
@@ -89,17 +89,17 @@ fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error
     Ok(path)
 }
 
-/// A `get` under way, whichever client carries it out.
+/// The state of a `get` command, which may use several clients one after another.
 struct Way<'a> {
     options: &'a Get,
     request: Request,
     interrupt: Interrupt,
-    /// The client that it has started.
+    /// The client that this `get` has started, if any.
     own: Option<OwnClient>,
 }
 
 impl Way<'_> {
-    /// Goes on with one client after the other until the download is at rest.
+    /// Uses one client after another until the download is complete, paused or failed.
     fn go<R: Start>(&mut self) -> Result<(), Error> {
         let mut shown = Shown::new(self.options.json);
         let mut patience = Duration::ZERO;
@@ -117,8 +117,8 @@ impl Way<'_> {
         }
     }
 
-    /// Hands the request to the client that runs. After `patience` without one it starts its own; the directory is one
-    /// client's at a time, so whoever comes too late joins the other.
+    /// Sends the request to the running client. After `patience` without one it starts a client in this process. If
+    /// another process is faster, its client gets the request: only one client can lock the state directory.
     fn reach<R: Start>(&mut self, patience: Duration) -> Result<Call, Error> {
         let mut next_try = Instant::now() + patience;
         let mut taken: Option<(Error, Instant)> = None;
@@ -158,15 +158,15 @@ impl Way<'_> {
     }
 }
 
-/// The progress of a `get`, as received and shown.
+/// The display of a `get`'s progress, and the figures received last.
 struct Shown {
     progress: Progress,
     started: Instant,
-    /// Bytes fetched by earlier runs, once known.
+    /// Bytes that were fetched before this `get`, once known.
     before: Option<u64>,
     last: Option<DownloadLine>,
     patience_told: bool,
-    /// The deadline for pausing the download after Ctrl-C, if pressed.
+    /// Deadline for the client to pause the download, after Ctrl-C was pressed.
     leaving: Option<Instant>,
 }
 
@@ -176,7 +176,8 @@ impl Shown {
         Self { progress, started, before: None, last: None, patience_told: false, leaving: None }
     }
 
-    /// Shows a download until it is complete: `None`. If the client ends before, how long to wait for another.
+    /// Shows a download until it is complete: `None`. If the client ends before that, returns how long to wait for
+    /// another client.
     fn follow(&mut self, call: &mut Call, interrupt: &Interrupt) -> Result<Option<Duration>, Error> {
         loop {
             if self.leaving.is_none() && interrupt.check().is_err() {
@@ -216,7 +217,8 @@ impl Shown {
         }
     }
 
-    /// The client has ended.
+    /// Returns how long to wait for another client, or the error "paused" after Ctrl-C. Called when the client has
+    /// ended.
     fn lost(&self, patience: Duration) -> Result<Option<Duration>, Error> {
         if self.leaving.is_some() { Err(paused(self.last.as_ref())) } else { Ok(Some(patience)) }
     }
@@ -258,7 +260,7 @@ pub(super) fn paused(line: Option<&DownloadLine>) -> Error {
     Error::new(Code::Interrupted, format!("paused{at}; nothing verified is lost")).next("the same get resumes")
 }
 
-/// Returns the error for Ctrl-C where other commands follow the download.
+/// Returns the error for Ctrl-C where other `get` commands wait for the same download, which goes on.
 fn left(line: Option<&DownloadLine>) -> Error {
     match line {
         None => paused(None),

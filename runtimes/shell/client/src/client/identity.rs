@@ -1,4 +1,5 @@
-//! Who this installation is: the key made at install, the key of the day for other clients, and the last starts.
+//! The identity of this installation: its key, the upload key that other clients see (a new one each day), and the
+//! secondary GUIDs of its last starts.
 
 use sha2::Digest as _;
 use std::fs;
@@ -11,32 +12,33 @@ use swarmedge_core::wire::records::{Rekey, SignedRekey, SigningContext};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::keys::Key;
 
-/// The file of the installation's key, which determines its GUID.
+/// File of the installation's key, which determines its GUID.
 const KEY: &str = "client.key";
-/// The file of the next key, used once the old GUID is retired.
+/// File of the next key: the installation's key once the old GUID is retired.
 const NEW_KEY: &str = "client.next.key";
-/// The file that identifies the machine: a hash, so that it does not reveal the machine's name.
+/// File that identifies the machine by a hash, so that it does not reveal the machine's name.
 const MACHINE: &str = "machine";
-/// Prefix of the day keys' files: `upload-<days since 1970>.key`.
+/// Prefix of the files of upload keys: `upload-<days since 1970>.key`.
 const UPLOAD_KEY: &str = "upload-";
-/// The file of the last starts' secondary GUIDs, newest first, one a line.
+/// File of the secondary GUIDs of the last starts, newest first, one a line.
 const STARTS: &str = "starts";
 
-/// The identity of one start.
+/// The identity of one start of the client.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Proves the GUID to CNs and edges.
+    /// The installation's key, which proves the GUID to CNs and edges.
     pub key: Key,
-    /// K_u, shown to other clients, so that they cannot follow this one from day to day.
+    /// The upload key K_u, by which other clients know this one. It changes daily, so that they cannot follow a
+    /// client.
     pub upload_key: Key,
-    /// The secondary GUIDs of the last starts, this one first.
+    /// Secondary GUIDs (one per start of the client) of the last starts, this start first.
     pub secondary: Vec<SecondaryGuid>,
 }
 
 impl Identity {
-    /// Loads or makes what is missing in `dir`, and begins a new start on the given day since 1970. An installation
-    /// that finds itself on another `machine` was copied, and takes a key of its own. The caller holds the directory's
-    /// lock.
+    /// Loads the identity from `dir` and makes what is missing; `day` is the number of days since 1970. An
+    /// installation whose last start was on another `machine` was copied, and takes a new key. The caller holds the
+    /// directory's lock.
     pub fn begin(dir: &Path, day: u64, machine: Option<&str>) -> Result<Self, Error> {
         if let Some(machine) = machine {
             settle(dir, &digest(machine))?;
@@ -48,13 +50,14 @@ impl Identity {
         Ok(Self { key, upload_key, secondary: begin_start(&dir.join(STARTS))? })
     }
 
-    /// The change to the new key, if one is kept in `dir`.
+    /// Returns the signed change to the next key, if `dir` has one.
     pub fn pending(&self, dir: &Path) -> Result<Option<SignedRekey>, Error> {
         let path = dir.join(NEW_KEY);
         if path.exists() { Key::load(&path).map(|new| Some(self.rekey(&new))) } else { Ok(None) }
     }
 
-    /// Makes the new key, if none is kept in `dir`, and the change to it. It is durable when this returns.
+    /// Makes the next key unless `dir` has one, and returns the signed change to it. The key is durable when this
+    /// returns.
     pub fn make_key(&self, dir: &Path) -> Result<SignedRekey, Error> {
         let new = load_or_make(&dir.join(NEW_KEY))?;
         let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
@@ -77,7 +80,8 @@ impl Identity {
     }
 }
 
-/// Puts the new key in the old one's place. What copies share goes before: the starts, and the key of the day.
+/// Replaces the installation's key by the next one. First removes what copies of the installation share: the list of
+/// starts and the upload key.
 pub fn adopt_key(dir: &Path) -> Result<(), Error> {
     remove(&dir.join(STARTS))?;
     remove_other_days(dir, "")?;
@@ -85,7 +89,7 @@ pub fn adopt_key(dir: &Path) -> Result<(), Error> {
     fs::rename(&new, &key).map_err(|e| Error::io(format!("write {}", key.display()), &e))
 }
 
-/// The name of the machine, where the system has one.
+/// Returns the machine's identifier (`/etc/machine-id`); `None` if the system has none.
 #[must_use]
 pub fn machine_id() -> Option<String> {
     let text = fs::read_to_string("/etc/machine-id").ok()?;
@@ -97,7 +101,8 @@ fn digest(machine: &str) -> String {
     Digest(hash.into()).to_string()
 }
 
-/// Takes another key if this is another machine than the last time. It is noted last, so that a crash begins again.
+/// Takes a new key if the last start was on another machine. Writes the machine's hash last, so that after a crash
+/// the next start does it all again.
 fn settle(dir: &Path, machine: &str) -> Result<(), Error> {
     let note = dir.join(MACHINE);
     let before = fs::read_to_string(&note).ok();
@@ -121,7 +126,7 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// A key file is either whole or not there.
+/// Loads a key, or makes one if the file is missing. The file appears only when complete.
 fn load_or_make(path: &Path) -> Result<Key, Error> {
     if path.exists() {
         return Key::load(path);
@@ -131,7 +136,7 @@ fn load_or_make(path: &Path) -> Result<Key, Error> {
     Ok(key)
 }
 
-/// Makes `path` whole: written beside it, then renamed.
+/// Replaces the file `path` atomically: `write` makes a file beside it, which is then renamed.
 fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let new = path.with_extension("new");
     remove(&new)?;
@@ -152,7 +157,8 @@ fn remove_other_days(dir: &Path, keep: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Remembers a new start and forgets the oldest. Lines that are none are forgotten too.
+/// Adds a new secondary GUID to the file of the last starts and drops the oldest. Lines that do not parse are dropped
+/// too.
 fn begin_start(path: &Path) -> Result<Vec<SecondaryGuid>, Error> {
     let old = match fs::read_to_string(path) {
         Ok(text) => text,

@@ -1,5 +1,6 @@
-//! The local API over a Unix domain socket in the state directory: one request a connection, answered by threads that
-//! block. Only the directory's owner can connect. Connections beyond the limit wait in the kernel's queue.
+//! The local API over a Unix domain socket in the state directory: one request a connection, answered by a thread of
+//! its own. Only the directory's owner can connect. Connections beyond [`CONNECTIONS_MAX`] wait in the kernel's
+//! queue.
 
 mod call;
 
@@ -26,21 +27,21 @@ use swarmedge_ground::error::{Code, Error};
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "control.sock";
-/// Connections at once, each with a thread; more wait in the kernel's queue.
+/// Maximum number of connections served at once, each by a thread; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 256;
-/// Stack of such a thread. All of them together fit into a small machine's address space.
+/// Stack size of such a thread, bytes. All of them together fit into a small machine's address space.
 const STACK_LEN: usize = 256 * 1024;
-/// Time-out for a command to send its line or to read the answer.
+/// Time-out for a command to send its request or to read a line of the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time-out for the bootstrap that lists the edges, where a command names one.
+/// Time-out for the bootstrap answer that names the edges, if a command names one.
 const EDGES_WITHIN: Duration = Duration::from_secs(3);
 /// Interval at which a watching thread checks whether its command has disconnected.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A `get` is told that it waits after so long.
+/// Time of waiting after which a `get` is told that it waits.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// Interval of checks that the socket still exists: a cleaner of the directory may have deleted it.
+/// Interval of checks that the socket file still exists: a program that cleans the directory may have deleted it.
 const SOCKET_EVERY: Duration = Duration::from_secs(2);
-/// Time that shutdown waits for threads to tell their commands of it.
+/// Time that shutdown waits for the API's threads to inform their commands.
 const TELLS_WITHIN: Duration = Duration::from_millis(300);
 
 /// The parts of the client that the local API uses.
@@ -66,7 +67,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the socket in `state`. The caller holds the directory's lock, so a socket that is there is stale.
+    /// Binds the socket in the directory `state`. The caller holds the directory's lock, so an existing socket file
+    /// was left by a client that is gone, and is replaced.
     pub fn start(state: &Path, api: Api) -> Result<Self, Error> {
         let path = state.join(SOCKET);
         let doing = || format!("listen on {}", path.display());
@@ -146,7 +148,7 @@ fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>
     }
 }
 
-/// The [`CONNECTIONS_MAX`] seats for connections.
+/// A counting semaphore for the [`CONNECTIONS_MAX`] connections served at once.
 #[derive(Default)]
 struct Seats {
     state: Mutex<SeatsTaken>,
@@ -178,11 +180,11 @@ impl Seats {
     }
 }
 
-/// One of the seats; it is free again when dropped.
+/// A permit to serve one connection, returned when dropped.
 struct Seat(Arc<Seats>);
 
 impl Seat {
-    /// Waits for a free one; `None` once they are closed.
+    /// Waits for a free permit; `None` once the semaphore is closed.
     fn take(seats: &Arc<Seats>) -> Option<Self> {
         let full = |state: &mut SeatsTaken| state.taken >= CONNECTIONS_MAX && !state.closed;
         let waited = seats.changed.wait_while(seats.lock(), full);
@@ -202,7 +204,7 @@ impl Drop for Seat {
     }
 }
 
-/// Answers a call for which no thread can be started. Without an answer the command would try again for ever.
+/// Answers a connection for which no thread can be started. Without an answer the command would retry for ever.
 fn refuse(stream: &UnixStream, error: &io::Error) {
     let reason = format!("the client cannot start a thread: {error}");
     let failure = Failure::new(Code::Failed, reason, "allow more memory and threads, then run the same command again");
@@ -267,10 +269,10 @@ fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Re
     say(stream, &one)
 }
 
-/// A `get` that follows a download, or waits for its turn.
+/// The queue slot of a `get`: it waits for its turn, then for its download.
 type Follower = QueueSlot<ObjectRef, String>;
 
-/// A `get` on its way through the API, and what it is told when the client ends.
+/// A `get` being answered: its queue slot, and the answer it gets if the client ends.
 struct Following<'a> {
     slot: &'a mut Follower,
     over: Answer,
@@ -307,21 +309,22 @@ fn get(lines: &mut Lines<&UnixStream>, api: &Api, object: ObjectRef, output: Str
 }
 
 impl Following<'_> {
-    /// Returns the last answer to a command when the client ends.
+    /// Returns the last answer to a `get` when the client ends or restarts.
     fn end(&self, api_state: &ApiState) -> Answer {
         if api_state.begins_anew() { Answer::Again } else { self.over.clone() }
     }
 }
 
-/// How a turn has come.
+/// How the wait for a `get`'s turn ended.
 enum Came {
     AtOnce,
     Later,
-    /// The command has left, or was told that the client ends.
+    /// The command has gone, or was informed that the client ends.
     Gone,
 }
 
-/// Waits for the turn of a `get`: until few enough objects are on their way, and this one nowhere else.
+/// Waits for the turn of a `get`: until fewer than the maximum number of objects are being downloaded, and this
+/// object to no other path.
 fn turn(
     lines: &mut Lines<&UnixStream>,
     api_state: &ApiState,
@@ -369,7 +372,7 @@ fn turn(
     }
 }
 
-/// Where else an object is on its way to.
+/// Returns another path to which the object is being downloaded, if any.
 fn on_its_way_elsewhere(api_state: &ApiState, object: &ObjectRef, output: &str) -> Option<String> {
     let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
     let mut others =
@@ -377,8 +380,8 @@ fn on_its_way_elsewhere(api_state: &ApiState, object: &ObjectRef, output: &str) 
     others.next().map(|(_, to)| to)
 }
 
-/// Sends lines until the download is at rest, the command goes away, or the client ends. A `get` that leaves pauses the
-/// download if nobody else follows it.
+/// Sends progress lines until the download ends or is paused, the command disconnects, or the client ends. When a
+/// `get` leaves, the download is paused if no other command waits for it.
 fn watch(
     lines: &mut Lines<&UnixStream>,
     api_state: &ApiState,
@@ -422,7 +425,7 @@ fn watch(
     }
 }
 
-/// A message from a command while its request is answered.
+/// What a command has sent while its request is being answered.
 enum Heard {
     Nothing,
     /// The command withdraws its `get`.

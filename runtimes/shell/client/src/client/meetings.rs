@@ -1,4 +1,5 @@
-//! The log of introductions, bounded: why each introduced peer was or was not connected, as downloader and as uploader.
+//! A bounded log of introductions: why each introduced peer was or was not connected. One part is for introductions
+//! of this client as downloader, one as uploader.
 
 use super::protocol::{AttemptLine, MeetingLine, UploaderLine};
 use std::collections::{BTreeMap, VecDeque};
@@ -8,7 +9,7 @@ use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung};
 use swarmedge_core::nat::{CandidateKind, NatBehaviour, NatDescriptor, Transport};
 use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceName};
 
-/// Maximum number of introductions remembered per download, and as uploader; the oldest is dropped first.
+/// Maximum number of introductions kept per download, and of those as uploader; the oldest is dropped first.
 pub(super) const KEPT_MAX: usize = 64;
 
 impl AttemptLine {
@@ -35,7 +36,7 @@ impl AttemptLine {
     }
 }
 
-/// The outcomes of introductions, by download and as uploader.
+/// The outcomes of introductions: as downloader by download, and as uploader.
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
     by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
@@ -43,8 +44,8 @@ pub(super) struct Meetings {
 }
 
 impl Meetings {
-    /// Records an event of an introduction. The end of an introduction that no download lists is recorded as one of
-    /// this client as uploader.
+    /// Records an event of an introduction. If no download knows the introduction, this client was its uploader, and
+    /// only its end is recorded.
     pub(super) fn take(&mut self, intro: IntroId, meeting: Meeting) {
         match meeting {
             Meeting::Introduced { handle, peer, nat, not_tried } => {
@@ -64,12 +65,12 @@ impl Meetings {
         }
     }
 
-    /// The newest that have ended as uploader, oldest first.
+    /// Returns the newest ended introductions of this client as uploader, oldest first.
     pub(super) fn as_uploader(&self) -> Vec<UploaderLine> {
         self.as_uploader.iter().cloned().collect()
     }
 
-    /// A connected peer was let go.
+    /// Records why the connection to a peer was closed.
     pub(super) fn dropped(&mut self, source: SourceName, why: CloseReason) {
         if let SourceName::Peer(intro, _) = source {
             self.change(intro, |line| line.dropped = Some(left(why).into()));
@@ -84,7 +85,7 @@ impl Meetings {
         self.by_download.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
     }
 
-    /// Whether a download was introduced by it.
+    /// Applies `change` to the line of an introduction; returns whether a download knows this introduction.
     fn change(&mut self, intro: IntroId, change: impl FnOnce(&mut MeetingLine)) -> bool {
         let known = self.by_download.values_mut().flatten().find(|(of, _)| *of == intro);
         known.map(|(_, line)| change(line)).is_some()

@@ -1,4 +1,4 @@
-//! Where a download is to go: looked at before a byte is fetched, and refused with the reason.
+//! Checks of a download's output path before a byte is fetched: an unusable path is refused with the reason.
 
 use super::api_state::ApiState;
 use super::protocol::Failure;
@@ -49,7 +49,8 @@ pub(super) fn may_write(
     may_make_beside(&target)
 }
 
-/// Whether anything stands there that could be replaced.
+/// Returns whether something replaceable is at `path`. Fails for directories, devices, FIFOs and sockets, which never
+/// are.
 fn stands(path: &Path) -> Result<bool, Failure> {
     let shown = path.display();
     let target = match follow(path).and_then(|target| Kind::at(&target)) {
@@ -81,12 +82,12 @@ fn unusable(output: &str, e: &io::Error) -> Failure {
     Failure::new(code(e), format!("{output} cannot be used: {}", reason(e)), ELSEWHERE)
 }
 
-/// Nothing was tried, unless it is the disk that refuses.
+/// Returns the exit code of an error with the output path: a wrong argument, unless the disk reports the error.
 fn code(e: &io::Error) -> Code {
     if Error::io("", e).code() == Code::Disk { Code::Disk } else { Code::Usage }
 }
 
-/// Better said before anything is fetched than when all of it is to be put there.
+/// Checks that a file can be made in the target's directory, by making one and removing it.
 fn may_make_beside(target: &Path) -> Result<(), Failure> {
     let made = temporary_name(target).and_then(|probe| make_private(&probe).and_then(|_| fs::remove_file(&probe)));
     made.map_err(|e| {

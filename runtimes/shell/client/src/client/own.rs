@@ -1,5 +1,5 @@
-//! The client that a `get` starts for itself, on a thread of its own. Other `get`s join it; whoever has started it
-//! stops it, and nobody else.
+//! The client that a `get` starts on a thread of its own process. Other `get`s may use it too; only the `get` that
+//! started it stops it.
 
 use super::api_state::ApiState;
 use super::process::{CLOSE_WITHIN, STOP_WITHIN};
@@ -14,20 +14,21 @@ use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::Interrupt;
 use swarmedge_ground::terminal::out::note;
 
-/// Interval at which a wait checks its conditions.
+/// Interval at which waiting loops check their conditions.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Time that the client continues for other `get`s after its own; then they start a client of their own.
+/// Time that the client continues for the `get`s of other processes after its own `get`; then these start a client of
+/// their own.
 const OTHERS_WITHIN: Duration = Duration::from_secs(10);
-/// Time to wait for the ledger to acknowledge usage records.
+/// Time to wait for the ledger to acknowledge usage records while a CN is connected.
 const REPORT_WITHIN: Duration = Duration::from_secs(15);
-/// Time to wait for a control plane, which not every deployment has.
+/// Time to wait for a connection to a CN with usage records to send; some deployments have no CN.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
-/// Time of waiting after which the user is told of it.
+/// Time of waiting after which a message to the user is printed.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// Extra time for the runtime to end after the client.
+/// Time allowed for the async runtime to end after the client.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// A client that runs in this process (see the module).
+/// A client that runs on a thread of this process.
 pub(super) struct OwnClient {
     thread: JoinHandle<Result<(), Error>>,
     hold: Hold,
@@ -35,15 +36,16 @@ pub(super) struct OwnClient {
 
 /// The outcome of starting the client.
 pub(super) enum Started {
-    /// Commands can be taken.
+    /// The client runs and takes commands.
     Ready(OwnClient),
-    /// Another client uses the state directory.
+    /// Another client has locked the state directory.
     Taken(Error),
-    /// Ctrl-C came before it was ready.
+    /// The user pressed Ctrl-C before the client was ready.
     Stopped,
 }
 
-/// The waiting thread's handle on the client: its API state, replaced at each change of key.
+/// Access to the running client's API state, which is replaced when the client restarts under a new key; and whether
+/// it is to stop.
 #[derive(Clone, Default)]
 struct Hold(Arc<Mutex<(Option<ApiState>, bool)>>);
 
@@ -60,7 +62,7 @@ impl Hold {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// Ends the client, also one that is still to begin.
+    /// Stops the client; one that is still starting stops as soon as it runs.
     fn stop(&self) {
         let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         hold.1 = true;
@@ -71,7 +73,7 @@ impl Hold {
 }
 
 impl OwnClient {
-    /// Starts it, and waits until commands can be taken.
+    /// Starts a client on a new thread, and waits until it takes commands.
     pub(super) fn start<R: Start>(
         state: &Path,
         bundle: Option<&Path>,
@@ -110,12 +112,13 @@ impl OwnClient {
         }
     }
 
-    /// Whether it has ended, for whatever reason.
+    /// Returns whether the client's thread has ended, for whatever reason.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Gives the `get`s that have joined it, and the ledger, time to finish; says so if that takes long.
+    /// Waits, within limits, for `get`s of other processes to end and for the ledger to acknowledge usage records.
+    /// Prints a message if this takes long.
     pub(super) fn settle(&self, json: bool, interrupt: &Interrupt) {
         let Some(api_state) = self.hold.api_state() else { return };
         let told = wait(json, interrupt, || {
@@ -141,7 +144,7 @@ impl OwnClient {
         }
     }
 
-    /// Ends it, in bounded time.
+    /// Stops the client and waits a bounded time for its end.
     pub(super) fn stop(self) -> Result<(), Error> {
         self.hold.stop();
         let until = Instant::now() + STOP_WITHIN + CLOSE_WITHIN + SLACK;
@@ -158,8 +161,8 @@ impl OwnClient {
     }
 }
 
-/// Waits for as long as `busy` names a limit that is not over, and says what it names once that is worth saying. False
-/// if it gave up.
+/// Waits until `busy` returns `None`; returns false if the time limit that it returns has passed, or after Ctrl-C.
+/// After [`SILENT_FOR`] the text that `busy` returns is printed once.
 fn wait(json: bool, interrupt: &Interrupt, busy: impl Fn() -> Option<(Duration, String)>) -> bool {
     let (began, mut said) = (Instant::now(), json);
     while let Some((within, what)) = busy() {

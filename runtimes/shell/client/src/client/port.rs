@@ -1,4 +1,5 @@
-//! Does what the client machine's outputs say: each goes to the room that performs it.
+//! The port of the client machine: passes each output to the part of the client that performs it (store, edges,
+//! peers, control connection).
 
 use super::api_state::ApiState;
 use super::identity::{Identity, adopt_key};
@@ -24,14 +25,14 @@ use swarmedge_ground::link::{self, Event, Inlet};
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::rt::Rt;
 
-/// Metrics of verified bytes from edges, from peers, and of bytes thrown away.
+/// Names of the metrics: verified bytes from edges, verified bytes from peers, and bytes received and discarded.
 const METRICS: [&str; 3] =
     ["swarmedge_client_edge_bytes_total", "swarmedge_client_peer_bytes_total", "swarmedge_client_wasted_bytes_total"];
 
 /// Maximum number of download keys held in memory.
 const KEYS_MAX: usize = 256;
 
-/// The shell side of the client's machine (see the module).
+/// The port of the client machine.
 pub(super) struct ClientPort<R: Rt> {
     pub(super) rt: R,
     pub(super) api_state: ApiState,
@@ -39,22 +40,22 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) edges: EdgeClient<R>,
     pub(super) peers: Peers<R>,
     pub(super) control: Inlet<ToCn, ToClient, Input>,
-    /// The client's key signs the heads of its log, and the change to another.
+    /// The installation's key: it signs the heads of its log of usage records, and the change to another key.
     pub(super) identity: Identity,
     /// The state directory, which holds the keys.
     pub(super) state: PathBuf,
-    /// Proves the GUID to a CN.
+    /// TLS configuration with the installation's key, which proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
-    /// Sender that triggers a new look at the network.
+    /// Sender that triggers a new observation of the network (addresses, NAT).
     pub(super) looks: Sender<()>,
-    /// The latest byte counts of each download, from which the metrics' increments follow.
+    /// Byte counts of each download that the metrics include already, in the order of [`METRICS`].
     pub(super) counted: BTreeMap<Handle, [u64; 3]>,
-    /// Keys of downloads that sign receipts; never more than [`KEYS_MAX`].
+    /// Keys K_d of downloads, which sign receipts; never more than [`KEYS_MAX`].
     pub(super) keys: Rc<RefCell<BTreeMap<DownloadId, Key>>>,
 }
 
-/// An event of a control connection as the machine's input.
+/// Converts an event of a control connection to an input of the machine.
 pub(super) fn control_input(conn: ConnId, event: Event<ToClient>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::ControlOpened { conn },

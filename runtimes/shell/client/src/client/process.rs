@@ -1,4 +1,5 @@
-//! The client as a process: opens its directory, makes all that the machine's outputs need, and runs it to its end.
+//! The client process: opens its directory, builds the parts that perform the machine's outputs, and runs the machine
+//! to its end.
 
 use super::api_state::ApiState;
 use super::config::{ClientConfig, TcpPort};
@@ -39,14 +40,15 @@ use swarmedge_ground::quic::{Datagram, Endpoint, RawSender};
 use swarmedge_ground::rt::{Rt, Start, begin_listen};
 use swarmedge_ground::tls;
 
-/// Inputs that wait for the machine, the reserved places of commands under way included.
+/// Capacity of the machine's mailbox, in inputs; places reserved for the results of running commands count too.
 const INBOX: usize = 16 * 1024;
-/// Time-out for the machine to stop.
+/// Time-out for the machine to end after a shutdown was requested.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Time-out for telling peers that the client stops.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
-/// The UDP port of this installation. It is random, since two clients of one home with the same port would look to STUN
-/// like one behind a symmetric NAT, and stays, since a changing one leaves dead mappings behind.
+/// File with this installation's UDP port. The port is random, since a STUN server would take two clients with the
+/// same port in one home for one client behind a symmetric NAT. It is kept across starts, since each change would
+/// leave unused port mappings behind.
 const PORT: &str = "udp.port";
 
 /// The reason for the end of a client's run.
@@ -54,13 +56,13 @@ const PORT: &str = "udp.port";
 pub enum Ended {
     /// The client was told to stop.
     Stopped,
-    /// The client took another key and must restart under it. Its downloads go on then.
+    /// The client has taken another key and must restart under it; downloads continue after the restart.
     Rekeyed,
 }
 
-/// Runs the client of `config.state` until it is stopped. Where it has taken another key it begins anew, on a runtime
-/// of its own, so that nothing of the old key is left. `shutdown` is asked for once a run; `ready` is called once
-/// commands can be taken.
+/// Runs the client in the directory `config.state` until it is stopped. After a change of its key the client starts
+/// again on a new runtime, so that nothing of the old key is left. `shutdown` is called once per start; `ready` is
+/// called each time the client takes commands.
 pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
     config: &ClientConfig,
     ready: impl Fn(&ApiState) + Clone + 'static,
@@ -78,8 +80,8 @@ pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
     }
 }
 
-/// One run of the client of `config.state`, until `shutdown` completes, the local API asks it to end, or it has taken
-/// another key.
+/// Runs the client in `config.state` once: until `shutdown` completes, the local API asks it to end, or its key has
+/// changed.
 pub async fn run<R: Rt>(
     rt: R,
     config: ClientConfig,
@@ -161,12 +163,12 @@ fn serve_commands(config: &ClientConfig, api_state: &ApiState, store: &Store, to
     )
 }
 
-/// Tells the local API what the requests to edges have found.
+/// Passes the results of requests to edges to the local API.
 fn report_news<R: Rt>(edges: &EdgeClient<R>, api_state: ApiState) {
     edges.on_news(move |news| api_state.edge_news(news));
 }
 
-/// Opens the store, which tells the machine of versions that it loses.
+/// Opens the store, and has it inform the machine when pieces of a version are lost.
 async fn open_store<R: Rt>(rt: &R, config: &ClientConfig, inbox: Sender<Input>) -> Result<(Store, Restored), Error> {
     let state = config.state.clone();
     let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
@@ -189,7 +191,8 @@ fn spawn<R: Rt>(rt: &R, task: impl Future<Output = ()> + 'static) -> Signal {
     ended
 }
 
-/// Waits until the client is told to stop, by whichever way, and for its end. Comes back only if that takes too long.
+/// Waits until a stop is requested, by `shutdown` or over the local API, requests the machine's shutdown, and returns
+/// only if this takes longer than [`STOP_WITHIN`].
 async fn stop_asked<R: Rt>(rt: R, api_state: ApiState, shutdown: impl Future<Output = ()>) {
     or(api_state.shutdown_asked(), shutdown).await;
     api_state.shut_down();
@@ -204,7 +207,7 @@ struct Parts<R: Rt> {
     tls: Arc<rustls::ClientConfig>,
     raw: RawSender,
     datagrams: Receiver<Datagram>,
-    /// The listening TCP ports; STUN messages on them arrive in `called`.
+    /// The TCP ports on which the client listens; STUN messages that arrive there go to `called`.
     doors: Vec<u16>,
     called: Receiver<Called>,
 }
@@ -240,14 +243,14 @@ impl<R: Rt> Parts<R> {
     }
 }
 
-/// Peers over TCP that the kernel keeps until they are accepted.
+/// Length of the kernel's queue of TCP connections from peers that are not accepted yet.
 const TCP_BACKLOG: i32 = 64;
-/// Messages of STUN servers on listening ports that wait for the prober; more are lost.
+/// Capacity of the queue of STUN messages that arrived on TCP ports; more are dropped.
 const CALLS_MAX: usize = 16;
-/// Datagrams of STUN servers that wait for the prober; more are lost, as UDP does.
+/// Capacity of the queue of datagrams from STUN servers; more are dropped, as UDP permits.
 const ANSWERS_MAX: usize = 64;
 
-/// Hands connectivity checks to the machine; what is left is of STUN servers.
+/// Passes connectivity checks to the machine; returns a receiver of all other datagrams, which are from STUN servers.
 fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) -> Receiver<Datagram> {
     let (rest, receiver) = mailbox(ANSWERS_MAX);
     rt.spawn(async move {
@@ -263,7 +266,8 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
     receiver
 }
 
-/// Observes the way to the Internet as soon as STUN servers are known.
+/// Observes the client's addresses, NAT and port mappings as soon as STUN servers are known, and reports them to
+/// machine and API.
 async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, api_state: ApiState, inbox: Sender<Input>) {
     let leaves = sight.leaves.wait();
     let known = async {
@@ -294,7 +298,8 @@ async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, api_state: Ap
     nat::run(rt, sight, servers, told).await;
 }
 
-/// Binds the UDP socket: where the configuration says, else on this installation's port, IPv6 and IPv4 or IPv4 alone.
+/// Binds the UDP socket to the configured address, else to this installation's port, else to any free one: for IPv6
+/// and IPv4, or for IPv4 alone if the system has no IPv6.
 fn bind<R: Rt>(
     rt: &R,
     config: &ClientConfig,
@@ -324,8 +329,8 @@ fn bind<R: Rt>(
     Ok(bound)
 }
 
-/// Listens for peers over TCP, at the address of the UDP socket. A port that cannot be had is done without: UDP is what
-/// most peers come by.
+/// Listens for peers over TCP at the UDP socket's address. A port that cannot be bound is left out: most peers use
+/// UDP.
 fn listen<R: Rt>(rt: &R, config: &ClientConfig, udp: SocketAddr) -> Vec<(u16, R::Listener)> {
     let mut all: Vec<(u16, R::Listener)> = Vec::new();
     if config.tcp.contains(&TcpPort::Off) {
@@ -376,7 +381,7 @@ fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
     core
 }
 
-/// `major << 16 | minor << 8 | patch`.
+/// Converts a version `major.minor.patch` to `major << 16 | minor << 8 | patch`.
 fn version_number(version: &str) -> u32 {
     version.split('.').take(3).fold(0, |n, part| n << 8 | part.parse::<u8>().map_or(0, u32::from))
 }
@@ -414,7 +419,7 @@ fn api_state(
     api_state
 }
 
-/// Ends the waiting of the API's threads however the client ends.
+/// A guard that wakes the API's waiting threads when the client ends, however it ends.
 struct Closing(ApiState);
 
 impl Drop for Closing {
@@ -423,8 +428,8 @@ impl Drop for Closing {
     }
 }
 
-/// The store as the API's threads see it: gone when the client ends, whatever they are still doing, so that its
-/// directory is free for the next one.
+/// The store as the API's threads see it. It is closed when the client ends, even if such a thread still runs, so
+/// that the next client can lock the directory.
 struct CacheView(Arc<Mutex<Option<Store>>>);
 
 impl CacheView {

@@ -1,4 +1,4 @@
-//! How a download's progress looks: a bar on a terminal, lines elsewhere, JSON lines for programs.
+//! The display of a download's progress: a bar on a terminal, text lines in a log, JSON lines for programs.
 
 use super::protocol::{Answer, DownloadLine, State};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -35,7 +35,7 @@ impl Progress {
         Self::Bar(bar)
     }
 
-    /// One line of the client's answer.
+    /// Displays one line of the client's answer to `get`.
     pub(super) fn show(&mut self, answer: &Answer) {
         if let Self::Json = self {
             // the download matters more than the words about it
@@ -84,7 +84,7 @@ impl Progress {
         }
     }
 
-    /// Something to know, beside the figures.
+    /// Prints a message to the user beside the progress figures.
     pub(super) fn remark(&self, text: &str) {
         match self {
             Self::Bar(bar) => bar.println(text),
@@ -93,7 +93,8 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away and says how it ended. `before`: bytes that an earlier try had fetched.
+    /// Removes the bar and prints the outcome. `before` is the number of bytes that earlier `get`s had fetched,
+    /// `took` the duration of this one.
     pub(super) fn finish(self, line: &DownloadLine, before: u64, took: Duration) {
         if let Self::Bar(bar) = &self {
             bar.finish_and_clear();
@@ -123,7 +124,7 @@ fn summary(line: &DownloadLine) -> String {
     format!("{rate}, {} from peers ({peers}){eta}", percent(line.peer_bytes, got))
 }
 
-/// `m:ss`, with hours where there are any.
+/// Formats seconds as `m:ss`, from one hour on as `h:mm:ss`.
 pub(super) fn clock(s: u64) -> String {
     match s / 3600 {
         0 => format!("{}:{:02}", s / 60, s % 60),

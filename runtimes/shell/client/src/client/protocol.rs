@@ -16,15 +16,17 @@ use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::http::Origin;
 use swarmedge_ground::nat::NatLine;
 
-/// Bytes of a request line, its end included. Answers are not bounded: they come from our own process.
+/// Maximum length of a request line, its line feed included, in bytes. Answers come from our own process and are not
+/// bounded.
 pub const LINE_LEN_MAX: usize = 64 * 1024;
 
 /// A request from a command to the running client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Download an object, or resume it. Answered by [`Answer::Waiting`] where its turn has not come, by
-    /// [`Answer::Accepted`], then as [`Request::Watch`]; by [`Answer::Over`] or [`Answer::Again`] at the client's end.
+    /// Download an object, or resume its download. Answers: [`Answer::Waiting`] while it waits for its turn,
+    /// [`Answer::Accepted`], then those of [`Request::Watch`]; [`Answer::Over`] or [`Answer::Again`] if the client
+    /// ends before.
     Get {
         /// The provider (CP code).
         provider: u32,
@@ -38,12 +40,12 @@ pub enum Request {
         /// The edge that the user has named, `host:port`: refused if the deployment has no such edge.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         edge: Option<String>,
-        /// The provider's token, where the object is not public. It is kept for when the download goes on.
+        /// The provider's token, if the object is not public. The client stores it, to resume the download later.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
     },
-    /// Withdraw the [`Request::Get`] sent earlier on this connection. A download that no other `get` follows is paused,
-    /// as its last line says; in every other case the answer ends with [`Answer::Left`].
+    /// Withdraw the [`Request::Get`] sent on this connection. The download is paused if no other `get` waits for it,
+    /// and the last [`Answer::Download`] says so; otherwise the answer is [`Answer::Left`].
     Leave,
     /// Pause a download and keep its pieces. Answered by [`Answer::Accepted`].
     Pause {
@@ -82,14 +84,14 @@ pub enum Request {
         #[serde(default)]
         download: Option<u32>,
     },
-    /// Follow each change: [`Answer::Download`] and [`Answer::SourceDropped`] lines, until the download has ended or is
-    /// paused (with `download`), or until the command disconnects (without).
+    /// Report changes as [`Answer::Download`] and [`Answer::SourceDropped`] lines: of one download until it has ended
+    /// or is paused, or of all downloads until the command disconnects.
     Watch {
         /// The download's number; absent means all downloads.
         #[serde(default)]
         download: Option<u32>,
     },
-    /// End the client; downloads go on at its next start. Answered by [`Answer::Accepted`].
+    /// Shut the client down; downloads continue at its next start. Answered by [`Answer::Accepted`].
     Shutdown,
 }
 
@@ -99,7 +101,7 @@ pub enum Request {
 pub enum Answer {
     /// The request was carried out.
     Accepted {
-        /// The number of the affected download, if any.
+        /// The number of the download concerned, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         download: Option<u32>,
     },
@@ -109,26 +111,26 @@ pub enum Answer {
     SourceDropped {
         /// The number of the download that dropped the source.
         download: u32,
-        /// `edge`, or the peer's key.
+        /// The source: `edge`, or the upload key of a peer.
         source: String,
         /// The reason for dropping the source.
         why: String,
     },
     /// An edge request failed; the same or another edge is asked again.
     Trouble(Failure),
-    /// The client restarts under another key: repeat the request. Downloads go on.
+    /// The client restarts under another key: the command must repeat its request. Downloads continue.
     Again,
-    /// The client ends: ask another client, or start one, where downloads go on.
+    /// The client ends: the command must use another client or start one, which continues the download.
     Over {
         /// Whether the client ran only for one finished `get`; false if somebody stopped it.
         one_shot: bool,
     },
-    /// The `get` waits for an earlier one.
+    /// The `get` waits in the queue, since other downloads go first.
     Waiting {
-        /// The text that names the work to finish first.
+        /// A sentence for the user: what must finish first.
         reason: String,
     },
-    /// The `get` was withdrawn; a download that had begun goes on for other commands.
+    /// The `get` was withdrawn; the download, if begun, continues for other `get` commands.
     Left,
     /// The status of the client and all its downloads.
     Status(StatusLine),
@@ -141,7 +143,7 @@ pub enum Answer {
     Why {
         /// The downloads with their introductions, oldest first.
         downloads: Vec<WhyLine>,
-        /// Attempts to meet downloaders; only where no download was named.
+        /// Ended attempts to connect to downloaders as their uploader; empty if the request named a download.
         #[serde(default)]
         as_uploader: Vec<UploaderLine>,
     },
@@ -150,20 +152,20 @@ pub enum Answer {
         /// The cached versions, one line each.
         versions: Vec<CachedLine>,
     },
-    /// The request failed; last line of the answer.
+    /// The request failed; the last line of an answer.
     Error(Failure),
 }
 
-/// A download as the user sees it.
+/// The figures of a download, as `status` and `get` show them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DownloadLine {
     /// The download's number, for `pause`, `resume` and `cancel`.
     pub download: u32,
     /// The object's URL: `swarmedge://provider/path`.
     pub url: String,
-    /// The version, once known, in hexadecimal.
+    /// Id of the version in hexadecimal, once known.
     pub version: Option<String>,
-    /// The download's id at edges and in the ledger, once granted, in hexadecimal.
+    /// Id of the download at edges and in the ledger, in hexadecimal, once granted.
     pub download_id: Option<String>,
     /// The present state of the download.
     pub state: State,
@@ -197,13 +199,13 @@ pub struct DownloadLine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Asking the edge for the right to download.
+    /// The client asks an edge for a grant.
     Starting,
     /// The download is fetching its pieces.
     Running,
     /// The user has paused the download.
     Paused,
-    /// Complete, verified, and where the user wants it.
+    /// All bytes are verified, and the file is at the user's path.
     Completed,
     /// The download has failed and is not retried.
     Failed,
@@ -216,7 +218,7 @@ impl State {
         matches!(self, Self::Paused | Self::Completed | Self::Failed)
     }
 
-    /// Returns the state's name as the user reads it.
+    /// Returns the state's name as displayed.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -247,23 +249,24 @@ pub struct StatusLine {
     /// The UDP address of the QUIC socket as STUN servers see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
-    /// Bytes sent to peers, as far as they are in usage records that are still kept.
+    /// Bytes sent to peers, as far as they are in usage records that the client still stores.
     pub uploaded_bytes: u64,
-    /// Records of downloads that the ledger has not acknowledged yet.
+    /// Number of usage records as downloader that the ledger has not acknowledged.
     pub usage_unreported: usize,
     /// The control plane's newest signed checkpoint of this client's usage log, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointLine>,
-    /// Every download that is not forgotten, oldest first.
+    /// All downloads that the client has not deleted, oldest first.
     pub downloads: Vec<DownloadLine>,
 }
 
-/// The newest checkpoint of the client's logs.
+/// The newest checkpoint: a CN's signed statement that the head of this client's log, and its record, are durable in
+/// the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointLine {
-    /// The log: the secondary GUID of a start, in hexadecimal.
+    /// Id of the log: the secondary GUID of the start that began it, in hexadecimal.
     pub start: String,
-    /// The position of the log's newest record in the ledger.
+    /// Number of records in the log up to the newest one in the ledger.
     pub place: u64,
     /// The hash of all records up to `place`, in hexadecimal.
     pub digest: String,
@@ -388,7 +391,7 @@ impl From<CommandError> for Failure {
     }
 }
 
-/// The URL of an object as `get` takes it.
+/// Returns the URL of an object in the form that `get` accepts.
 #[must_use]
 pub fn url(object: &ObjectRef) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -396,8 +399,8 @@ pub fn url(object: &ObjectRef) -> String {
     format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
 }
 
-/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
-/// names. Which edge is asked is the bundle's and the bootstrap's matter.
+/// Parses `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}` into an
+/// object. The edge in the URL is ignored: bundle and bootstrap decide which edge is asked.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     // what comes after the path may be a token, which no message repeats
     let url = url.split(['?', '#']).next().unwrap_or_default();
@@ -423,7 +426,7 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     Ok(ObjectRef { provider: ProviderId(provider), path: path.into_owned() })
 }
 
-/// The edge that an `https` URL names, `host:port`. Only its form is looked at.
+/// Returns the edge that an `https` URL names, as `host:port`, after checking its syntax; `None` for other URLs.
 pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
     let Some(rest) = url.strip_prefix("https://") else { return Ok(None) };
     // the path need not be escaped here
@@ -438,7 +441,7 @@ pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
     Ok(Some(origin.authority()))
 }
 
-/// The token in a URL: the parameter, whatever its name, that ends in an HMAC.
+/// Returns the provider's token in a URL: the query parameter, whatever its name, whose value contains `~hmac=`.
 #[must_use]
 pub fn token_in_url(url: &str) -> Option<Token> {
     let query = url.split('#').next()?.split_once('?')?.1;
@@ -450,7 +453,7 @@ pub fn token_in_url(url: &str) -> Option<Token> {
         .find_map(|v| if v.contains("~hmac=") { Some(Token(v)) } else { None })
 }
 
-/// The version that a request names.
+/// Parses the version id (64 hexadecimal digits) in a request.
 pub fn parse_version(text: &str) -> Result<VersionId, Failure> {
     text.parse().map_err(|e: ParseIdError| {
         let next = "a version has 64 hexadecimal digits; `cache list` shows them";
@@ -459,7 +462,7 @@ pub fn parse_version(text: &str) -> Result<VersionId, Failure> {
 }
 
 impl DownloadLine {
-    /// From the machine's figures. Rate and ETA are the shell's (it has the clock).
+    /// Makes the line from the machine's figures; rate and ETA are computed by the shell, which has the clock.
     #[must_use]
     pub fn new(status: &DownloadStatus, output: &str, rate_bytes_per_s: u64) -> Self {
         let (state, failure) = match status.state {
@@ -490,14 +493,14 @@ impl DownloadLine {
         }
     }
 
-    /// The machine's name for it.
+    /// Returns the machine's handle for this download.
     #[must_use]
     pub const fn handle(&self) -> Handle {
         Handle(self.download)
     }
 }
 
-/// `peer / (peer + edge)`, 0 of nothing.
+/// Returns `peer / (peer + edge)`; 0 if both are 0.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share for display")]
 pub fn share(peer: u64, edge: u64) -> f64 {
@@ -507,7 +510,7 @@ pub fn share(peer: u64, edge: u64) -> f64 {
     }
 }
 
-/// A source as the user reads it.
+/// Returns the name of a source as displayed.
 #[must_use]
 pub fn source_name(source: SourceName) -> String {
     match source {

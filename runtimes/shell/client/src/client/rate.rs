@@ -1,11 +1,11 @@
-//! A download's rate, averaged over the last seconds.
+//! The rate of a download, averaged over the last seconds.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Span of time over which a rate is averaged.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Most samples kept; the machine sends a few notices a second.
+/// Maximum number of samples kept; the machine sends a few notices a second.
 const SAMPLES_MAX: usize = 64;
 
 /// Samples (time, total bytes) from which bytes per second are computed.
@@ -25,7 +25,7 @@ impl RateMeter {
         self.0.push_back((now, total));
     }
 
-    /// The rate up to `now`: falls while nothing comes.
+    /// Returns the average bytes per second up to `now`; it falls while no sample is added.
     pub(super) fn bytes_per_s(&self, now: Instant) -> u64 {
         let (Some(&(first_at, first)), Some(&(_, last))) = (self.0.front(), self.0.back()) else { return 0 };
         let ms = now.saturating_duration_since(first_at).as_millis().max(1);

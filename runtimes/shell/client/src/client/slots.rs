@@ -1,7 +1,7 @@
-//! Commands under way and the machine's end: whoever waits for an answer gets it, or learns that none will come. Any
-//! number of shutdowns may be under way; the machine answers one of them and has ended for all.
+//! The table of commands that wait for the machine's answer: each one is answered, or informed that the machine has
+//! ended. Several shutdown commands may wait; the machine answers one of them, and its end answers the others.
 //!
-//! Loom explores its schedules, as those of the mailbox.
+//! A loom test explores the thread schedules of this module, as of the mailbox.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,10 @@ use swarmedge_core::role::client::io::CommandError;
 /// The machine's answer to a command.
 pub(super) type Answered = Result<Option<Handle>, CommandError>;
 
-/// The outcome of waiting for an answer.
+/// The result of waiting for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
-    /// With the machine's answer.
+    /// The machine has answered.
     Answered(Answered),
     /// The machine has ended.
     Over,
@@ -33,12 +33,12 @@ pub(super) struct Slots {
 
 struct State {
     next: ReqId,
-    /// Commands that somebody waits for, and their answers.
+    /// Commands that a thread waits for, with their answers once given.
     waited: BTreeMap<ReqId, Option<Answered>>,
-    /// Every shutdown that was asked for.
+    /// Ids of all shutdown commands so far.
     shutdowns: BTreeSet<ReqId>,
     over: bool,
-    /// Whoever waits for the first shutdown.
+    /// Waker of the task that waits for the first shutdown command.
     on_shutdown: Option<Waker>,
 }
 
@@ -59,7 +59,7 @@ impl Slots {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Takes a number for a command that will be waited for; `None` if the machine has ended.
+    /// Allocates the id of a command whose answer will be awaited; `None` if the machine has ended.
     pub(super) fn open(&self) -> Option<ReqId> {
         let mut state = self.lock();
         if state.over {
@@ -70,7 +70,7 @@ impl Slots {
         Some(req)
     }
 
-    /// Registers a shutdown command, whose answer need not be awaited. Returns none once the machine has ended.
+    /// Allocates the id of a shutdown command, whose answer need not be awaited; `None` if the machine has ended.
     pub(super) fn open_shutdown(&self) -> Option<ReqId> {
         let mut state = self.lock();
         if state.over {
@@ -86,7 +86,7 @@ impl Slots {
         Some(req)
     }
 
-    /// Completes once a shutdown is asked for. One waits at a time.
+    /// Completes once a shutdown was requested. Only one task at a time may wait.
     pub(super) fn shutdown_asked(&self) -> impl Future<Output = ()> {
         poll_fn(|cx| {
             let mut state = self.lock();
@@ -98,12 +98,13 @@ impl Slots {
         })
     }
 
-    /// Whether a shutdown was asked for.
+    /// Returns whether a shutdown was requested.
     pub(super) fn is_shutdown_asked(&self) -> bool {
         !self.lock().shutdowns.is_empty()
     }
 
-    /// Takes the machine's answer.
+    /// Stores the machine's answer to a command and wakes its waiter. The answer to a shutdown means that the machine
+    /// has ended.
     pub(super) fn answer(&self, req: ReqId, answered: Answered) {
         let mut state = self.lock();
         state.over |= state.shutdowns.contains(&req);
@@ -114,23 +115,24 @@ impl Slots {
         self.changed.notify_all();
     }
 
-    /// The machine has ended, or was never told of what was opened last.
+    /// Records that the machine has ended, or can receive no more commands, and wakes all waiters.
     pub(super) fn close(&self) {
         self.lock().over = true;
         self.changed.notify_all();
     }
 
-    /// A command that the machine was not told of.
+    /// Removes a command that could not be sent to the machine.
     pub(super) fn forget(&self, req: ReqId) {
         self.lock().waited.remove(&req);
     }
 
-    /// The machine has ended.
+    /// Returns whether the machine has ended.
     pub(super) fn is_over(&self) -> bool {
         self.lock().over
     }
 
-    /// Waits for the answer to a command. A shutdown is answered by the machine's end, whichever of them brought it.
+    /// Waits for the answer to a command, at most `patience`. All shutdown commands count as answered once the
+    /// machine has ended.
     pub(super) fn wait(&self, req: ReqId, patience: Duration) -> Waited {
         let until = Instant::now() + patience;
         let mut state = self.lock();

@@ -1,13 +1,13 @@
-//! Who follows which download, and in which order `get`s get their turn: a bounded number of objects at once, each on
-//! its way to one place. Whoever wants the same object at the same place joins; others wait, oldest first.
+//! The queue of `get` commands. A bounded number of objects is downloaded at once, each to one path. A `get` of the
+//! same object to the same path joins the download; other `get`s wait, oldest first.
 //!
-//! Loom explores its schedules, as those of the mailbox.
+//! A loom test explores the thread schedules of this module, as of the mailbox.
 
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The queue of `get` commands (see the module). `K` names an object, `T` a place. Cheap to clone.
+/// The queue of `get` commands (see the module). `K` is the type of objects, `T` of their paths. Cheap to clone.
 pub(super) struct Turns<K, T>(Arc<Shared<K, T>>);
 
 struct Shared<K, T> {
@@ -18,11 +18,11 @@ struct Shared<K, T> {
 
 struct State<K, T> {
     next: u64,
-    /// Revision counter, raised by every change that somebody may wait for.
+    /// Revision counter, incremented by every change that a waiting command may be interested in.
     revision: u64,
     /// Commands in the queue, oldest first.
     waiting: BTreeMap<u64, (K, T)>,
-    /// Objects being downloaded, with their place and commands.
+    /// Objects being downloaded, with their path and the commands that wait for them.
     going: BTreeMap<K, Going<T>>,
 }
 
@@ -34,16 +34,16 @@ struct Going<T> {
 /// The position of a command in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn<T> {
-    /// The command may begin now.
+    /// The command's download may begin now.
     Come,
     /// The maximum number of objects is being downloaded.
     Behind,
-    /// The object is being downloaded to another place.
+    /// The object is being downloaded to this other path.
     Elsewhere(T),
 }
 
 impl<K: Ord + Clone, T: Eq + Clone> State<K, T> {
-    /// Lets in whoever can go, oldest first.
+    /// Starts or joins downloads for all waiting commands for which that is possible, oldest first.
     fn admit(&mut self, limit: usize) {
         self.revision += 1;
         for (ticket, (what, to)) in std::mem::take(&mut self.waiting) {
@@ -56,7 +56,7 @@ impl<K: Ord + Clone, T: Eq + Clone> State<K, T> {
         }
     }
 
-    /// Takes one out; whether it was the last that followed an object on its way.
+    /// Removes a command; returns whether it was the last one that waited for a running download.
     fn remove(&mut self, ticket: u64, what: &K) -> bool {
         self.waiting.remove(&ticket);
         let Some(going) = self.going.get_mut(what) else { return false };
@@ -75,13 +75,14 @@ impl<K: Ord + Clone, T: Eq + Clone> Shared<K, T> {
 }
 
 impl<K: Ord + Clone, T: Eq + Clone> Turns<K, T> {
-    /// At most `limit` objects are on their way at once.
+    /// Makes an empty queue that lets at most `limit` objects be downloaded at once.
     pub(super) fn new(limit: usize) -> Self {
         let state = State { next: 0, revision: 0, waiting: BTreeMap::new(), going: BTreeMap::new() };
         Self(Arc::new(Shared { limit, state: Mutex::new(state), changed: Condvar::new() }))
     }
 
-    /// Gets in line for an object, or joins those that follow it.
+    /// Adds a command for an object and its path to the queue; it joins a download of the same object to the same
+    /// path.
     pub(super) fn ask(&self, what: K, to: T) -> QueueSlot<K, T> {
         let mut state = self.0.lock();
         let ticket = state.next;
@@ -92,20 +93,20 @@ impl<K: Ord + Clone, T: Eq + Clone> Turns<K, T> {
         QueueSlot { shared: Arc::clone(&self.0), ticket, what, to, left: false }
     }
 
-    /// How many follow an object or wait for their turn.
+    /// Returns the number of commands in the queue or waiting for a running download.
     pub(super) fn count(&self) -> usize {
         let state = self.0.lock();
         state.waiting.len() + state.going.values().map(|going| going.followers.len()).sum::<usize>()
     }
 
-    /// Wakes all who wait, that they look around.
+    /// Wakes all waiting threads, so that they check their conditions.
     pub(super) fn wake(&self) {
         self.0.lock().revision += 1;
         self.0.changed.notify_all();
     }
 }
 
-/// A place in the line, then among those that follow an object. It is left when dropped.
+/// A command's entry: first in the queue, then among those that wait for a running download. Removed when dropped.
 pub(super) struct QueueSlot<K: Ord + Clone, T: Eq + Clone> {
     shared: Arc<Shared<K, T>>,
     ticket: u64,
@@ -134,8 +135,8 @@ impl<K: Ord + Clone, T: Eq + Clone> QueueSlot<K, T> {
         }
     }
 
-    /// Lets a download pass that nobody follows, and that takes the object elsewhere: whoever wants it there joins. See
-    /// [`QueueSlot::come_back`].
+    /// Gives this command's turn to a download of the same object to another path, which no command waits for:
+    /// commands that want it there join that download. [`QueueSlot::come_back`] ends this.
     pub(super) fn let_pass(&self, elsewhere: T) {
         self.change(|state, what| {
             if let Some(going) = state.going.get_mut(what) {
@@ -144,7 +145,8 @@ impl<K: Ord + Clone, T: Eq + Clone> QueueSlot<K, T> {
         });
     }
 
-    /// Gets in line again, where it stood, once what it has let pass is at rest.
+    /// Puts the command back into the queue at its old position, after the download that it had let pass has ended or
+    /// is paused.
     pub(super) fn come_back(&self) {
         self.change(|state, what| {
             state.remove(self.ticket, what);
@@ -152,7 +154,7 @@ impl<K: Ord + Clone, T: Eq + Clone> QueueSlot<K, T> {
         });
     }
 
-    /// Changes what is on its way, if this one follows it.
+    /// Changes the running download of this command's object, if this command is among those that wait for it.
     fn change(&self, how: impl FnOnce(&mut State<K, T>, &K)) {
         let mut state = self.shared.lock();
         if state.going.get(&self.what).is_some_and(|going| going.followers.contains(&self.ticket)) {
@@ -163,8 +165,8 @@ impl<K: Ord + Clone, T: Eq + Clone> QueueSlot<K, T> {
         }
     }
 
-    /// Leaves; `end` is called if nobody else follows the object, and before anybody else can: what it begins comes
-    /// before what they begin.
+    /// Removes the command. If no other command waits for the download, `end` is called and its result returned; it
+    /// runs before another command can begin a download of the object.
     pub(super) fn leave<E>(&mut self, end: impl FnOnce() -> E) -> Option<E> {
         if std::mem::replace(&mut self.left, true) {
             return None;

@@ -1,4 +1,4 @@
-//! The command `why`, and how its answer reads.
+//! The command `why` and the text form of its answer.
 
 use super::commands::ask;
 use super::meetings::now_ms;
@@ -9,7 +9,7 @@ use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::terminal::out::{print_json, say};
 
 impl AttemptLine {
-    /// Returns the attempt as the user reads it.
+    /// Formats the outcome of a connection attempt for the user.
     fn shown(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
         let (ms, probes) = (self.took_ms, self.probes);
@@ -53,8 +53,8 @@ pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error>
     })
 }
 
-/// Returns the known reason why no peer was introduced. The client is not told who has an object, nor what its provider
-/// allows.
+/// Returns the likely reason why no peer was introduced, as a sentence. The client does not know who has the object,
+/// nor what its provider allows.
 const fn why_nobody(state: State, control_connected: bool) -> &'static str {
     match state {
         State::Starting => "no edge has granted the download yet",
@@ -68,7 +68,7 @@ const fn why_nobody(state: State, control_connected: bool) -> &'static str {
     }
 }
 
-/// A download as the user reads it.
+/// Formats a download and its introductions for the user.
 fn shown(line: &WhyLine) -> String {
     let mut text = format!("{:>3}  {} ({})", line.download, line.url, line.state.name());
     if line.peers.is_empty() {

@@ -1,4 +1,4 @@
-//! The commands' side of the local API.
+//! The local API as commands use it: they connect, send a request and read the answer.
 
 use super::{IO_TIMEOUT, SOCKET, say};
 use crate::client::protocol::{Answer, LINE_LEN_MAX, Request};
@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::terminal::Interrupt;
 
-/// Time-out for a command that expects one answer.
+/// Time-out of a command that expects a single line as answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(40);
 /// Interval of checks for Ctrl-C while the client's queue is full.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Lines of at most [`LINE_LEN_MAX`] bytes. A timeout loses nothing: the next call goes on.
+/// A reader of lines of at most [`LINE_LEN_MAX`] bytes. After a time-out the next call continues with the bytes
+/// received.
 pub(super) struct Lines<R> {
     from: R,
     buffer: Vec<u8>,
@@ -29,14 +30,14 @@ impl<R> Lines<R> {
 }
 
 impl<R: Copy> Lines<R> {
-    /// Where the lines come from.
+    /// Returns the stream that the lines are read from.
     pub(super) const fn source(&self) -> R {
         self.from
     }
 }
 
 impl<R: Read> Lines<R> {
-    /// The next line without its end; `None` at the end of the stream.
+    /// Returns the next line without its line feed; `None` at the end of the stream.
     pub(super) fn next_line(&mut self) -> io::Result<Option<String>> {
         let mut searched = 0;
         loop {
@@ -66,7 +67,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Sends `request` to the client of `state`. `Ok(None)` if none runs there.
+    /// Sends `request` to the client whose directory is `state`. `Ok(None)` if no client runs there.
     pub fn open(state: &Path, request: &Request) -> Result<Option<Self>, Error> {
         Self::reach(state, request, &Interrupt::never(), Instant::now() + ANSWER_WITHIN)
     }
@@ -100,13 +101,14 @@ impl Call {
         Ok(Some(Self { lines: Lines { limit: usize::MAX, ..Lines::new(stream) } }))
     }
 
-    /// Withdraws this `get`; its download is paused if no other follows it.
+    /// Withdraws this `get`; the client pauses its download unless another `get` waits for it.
     pub(in crate::client) fn leave(&self) {
         // a client that has gone ends the answer anyway
         let _ = say(&self.lines.from, &Request::Leave);
     }
 
-    /// The next line of the answer within `patience`: `Ok(None)` at the end, `Err(None)` if none has come yet.
+    /// Waits up to `patience` for the next line of the answer: `Ok(None)` at the end, `Err(None)` if none has come in
+    /// time.
     pub fn next(&mut self, patience: Duration) -> Result<Option<Answer>, Option<Error>> {
         let failed = |error: &io::Error| Error::io("read the client's answer", error);
         self.lines.from.set_read_timeout(Some(patience)).map_err(|e| Some(failed(&e)))?;
@@ -135,7 +137,7 @@ impl Call {
     }
 }
 
-/// Connects; `WouldBlock` if the queue of those who have connected and are not served yet stays full.
+/// Connects to the client's socket; `WouldBlock` if the kernel's queue of unserved connections stays full.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(LOOK_EVERY))?;
@@ -143,7 +145,7 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// Whether an error says that nobody is there, or not any more.
+/// Returns whether a connection error means that no client runs, or that it has just ended.
 fn has_no_client(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(error.kind(), K::NotFound | K::ConnectionRefused | K::BrokenPipe | K::ConnectionReset)

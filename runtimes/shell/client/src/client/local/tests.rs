@@ -15,7 +15,7 @@ use swarmedge_ground::config::Bundle;
 /// Time-out of a test on a busy machine; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A client whose machine is a closure.
+/// Starts a client whose machine is a closure.
 fn start(dir: &Path, machine: impl Fn(&ApiState, Command) + Send + 'static) -> (ApiState, Server) {
     let (tx, rx) = std::sync::mpsc::channel();
     let api_state = ApiState::new(StatusLine::default(), move |input| tx.send(input).is_ok());
@@ -69,7 +69,7 @@ fn figures(state: DownloadState, edge_bytes: u64) -> Notice {
     })
 }
 
-/// Carries out every command; a `Get` completes in three steps.
+/// A machine that carries out every command; a `Get` completes in three steps.
 fn obliging(api_state: &ApiState, command: Command) {
     let done = |handle| api_state.notice(Notice::Done { req: command.req, result: Ok(handle) });
     let CommandKind::Get { output, .. } = command.kind else { return done(None) };
@@ -313,7 +313,8 @@ fn a_socket_that_somebody_removes_comes_back() {
     }
 }
 
-/// A machine that gives each object a handle and completes nothing by itself; what it was told is in the list.
+/// A machine that gives each object a handle and completes nothing by itself; it appends the commands it gets to
+/// `told`.
 fn patient(told: Arc<Mutex<Vec<CommandKind>>>) -> impl Fn(&ApiState, Command) + Send + 'static {
     move |api_state, Command { req, kind }| {
         let mut told = told.lock().expect("no panic");
@@ -352,7 +353,7 @@ fn get_to(dir: &Path, path: impl ToString, output: &str) -> Call {
     call(dir, &Request::Get { provider, path: path.to_string(), output, force, edge, token })
 }
 
-/// The next word that is not about figures.
+/// Returns the next answer that is not a line of figures.
 fn word(call: &mut Call) -> Option<Answer> {
     loop {
         match call.next(PATIENCE).expect("an answer") {
@@ -396,7 +397,7 @@ fn an_object_goes_to_one_output_after_the_other() {
     assert_eq!(word(&mut second), Some(Answer::Accepted { download: Some(1) }));
 }
 
-/// As after a crash: the client goes on by itself, and the `get`s come back in any order.
+/// Scenario: after a crash the client continues its download by itself, and the `get`s come back in any order.
 #[test]
 fn who_follows_a_download_that_runs_goes_before_who_wants_it_elsewhere() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Lines of the answer to `why`: what became of each introduction.
+//! Lines of the answer to `why`: the outcome of each introduction.
 
 use super::State;
 use serde::{Deserialize, Serialize};
@@ -12,16 +12,16 @@ pub struct WhyLine {
     pub url: String,
     /// The present state of the download.
     pub state: State,
-    /// Whether the CN, which introduces, is connected now.
+    /// Whether the client is connected to a CN, which makes introductions.
     pub control_connected: bool,
     /// The peers introduced since the client's start, oldest first.
     pub peers: Vec<MeetingLine>,
 }
 
-/// An introduction and what became of it.
+/// An introduction and its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeetingLine {
-    /// The peer's key for this day.
+    /// The peer's upload key, which changes daily.
     pub peer: String,
     /// The time of the introduction, in Unix milliseconds.
     pub introduced_ms: u64,
@@ -50,16 +50,16 @@ pub struct AttemptLine {
     /// The reason for failing or for not trying, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// By what sort of address it was reached.
+    /// The kind of address over which the peer was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rung: Option<String>,
-    /// Datagrams sent to find it.
+    /// Number of datagrams sent to find a path to the peer.
     pub probes: u16,
     /// Milliseconds from the CN's "go" to the outcome, or from the introduction if no "go" came.
     pub took_ms: u32,
 }
 
-/// An attempt to meet a downloader that was introduced to this client as uploader.
+/// An attempt to connect to a downloader that was introduced to this client as its uploader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UploaderLine {
     /// The time when the attempt ended, in Unix milliseconds.

@@ -39,7 +39,8 @@ mod explored {
 
     const PATIENCE: Duration = Duration::from_secs(3600);
 
-    /// A machine that carries out its commands in their order and answers none after a shutdown, as the client's does.
+    /// A machine that carries out its commands in order and answers none after a shutdown, as the client's machine
+    /// does.
     struct Machine(thread::JoinHandle<mpsc::Receiver<(ReqId, bool)>>);
 
     impl Machine {
@@ -55,7 +56,7 @@ mod explored {
             }))
         }
 
-        /// Loom wants no message left over.
+        /// Consumes all remaining messages, as loom requires at a model's end.
         fn end(self) {
             let commands = self.0.join().expect("no panic");
             while commands.try_recv().is_ok() {}

@@ -68,7 +68,7 @@ mod explored {
         Pause,
     }
 
-    /// A download is paused by whoever leaves last, never under one who follows it.
+    /// Rule: the last command to leave pauses the download; it is never paused while another command waits for it.
     #[test]
     fn loom_who_joins_a_download_that_another_leaves_is_not_paused() {
         loom::model(|| {
