@@ -22,9 +22,9 @@ use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Permit;
 use swarmedge_ground::rt::Rt;
 
-/// Time for which a grant request waits for a bootstrap answer, which has the edges' time.
+/// Time that a grant request waits for a bootstrap answer, which contains the edges' clock time.
 const BOOTSTRAP_WITHIN: Duration = Duration::from_secs(2);
-/// Most bytes of a manifest.
+/// Maximum length of a manifest, bytes.
 const MANIFEST_LEN_MAX: usize = PIECES_MAX as usize * 32 + PATH_LEN_MAX + 64;
 
 pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, ask: EdgeAsk, permit: Permit<Input>) {
@@ -78,7 +78,7 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     })
 }
 
-/// Resolves `host:port`; empty if the name is unknown.
+/// Resolves `host:port` to addresses; empty if the text is malformed or the name unknown.
 async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
     let Some((host, port)) = server.rsplit_once(':').and_then(|(h, p)| Some((h, p.parse().ok()?))) else {
         return Vec::new();
@@ -163,7 +163,7 @@ fn grant_request<R: Rt>(
     post.body(Body::full(body)).ok()
 }
 
-/// Returns the system's Unix time in ms, used before any bootstrap.
+/// Returns the system's Unix time in ms, used until a bootstrap answer gives the edges' time.
 fn system_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,5 +1,5 @@
-//! Content requests: transfers of adjacent blocks share one HTTP range request, and a few requests run at a time on
-//! each edge.
+//! Requests for content: transfers of adjacent blocks are merged into one HTTP range request, and at most
+//! [`REQUESTS_MAX`] requests run on an edge at a time.
 
 use super::request::{failure, refusal};
 use super::{EdgeClient, News, Trouble};
@@ -23,23 +23,23 @@ use swarmedge_ground::http::{Body, Origin};
 use swarmedge_ground::mailbox::{Permit, Sender};
 use swarmedge_ground::rt::Rt;
 
-/// Most requests to one edge at a time.
+/// Maximum number of requests that run on one edge at a time.
 const REQUESTS_MAX: usize = 3;
-/// Most bytes of one request, unless a single transfer is longer.
+/// Maximum length of one range request in bytes, unless a single transfer is longer.
 const REQUEST_LEN_MAX: u64 = 16 << 20;
-/// Bytes after which progress is reported, if [`PROGRESS_TIME`] is not over before.
+/// Number of bytes after which a transfer's progress is reported, unless [`PROGRESS_TIME`] passes first.
 const PROGRESS_BYTES: u64 = 1 << 20;
-/// Time after which progress is reported.
+/// Time after which a transfer's progress is reported.
 const PROGRESS_TIME: Duration = Duration::from_millis(100);
 
-/// A transfer from an edge, waiting or running.
+/// A transfer of blocks of one piece from an edge, queued or running.
 pub(super) struct Job {
     pub(super) xfer: XferId,
     pub(super) version: VersionId,
     pub(super) grant: SealedGrant,
     pub(super) piece: PieceIndex,
     pub(super) blocks: Range<u32>,
-    /// Byte range of the version.
+    /// The blocks' byte range within the version.
     pub(super) bytes: Range<u64>,
     pub(super) permit: Permit<Input>,
 }
@@ -50,7 +50,7 @@ impl Job {
     }
 }
 
-/// Waiting transfers of one edge, and the number of its running requests.
+/// Queued transfers of one edge, and the number of range requests that run on it.
 #[derive(Default)]
 pub(super) struct EdgeQueue {
     queue: VecDeque<Job>,
@@ -109,7 +109,8 @@ pub(super) fn cancel<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) {
     }
 }
 
-/// Takes the oldest job and the adjacent ones queued behind it. `None` if nothing waits: the caller's task must end.
+/// Takes the oldest job and the queued jobs for the blocks that follow it. `None` if the queue is empty: then the
+/// caller's task ends.
 fn next_jobs<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Option<VecDeque<Job>> {
     let mut queues = edges.0.queues.borrow_mut();
     let edge_queue = queues.get_mut(origin)?;
@@ -148,7 +149,7 @@ fn forget_if_cancelled<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) -> bool {
     cancelled
 }
 
-/// Runs one request for all jobs. Each job ends exactly once, or is queued again.
+/// Runs one range request for adjacent jobs. Each job ends exactly once, or is put back into the queue.
 async fn run_request<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<Job>) {
     let opened = {
         let all = jobs.iter().map(|job| cancel_of(edges, job.xfer)).collect::<Vec<_>>();
@@ -212,7 +213,7 @@ fn cancel_of<R: Rt>(edges: &EdgeClient<R>, xfer: XferId) -> Cancel {
     edges.0.fetches.borrow().get(&xfer).cloned().unwrap_or_default()
 }
 
-/// Puts jobs that were not reached back to the head of the queue.
+/// Puts jobs whose bytes had not begun to arrive back to the head of the queue.
 fn requeue<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: VecDeque<Job>) {
     let mut queues = edges.0.queues.borrow_mut();
     let edge_queue = queues.entry(origin.clone()).or_default();
@@ -248,14 +249,14 @@ async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job
     }
 }
 
-/// The body of an answer, split at the ends of jobs.
+/// The body of a range request's answer, of which each job takes its part.
 struct Content<R> {
     answer: Answer<R>,
     rest: Bytes,
 }
 
 impl<R: Rt> Content<R> {
-    /// Reads the next bytes, at most `max`.
+    /// Returns the next bytes of the body, at most `max`; `None` at its end.
     async fn next(&mut self, max: u64) -> Option<Result<Bytes, swarmedge_ground::http::client::Error>> {
         if self.rest.is_empty() {
             match self.answer.chunk().await? {
@@ -267,7 +268,7 @@ impl<R: Rt> Content<R> {
         Some(Ok(self.rest.split_to(n)))
     }
 
-    /// Reads the end of the body, so that the connection can be reused.
+    /// Reads up to the end of the body, so that the HTTP connection can be reused.
     async fn drain(mut self) {
         if self.rest.is_empty() {
             drop(self.answer.chunk().await);
@@ -275,7 +276,7 @@ impl<R: Rt> Content<R> {
     }
 }
 
-/// Receives all bytes of a job; the last ones may still be being written.
+/// Receives all bytes of a job. When it returns, the last ones may not be written to the disk yet.
 async fn receive<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use swarmedge_core::limits::SERVERS_MAX;
 use swarmedge_ground::http::Origin;
 
-/// The known servers of a deployment.
+/// The known edges, CNs and STUN servers of a deployment.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    /// Edges: before any bootstrap those of the install bundle, afterwards those of the bootstrap followed by the
-    /// bundle's others.
+    /// Edges. Before any bootstrap answer: those of the install bundle; afterwards those of the answer, then the
+    /// bundle's other edges.
     pub edges: Vec<Origin>,
     /// Addresses of CNs, `host:port`, nearest first.
     pub cns: Vec<String>,
@@ -26,7 +26,7 @@ impl Directory {
         Self { edges: bundle.clone(), bundle, ..Self::default() }
     }
 
-    /// Returns whether a bootstrap has been answered.
+    /// Returns whether any edge has answered a bootstrap request.
     #[must_use]
     pub const fn is_known(&self) -> bool {
         self.clock.is_some()
@@ -54,14 +54,14 @@ impl Directory {
         self.clock = Some((now_ms, now));
     }
 
-    /// Moves the bundle's next edge to index 0, the only one that is asked before any bootstrap.
+    /// Before any bootstrap answer: moves the bundle's next edge to index 0, the only one that is asked then.
     pub fn rotate(&mut self) {
         if !self.is_known() && !self.edges.is_empty() {
             self.edges.rotate_left(1);
         }
     }
 
-    /// Returns the edges' time at `now`, Unix milliseconds, if known.
+    /// Returns the edges' clock time at `now` in Unix milliseconds; `None` before any bootstrap answer.
     #[must_use]
     pub fn now_ms(&self, now: Instant) -> Option<u64> {
         let since = |at| u64::try_from(now.saturating_duration_since(at).min(Duration::MAX).as_millis());

@@ -1,6 +1,6 @@
 //! The client's side of the edge's HTTP interface: bootstrap, grants, manifests, content and possession proofs.
-//! [`EdgeClient`] performs the client machine's outputs about edges. It reserves mailbox room for each completion
-//! before it starts, so that every command is answered exactly once.
+//! [`EdgeClient`] performs those outputs of the client machine that concern edges. It reserves space in the machine's
+//! mailbox for each completion before it starts, so that every command is answered exactly once.
 
 mod ask;
 mod content;
@@ -84,7 +84,7 @@ impl<R: Rt> EdgeClient<R> {
         }))
     }
 
-    /// Performs an output. Immediate failures are pushed to `local`.
+    /// Performs an output of the client machine. Completions of outputs that fail at once are pushed to `local`.
     pub fn perform(&self, output: EdgeOutput, local: &mut VecDeque<Input>) {
         match output {
             EdgeOutput::Ask { req, edge, ask } => match (self.0.inbox.reserve(), self.edge(edge)) {
@@ -115,7 +115,7 @@ impl<R: Rt> EdgeClient<R> {
         }
     }
 
-    /// Sets the listener for news about edges that a waiting user should see.
+    /// Sets the listener for news about edges, which are shown to a waiting user.
     pub fn on_news(&self, listener: impl Fn(News) + 'static) {
         self.0.listener.replace(Some(Box::new(listener)));
     }

@@ -51,7 +51,7 @@ pub(super) async fn prove<R: Rt>(
     Ok(EdgeAnswer::ProofTaken)
 }
 
-/// Computes the proof from the store. Blocks the thread.
+/// Computes the proof of possession from the stored pieces. Blocks the thread.
 fn proof(store: &Store, version: VersionId, challenge: &Challenge) -> Result<Digest, StoreError> {
     let layout = store.manifest(version).ok_or(StoreError::Io)?.layout();
     let mut prover = Prover::new(challenge);

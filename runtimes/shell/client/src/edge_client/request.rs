@@ -1,4 +1,4 @@
-//! One request to an edge, and what its failures mean for the machine.
+//! Sending one request to an edge, and translating its failures to the machine's errors.
 
 use super::{EdgeClient, News, Trouble};
 use bytes::Bytes;
@@ -9,10 +9,10 @@ use swarmedge_ground::http::client::Error as HttpError;
 use swarmedge_ground::http::{Body, Origin};
 use swarmedge_ground::rt::Rt;
 
-/// Most bytes of a JSON answer.
+/// Maximum length of a JSON answer, bytes.
 pub(super) const JSON_LEN_MAX: usize = 64 * 1024;
 
-/// Converts an HTTP error status to the machine's error.
+/// Converts an edge's HTTP error status to the machine's error.
 pub(super) fn refusal(status: StatusCode) -> EdgeError {
     match status.as_u16() {
         404 | 410 => EdgeError::NotFound,

@@ -11,17 +11,17 @@ use swarmedge_ground::keys::replace_secret;
 
 /// Name of the file in the client's directory.
 const FILE: &str = "tokens.json";
-/// Most tokens kept; the oldest are dropped first.
+/// Maximum number of stored tokens; the oldest are dropped first.
 const TOKENS_MAX: usize = 256;
 
-/// The newest token of each object; clones share the store.
+/// A store of the newest token of each object; clones share it.
 #[derive(Clone, Debug)]
 pub struct Tokens(Arc<Mutex<Kept>>);
 
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
-    /// Number of the newest token; each token in `tokens` has its number.
+    /// Number of the token stored last. Each token in `tokens` is stored with a number, by which the oldest is found.
     last: u64,
     tokens: BTreeMap<String, (u64, Token)>,
 }

@@ -28,18 +28,18 @@ use swarmedge_ground::rt::{AsyncRead, AsyncWrite, Rt};
 use swarmedge_ground::tcp;
 use swarmedge_ground::tls;
 
-/// Handshakes at a time; past half of them a new address must first show that it is there (QUIC Retry).
+/// Maximum number of simultaneous handshakes. From half of it on, a peer must first prove its address (QUIC Retry).
 pub(super) const GREETINGS_MAX: usize = 64;
-/// The wait after an accept that failed for want of a resource.
+/// Pause after an accept failed, as when file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time-out for a handshake, and for the first message of a connection or stream.
 pub(super) const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
-/// STUN messages begin below it, TLS above (RFC 7983 §7).
+/// Lower first bytes of a connection mean a STUN message, others TLS (RFC 7983 §7).
 pub(super) const STUN_BELOW: u8 = 4;
-/// Bytes of a request's frame, with room for extensions.
+/// Maximum length of a piece request's frame in bytes; larger than needed, for later extensions.
 const REQUEST_LEN_MAX: usize = 1024;
 
-/// Accepts until the endpoint is closed.
+/// Accepts QUIC connections of peers until the endpoint is closed.
 pub(super) async fn run<R: Rt>(peers: Peers<R>) {
     let endpoint = peers.0.endpoint.clone();
     while let Some(incoming) = endpoint.accept().await {
@@ -78,7 +78,7 @@ pub struct TcpAcceptor {
     pub calls: Sender<Called>,
 }
 
-/// A connection whose first byte was read and is returned again.
+/// A TCP connection of which the first byte was read; reads return this byte again.
 struct Again<T> {
     first: Option<u8>,
     tcp: T,
@@ -109,7 +109,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Again<T> {
     }
 }
 
-/// Accepts over TCP until the client ends.
+/// Accepts TCP connections of peers and STUN servers until the client ends.
 pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, acceptor: TcpAcceptor) {
     let rt = peers.0.rt.clone();
     loop {
@@ -141,8 +141,9 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, accep
     }
 }
 
-/// A TLS handshake, or a STUN message: an uploader's that has come to its downloader, or of a STUN server that shows
-/// that this port is reached. Their first bytes differ (RFC 7983 §7).
+/// Receives the first message on an accepted TCP connection; its first byte tells which it is (RFC 7983 §7). A TLS
+/// handshake: performs it. A connectivity check of an uploader that dials its downloader: passed to the machine. A
+/// STUN server's message, which proves that this port is reachable: passed to the prober.
 async fn greet_tcp<R: Rt>(
     peers: &Peers<R>,
     acceptor: &TcpAcceptor,
@@ -165,7 +166,7 @@ async fn greet_tcp<R: Rt>(
     None
 }
 
-/// The handshake with who comes to be served.
+/// Performs the TLS handshake with a downloader that has connected; `None` if it fails or shows no key.
 pub(super) async fn shake_hands<R: Rt>(
     peers: &Peers<R>,
     tcp: impl AsyncRead + AsyncWrite + Unpin + 'static,
@@ -212,7 +213,7 @@ pub(super) async fn serve_connection<R: Rt>(peers: Peers<R>, link: Link, key: Pu
     peers.ended(&conn).await;
 }
 
-/// One stream: its first byte says what it is.
+/// Serves one stream that a peer has opened: its first byte is the stream's kind, control or request.
 async fn stream<R: Rt>(peers: Peers<R>, conn: Rc<Conn>, mut send: SendStream, mut recv: RecvStream) {
     let mut kind = [0];
     let read = async { recv.read_exact(&mut kind).await.ok().flatten() };
@@ -245,7 +246,7 @@ fn refuse(send: &mut SendStream, recv: &mut RecvStream) {
     recv.stop(RefuseCode::Failed as u8);
 }
 
-/// One frame, then the end of the stream.
+/// Reads a piece request: one frame, after which the stream must end.
 async fn read_request(recv: &mut RecvStream) -> Option<PieceRequest> {
     let content = read_frame(recv, REQUEST_LEN_MAX).await.ok()?;
     let at_end = recv.is_at_end().await;
@@ -253,7 +254,7 @@ async fn read_request(recv: &mut RecvStream) -> Option<PieceRequest> {
     at_end.then_some(request.msg)
 }
 
-/// Tells the machine, which answers by `Serve` or `Refuse`.
+/// Passes a piece request to the machine, which answers with the output `Serve` or `Refuse`.
 async fn ask<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, send: SendStream, request: PieceRequest) {
     let Ok(permit) = peers.0.inbox.room().await else { return };
     let xfer = {

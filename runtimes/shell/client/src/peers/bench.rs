@@ -1,5 +1,5 @@
-//! The peer leg of `bench transfer`: one client sends a version to another over QUIC, which verifies it, writes it and
-//! makes it durable. No machine decides anything here: whatever is asked for is served.
+//! The peer part of `bench transfer`: one client sends a version over QUIC to another, which verifies the bytes and
+//! writes them durably. There is no machine: every request is served.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "no machine: what is of no interest here is passed over")]
 
@@ -28,16 +28,16 @@ use swarmedge_ground::quic::{Datagram, Endpoint};
 use swarmedge_ground::rt::{Rt, Start};
 use swarmedge_ground::tls;
 
-/// Number of requests that the downloader keeps open.
+/// Number of piece requests that the downloader keeps outstanding.
 const OPEN_REQUESTS: usize = 8;
-/// The id of a bench's only download.
+/// The id of the benchmark's only download.
 const DOWNLOAD: DownloadId = DownloadId([1; 16]);
-/// The handle of a bench's only download.
+/// The handle of the benchmark's only download.
 const HANDLE: Handle = Handle(1);
 
-/// A client without a machine: a store and peers. Public for the tests of the runtimes.
+/// A client without a machine: a store and connections to peers. Public for the tests of the runtimes.
 pub struct Node<R: Rt> {
-    /// The transport of incoming and outgoing connections.
+    /// The transport, UDP (QUIC) or TCP, of incoming and outgoing connections.
     pub over: Transport,
     /// The store of the node's pieces.
     pub store: Store,
@@ -99,7 +99,7 @@ impl<R: Rt> Node<R> {
         self.peers.perform(output, &mut self.local);
     }
 
-    /// Saves as a machine's output would; [`Input::Saved`] answers it.
+    /// Begins a save as for a machine's output; [`Input::Saved`] reports its completion.
     fn begin_save(&mut self, req: ReqId, what: Save) {
         match self.sender.reserve() {
             Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
@@ -107,7 +107,7 @@ impl<R: Rt> Node<R> {
         }
     }
 
-    /// Waits for the next input that a machine would get.
+    /// Waits for the next input that would go to a machine.
     pub async fn next(&mut self) -> Input {
         match self.local.pop_front() {
             Some(input) => input,
@@ -151,7 +151,7 @@ impl<R: Rt> Node<R> {
         .await
     }
 
-    /// Saves and waits for it.
+    /// Saves `what` and waits until it is durable.
     pub async fn save(&mut self, what: Save) -> io::Result<()> {
         let (done, mut wait) = mailbox(1);
         self.store.save(what, move |result| {
@@ -175,7 +175,7 @@ impl<R: Rt> Node<R> {
         }
     }
 
-    /// Asks for a piece.
+    /// Requests all blocks of a piece from a peer.
     pub fn fetch(&mut self, conn: ConnId, manifest: &Manifest, piece: PieceIndex) {
         self.perform(PeerOutput::Fetch {
             xfer: XferId(u64::from(piece.0)),
@@ -186,7 +186,7 @@ impl<R: Rt> Node<R> {
         });
     }
 
-    /// Serves whatever is asked for of a version, until nobody is connected any more.
+    /// Serves every request for pieces of a version, until no peer is connected any more.
     pub async fn serve(&mut self, version: VersionId) {
         loop {
             match self.next().await {
@@ -234,7 +234,7 @@ impl<R: Rt> Node<R> {
     }
 }
 
-/// Bytes of a piece of the bench's version: cheap to make, and no two blocks alike.
+/// Makes the content of a piece of the benchmark's version: cheap to compute, and no two blocks are equal.
 fn piece_bytes(layout: &Layout, piece: PieceIndex) -> Vec<u8> {
     let mut bytes = vec![0x5a; layout.piece_size(piece) as usize];
     for (n, block) in bytes.chunks_mut(BLOCK_LEN as usize).enumerate() {
@@ -244,7 +244,7 @@ fn piece_bytes(layout: &Layout, piece: PieceIndex) -> Vec<u8> {
     bytes
 }
 
-/// The manifest of the bench's version of `bytes` bytes.
+/// Makes the manifest of the benchmark's version, which has `bytes` bytes.
 pub fn bench_manifest(bytes: u64) -> io::Result<Manifest> {
     let layout = Layout::for_size(bytes).ok_or(io::ErrorKind::InvalidInput)?;
     let root = |p| merkle::piece_root(&layout, p, &merkle::leaves(&piece_bytes(&layout, p)));
@@ -302,19 +302,19 @@ pub struct PeerLeg {
     pub bytes: u64,
     /// Time from dialling to the last durable piece.
     pub took: Duration,
-    /// Processor time of both sides meanwhile, if the system reports it.
+    /// Processor time of both sides during the transfer, if the system reports it.
     pub cpu: Option<Duration>,
 }
 
 impl PeerLeg {
-    /// 10⁶ bytes a second.
+    /// Returns the rate in MB/s (10⁶ bytes a second).
     #[must_use]
     pub fn mb_per_s(&self) -> f64 {
         self.bytes as f64 / 1e6 / self.took.as_secs_f64()
     }
 }
 
-/// Both sides in this process, each on a thread of its own, in directories made under `dir`.
+/// Runs both sides in this process, each on its own thread and in its own directory under `dir`.
 pub fn bench_peer_leg<R: Start>(dir: &Path, bytes: u64) -> io::Result<PeerLeg> {
     let (tell, told) = std::sync::mpsc::channel();
     let sender_dir = dir.join("sender");
@@ -339,7 +339,7 @@ pub fn bench_peer_leg<R: Start>(dir: &Path, bytes: u64) -> io::Result<PeerLeg> {
     measured
 }
 
-/// User and system time of this process so far (proc(5): fields 14 and 15 of `stat`, in ticks of 10 ms).
+/// Returns user and system time that this process has used (proc(5): fields 14 and 15 of `stat`, in ticks of 10 ms).
 fn process_cpu() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // the second field is a name in brackets and may hold spaces

@@ -1,4 +1,4 @@
-//! One connection: its control stream, and its end.
+//! One connection to a peer: its control stream and its end.
 
 use super::link::{Link, NotRead, RecvStream, SendStream};
 use super::util::{Slots, Stall};
@@ -19,20 +19,20 @@ use swarmedge_ground::rt::Rt;
 const CONTROL_QUEUE: usize = 1024;
 /// Maximum bytes of control messages in the send queue.
 const CONTROL_BYTES_MAX: usize = 1 << 20;
-/// Requests of one peer answered at a time; the others wait, so that each is done soon.
+/// Maximum number of requests of one peer that are answered at a time; others wait, so that each answer is sent fast.
 const SERVED_AT_A_TIME: usize = 2;
 
 /// An open connection to a peer.
 pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) link: Link,
-    /// Slots for transfers that hold incoming bytes.
+    /// Permits for incoming transfers that hold received bytes in memory.
     pub(super) sinks: Slots,
-    /// Slots for transfers that are being answered.
+    /// Permits for outgoing transfers, which answer the peer's requests.
     pub(super) serves: Slots,
     pub(super) watch: Watch,
     control: Sender<Vec<u8>>,
-    /// Until the control stream is there.
+    /// The queued control messages, until the control stream is open and sends them.
     unsent: RefCell<Option<Receiver<Vec<u8>>>>,
     queued: Cell<usize>,
 }
@@ -52,7 +52,7 @@ impl Conn {
         }
     }
 
-    /// Queues a control message. With too much waiting already the connection ends.
+    /// Queues a control message. If too many are queued already, closes the connection.
     pub(super) fn send(&self, msg: &PeerMsg) {
         let bytes = frame(msg);
         let queued = self.queued.get() + bytes.len();
@@ -63,17 +63,18 @@ impl Conn {
         self.queued.set(queued);
     }
 
-    /// Ends the connection; its task reports it.
+    /// Closes the connection; its task then reports the end to the machine.
     pub(super) fn fail(&self, why: CloseReason) {
         self.link.close(why as u8);
     }
 
-    /// Whether the control stream is there.
+    /// Returns whether the control stream is open.
     pub(super) fn has_control(&self) -> bool {
         self.unsent.borrow().is_none()
     }
 
-    /// The control stream is there: sends what is queued on it. `false` if there was one already.
+    /// Sends the queued control messages on the newly opened control stream, and all later ones. Returns `false` if
+    /// there was a control stream already.
     pub(super) fn start_control<R: Rt>(self: &Rc<Self>, rt: &R, mut stream: SendStream) -> bool {
         let Some(mut queue) = self.unsent.borrow_mut().take() else { return false };
         let conn = Rc::clone(self);
@@ -98,7 +99,7 @@ impl Conn {
 
 /// The reason why a frame could not be read.
 pub(super) enum NoFrame {
-    /// The frame's length is not allowed, or the stream has ended.
+    /// The frame's length is invalid, or the stream ended within it.
     Invalid,
     /// Reading from the stream failed.
     Read(NotRead),
@@ -110,7 +111,7 @@ impl From<NotRead> for NoFrame {
     }
 }
 
-/// Reads the content of one frame of at most `max` bytes.
+/// Reads one frame of at most `max` bytes; returns its content.
 pub(super) async fn read_frame(stream: &mut RecvStream, max: usize) -> Result<Vec<u8>, NoFrame> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?.ok_or(NoFrame::Invalid)?;
@@ -122,7 +123,8 @@ pub(super) async fn read_frame(stream: &mut RecvStream, max: usize) -> Result<Ve
     Ok(content)
 }
 
-/// Reads control messages until the stream or the connection ends. The first must come within `first`.
+/// Passes the peer's control messages to the machine until the stream or the connection ends; the first message must
+/// come within the time `first`.
 pub(super) async fn read_control<R: Rt>(
     peers: &Peers<R>,
     conn: &Rc<Conn>,

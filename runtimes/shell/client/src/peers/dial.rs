@@ -21,20 +21,20 @@ use swarmedge_ground::rt::Rt;
 use swarmedge_ground::tcp;
 use swarmedge_ground::tls;
 
-/// Delay before the next address is tried beside the earlier ones (RFC 8305 §5).
+/// Delay before the next address is tried while earlier attempts continue (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// The peer to dial, and the way to do it.
 pub(super) struct Whom {
-    /// The download whose key is presented to the peer.
+    /// The download whose key K_d this client presents to the peer.
     pub(super) download: DownloadId,
-    /// The key that the peer must present.
+    /// The upload key K_u that the peer must present.
     pub(super) key: PublicKey,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) along: Along,
 }
 
-/// A connection, and the two halves of its control stream.
+/// A connection with the sending and receiving half of its control stream.
 type Opened = (Link, SendStream, RecvStream);
 
 pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Permit<Input>) {
@@ -56,7 +56,8 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, id: ConnId, whom: Whom, permit: Per
     });
 }
 
-/// A connection to the first address that answers with the right key, and its control stream.
+/// Tries the peer's addresses; returns a connection to the first that answers with the right key, with a control
+/// stream.
 async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<Opened> {
     let Whom { download, key, addrs, along } = whom;
     let store = peers.0.store.clone();

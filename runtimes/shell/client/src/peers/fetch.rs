@@ -1,4 +1,4 @@
-//! Getting blocks from a peer.
+//! Fetching blocks from a peer.
 
 use super::Peers;
 use super::conn::{Conn, NoFrame, read_frame};
@@ -19,9 +19,9 @@ use swarmedge_core::wire::{Framed, frame};
 use swarmedge_ground::mailbox::Permit;
 use swarmedge_ground::rt::Rt;
 
-/// A transfer on which nothing arrives for this long is broken.
+/// Time without received bytes after which a transfer fails.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes after which progress is reported, unless [`PROGRESS_TIME`] passes first.
+/// Number of bytes after which progress is reported, unless [`PROGRESS_TIME`] passes first.
 const PROGRESS_BYTES: u64 = 1 << 20;
 /// Time after which progress is reported, unless [`PROGRESS_BYTES`] come first.
 const PROGRESS_TIME: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, conn: &Rc<Conn>, want: Want, permit
     });
 }
 
-/// Dropping a stream that was not read to its end stops the sender.
+/// Fetches blocks, with a time-out for silence. If it ends early, dropping the stream makes the peer stop sending.
 async fn fetch<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want) -> FetchEnd {
     let rt = &peers.0.rt;
     let stall = Stall::new(rt.now(), STALL_TIMEOUT);
@@ -104,7 +104,7 @@ async fn receive<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want, stall: &Stall
     Ok(sink.finish().await)
 }
 
-/// Sends the request on a stream of its own.
+/// Opens a stream and sends the request for the blocks on it.
 async fn request(conn: &Conn, want: &Want) -> Result<RecvStream, FetchEnd> {
     let (mut send, recv) = conn.link.open_bi().await.ok_or(FetchEnd::Broken)?;
     let own_fault = |_| FetchEnd::Store(StoreError::Io);
@@ -123,7 +123,7 @@ async fn request(conn: &Conn, want: &Want) -> Result<RecvStream, FetchEnd> {
     Ok(recv)
 }
 
-/// Reads the leaf hashes at the head of the answer. A head that is none is a bad block.
+/// Reads the leaf hashes, which precede the blocks in an answer. An invalid message counts as a bad block.
 async fn answer(recv: &mut RecvStream) -> Result<Vec<Digest>, FetchEnd> {
     let bad = FetchEnd::BadBlock { block: 0 };
     let content = read_frame(recv, FRAME_LEN_MAX).await.map_err(|e| match e {
@@ -134,7 +134,7 @@ async fn answer(recv: &mut RecvStream) -> Result<Vec<Digest>, FetchEnd> {
     Ok(answer.msg.leaves.into_vec())
 }
 
-/// The last report of a transfer's progress.
+/// The number of bytes of a transfer that was reported last, and when.
 struct Progress {
     xfer: XferId,
     told: u64,

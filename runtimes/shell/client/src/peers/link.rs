@@ -1,4 +1,4 @@
-//! A connection to a peer and its streams, over QUIC or TCP: nothing above this file knows which.
+//! A connection to a peer and its streams over QUIC or TCP: users of this file need not know which.
 
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub(super) enum RecvStream {
     Tcp(tcp::RecvStream),
 }
 
-/// The error of a stream that cannot send any more: the peer, or its connection, is of no more use.
+/// The error that a stream cannot send any more: the peer has stopped it, or its connection has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NotSent;
 
@@ -70,7 +70,7 @@ impl Link {
         }
     }
 
-    /// The next stream that the peer opens; `None` once the connection has ended.
+    /// Waits for the next stream that the peer opens; `None` once the connection has ended.
     pub(super) async fn accept_bi(&self) -> Option<(SendStream, RecvStream)> {
         match self {
             Self::Quic(quic) => quic.accept_bi().await.ok().map(|(s, r)| (SendStream::Quic(s), RecvStream::Quic(r))),
@@ -78,7 +78,7 @@ impl Link {
         }
     }
 
-    /// Ends the connection and tells the peer why.
+    /// Closes the connection and sends the peer the reason `code`.
     pub(super) fn close(&self, code: u8) {
         match self {
             Self::Quic(quic) => quic.close(code.into(), b""),
@@ -109,7 +109,8 @@ impl Link {
         }
     }
 
-    /// Bytes that the peer may make us hold, and that we hold for it. Over TCP that is fixed, and less.
+    /// Sets the flow control windows of a QUIC connection, in bytes: how much the peer may make this client hold, and
+    /// how much is held for the peer. Over TCP both are fixed and smaller.
     pub(super) fn set_windows(&self, window: u32) {
         if let Self::Quic(quic) = self {
             quic.set_receive_window(window.into());
@@ -117,8 +118,8 @@ impl Link {
         }
     }
 
-    /// How often something has come and was sent. What TCP has sent is not seen to be acknowledged, so there only
-    /// what is due counts as unanswered.
+    /// Returns the numbers of packets received and sent. Over TCP the second is 0, since acknowledgements are not
+    /// visible to programs.
     pub(super) fn counts(&self) -> (u64, u64) {
         match self {
             Self::Quic(quic) => {
@@ -129,14 +130,14 @@ impl Link {
         }
     }
 
-    /// Has the peer show that it is there. QUIC does so by itself when its ways are tried.
+    /// Over TCP: sends a ping, which the peer must answer. QUIC probes a connection's path by itself.
     pub(super) fn knock(&self) {
         if let Self::Tcp(tcp) = self {
             tcp.ping();
         }
     }
 
-    /// Returns the connection's round-trip time, as far as known.
+    /// Returns the connection's round-trip time; zero over TCP, where it is not measured.
     pub(super) fn round_trip(&self) -> Duration {
         match self {
             Self::Quic(quic) => quic.rtt(),
@@ -144,7 +145,8 @@ impl Link {
         }
     }
 
-    /// Completes once the peer was told of the end, as far as it could be; over QUIC the endpoint sees to that.
+    /// Completes once the end of a TCP connection was sent to the peer or could not be. Over QUIC the endpoint does
+    /// this.
     pub(super) async fn over(&self) {
         if let Self::Tcp(tcp) = self {
             tcp.over().await;
@@ -175,7 +177,7 @@ impl SendStream {
         }
     }
 
-    /// Gives the stream up; a peer that has done so already is told nothing.
+    /// Aborts the stream with a code for the peer, unless the peer has stopped it already.
     pub(super) fn reset(&mut self, code: u8) {
         match self {
             Self::Quic(quic) => drop(quic.reset(code.into())),
@@ -185,7 +187,8 @@ impl SendStream {
 }
 
 impl RecvStream {
-    /// The next bytes into `chunks`, as many as are at hand: how many chunks; `None` at the end.
+    /// Waits for bytes and fills `chunks` with those received so far; returns the number of chunks, `None` at the
+    /// end.
     pub(super) async fn read_chunks(&mut self, chunks: &mut [Bytes]) -> Result<Option<usize>, NotRead> {
         match self {
             Self::Quic(quic) => Ok(quic.read_chunks(chunks).await?),
@@ -199,7 +202,7 @@ impl RecvStream {
         }
     }
 
-    /// Fills `bytes`; an end before that is `None`.
+    /// Fills `bytes`; `None` if the stream ends before.
     pub(super) async fn read_exact(&mut self, bytes: &mut [u8]) -> Result<Option<()>, NotRead> {
         match self {
             Self::Quic(quic) => match quic.read_exact(bytes).await {
@@ -219,7 +222,7 @@ impl RecvStream {
         }
     }
 
-    /// Whether there is nothing more.
+    /// Waits for the end of the stream; returns whether it came before any further byte.
     pub(super) async fn is_at_end(&mut self) -> bool {
         match self {
             Self::Quic(quic) => matches!(quic.read_chunk(1, true).await, Ok(None)),
@@ -227,7 +230,7 @@ impl RecvStream {
         }
     }
 
-    /// Wants no more of it.
+    /// Asks the peer to stop sending on this stream, with a code as the reason.
     pub(super) fn stop(&mut self, code: u8) {
         match self {
             // it may be over already, which is as good

@@ -1,7 +1,8 @@
-//! Connections to other clients: does what the client machine's outputs about peers say and reports what becomes of it.
+//! Connections to other clients: performs those outputs of the client machine that concern peers, and reports the
+//! results.
 //!
-//! Every report goes through the machine's mailbox. Readers wait while it is full; a command's last report has its
-//! place reserved when the command is taken, and where there is none the command fails at once.
+//! Every report goes through the machine's mailbox. Tasks that read from peers wait while it is full. Space for a
+//! command's last report is reserved when the command begins; if there is none, the command fails at once.
 
 mod accept;
 pub mod bench;
@@ -38,14 +39,15 @@ use swarmedge_ground::quic::{Endpoint, WINDOW_MAX, WINDOW_MIN};
 use swarmedge_ground::rt::Rt;
 use util::Cancel;
 
-/// Bytes that the peers of a client may make it hold.
+/// Maximum number of bytes that all peers together may make a client hold in memory.
 const BUFFERED_MAX: usize = 256 << 20;
-/// Transfers of one peer that may hold bytes; those of others wait unread within the connection's window.
+/// Maximum number of transfers from one peer that hold received bytes; other transfers' bytes stay unread within the
+/// connection's flow control window.
 const SINKS_PER_PEER: usize = 4;
 
 const _: () = assert!(PEER_CONNECTIONS_MAX * (SINKS_PER_PEER * SINK_BYTES_MAX + WINDOW_MIN as usize) <= BUFFERED_MAX);
 
-/// All of a client's peers. Clones share them.
+/// A client's connections to peers. Clones share them.
 pub struct Peers<R: Rt>(Rc<Inner<R>>);
 
 impl<R: Rt> Clone for Peers<R> {
@@ -59,9 +61,9 @@ struct Inner<R: Rt> {
     store: Store,
     endpoint: Endpoint,
     inbox: Sender<Input>,
-    /// Shows this client's upload key to who comes over TCP.
+    /// TLS configuration with this client's upload key, for peers that connect over TCP.
     tls: Arc<rustls::ServerConfig>,
-    /// TCP connections on which nobody has shown a key yet, and with whom.
+    /// TCP connections on which no peer has shown its key yet, with the remote addresses.
     raw_tcp: RefCell<BTreeMap<RawTcpId, (R::Tcp, SocketAddr)>>,
     /// Set when no more connections are accepted over TCP.
     closing: Signal,
@@ -74,23 +76,23 @@ struct State {
     fetches: BTreeMap<XferId, Cancel>,
     requests: BTreeMap<XferId, Request>,
     serves: BTreeMap<XferId, (Cancel, RefuseSlot)>,
-    /// Lines that are being opened.
+    /// TCP connections that are being opened.
     calls: BTreeMap<RawTcpId, Cancel>,
     rates: BTreeMap<VersionId, Rate>,
-    /// The many sockets of introductions that are met by chance.
+    /// The additional UDP sockets of introductions that use birthday probing.
     scattered: BTreeMap<IntroId, BTreeMap<u16, Udp>>,
     last: u64,
-    /// Handshakes of incoming connections.
+    /// Number of running handshakes of incoming connections.
     greeting: usize,
-    /// Whether a task watches the connections.
+    /// Whether a task checks the connections for silence.
     watched: bool,
 }
 
-/// The code with which a running transfer was stopped.
+/// The code that a peer gets when a running transfer to it is stopped.
 type RefuseSlot = Rc<RefCell<RefuseCode>>;
 
 enum Entry {
-    /// Being dialled; dropping the connection's entry makes the dial end.
+    /// The connection is being opened. Removing this entry makes the attempt end without a report.
     Dialling(Cancel),
     Open(Rc<Conn>),
 }
@@ -108,7 +110,7 @@ impl State {
         })
     }
 
-    /// Shares the bytes that peers may make us hold among those that are connected.
+    /// Divides the bytes that peers may make this client hold among the open connections.
     fn share_windows(&self) {
         let n = self.open().count().max(1);
         let each = (BUFFERED_MAX / n).saturating_sub(SINKS_PER_PEER * SINK_BYTES_MAX);
@@ -120,7 +122,8 @@ impl State {
 }
 
 impl<R: Rt> Peers<R> {
-    /// Begins to accept connections on `endpoint` and to report to `inbox`. By `tls` peers are served over TCP.
+    /// Starts accepting connections on `endpoint`, and reporting to `inbox`. `tls` is for peers that connect over
+    /// TCP.
     #[must_use]
     pub fn new(rt: R, store: Store, endpoint: Endpoint, tls: Arc<rustls::ServerConfig>, inbox: Sender<Input>) -> Self {
         let peers = Self(Rc::new(Inner {
@@ -137,7 +140,7 @@ impl<R: Rt> Peers<R> {
         peers
     }
 
-    /// Performs an output. What ends at once goes to `local`.
+    /// Performs an output of the client machine. Results known at once are pushed to `local`.
     pub fn perform(&self, output: PeerOutput, local: &mut VecDeque<Input>) {
         match output {
             PeerOutput::Dial { conn, download, key, addrs, along } => match self.0.inbox.reserve() {
@@ -203,7 +206,7 @@ impl<R: Rt> Peers<R> {
         }
     }
 
-    /// Has every connection show whether there is still a way.
+    /// Has every connection check that the peer still answers, as after a change of the network.
     fn knock(&self) {
         self.0.endpoint.knock();
         self.0.state.borrow().open().for_each(|conn| {
@@ -247,7 +250,8 @@ impl<R: Rt> Peers<R> {
         }
     }
 
-    /// One datagram to each address opens the way through our NAT. It is neither QUIC nor STUN, so it is ignored there.
+    /// Sends one datagram to each address, which makes our NAT admit packets from there. The receiver ignores it: it
+    /// is neither QUIC nor STUN.
     fn expect(&self, addrs: &[SocketAddr]) {
         let raw = self.0.endpoint.raw();
         for addr in addrs {
@@ -257,7 +261,7 @@ impl<R: Rt> Peers<R> {
         }
     }
 
-    /// A datagram that does not leave is as good as lost on its way.
+    /// Sends one datagram. A failure is only logged, as if the datagram were lost on its way.
     fn probe(&self, to: SocketAddr, bytes: &[u8], ttl: Option<u8>) {
         let raw = self.0.endpoint.raw();
         let sent = match ttl {
@@ -282,7 +286,7 @@ impl<R: Rt> Peers<R> {
         }
     }
 
-    /// An open connection takes its number; `None` if it was closed by order while it was opened.
+    /// Registers a newly opened connection; `None` if the machine has closed it while it was being opened.
     fn opened(&self, id: ConnId, link: Link, dialled: bool) -> Option<Rc<Conn>> {
         let mut state = self.0.state.borrow_mut();
         if dialled && !matches!(state.conns.get(&id), Some(Entry::Dialling(_))) {
@@ -297,7 +301,7 @@ impl<R: Rt> Peers<R> {
         Some(conn)
     }
 
-    /// A connection has ended by itself: reported, unless the machine has closed it.
+    /// Removes a connection that has ended, and reports that unless the machine itself has closed it.
     async fn ended(&self, conn: &Rc<Conn>) {
         tracing::debug!(conn = %conn.id, why = conn.link.close_reason(), "a peer connection has ended");
         let known = {
@@ -315,7 +319,7 @@ impl<R: Rt> Peers<R> {
 }
 
 impl<R: Rt> Peers<R> {
-    /// Ends a dial that has led nowhere.
+    /// Reports that a connection could not be opened.
     fn dial_failed(&self, conn: ConnId, permit: Permit<Input>) {
         if self.0.state.borrow_mut().conns.remove(&conn).is_some() {
             permit.send(Input::PeerClosed { conn });

@@ -1,5 +1,5 @@
-//! Raw TCP connections: those with peers on which nobody has shown a key yet. The machine decides which of them becomes
-//! a connection, and which part this client has in its handshake.
+//! Raw TCP connections: those with peers on which no key was shown yet. The machine decides which of them becomes a
+//! peer connection, and whether this client is client or server in its TLS handshake.
 
 use super::Peers;
 use super::accept::{FIRST_TIMEOUT, GREETINGS_MAX, STUN_BELOW, serve_connection, shake_hands};
@@ -44,12 +44,13 @@ impl<R: Rt> Peers<R> {
         }
     }
 
-    /// Takes a raw TCP connection out of the table, to be used.
+    /// Takes a raw TCP connection out of the table; `None` if it is not there any more.
     pub(super) fn take_raw_tcp(&self, id: RawTcpId) -> Option<(R::Tcp, SocketAddr)> {
         self.0.raw_tcp.borrow_mut().remove(&id)
     }
 
-    /// Somebody has shown a check on a listening port: the machine says what that is worth.
+    /// Keeps an accepted connection on which a peer has sent a connectivity check, and passes the check to the
+    /// machine, which decides about it.
     pub(super) async fn shown(&self, tcp: R::Tcp, from: SocketAddr, bytes: Vec<u8>) {
         if self.0.raw_tcp.borrow().len() >= GREETINGS_MAX {
             return;
@@ -95,14 +96,15 @@ async fn call<R: Rt>(
     permit.send(Input::RawTcp(event));
 }
 
-/// Where the sockets of this client are bound, for connections of that family.
+/// Returns the local IP address for a connection to `to`: that of the UDP socket if of the same family, else
+/// unspecified.
 fn bound<R: Rt>(peers: &Peers<R>, to: SocketAddr) -> IpAddr {
     let own = peers.0.endpoint.local_addr().ok().map(|addr| canonical(addr).ip());
     let own = own.filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4());
     own.unwrap_or_else(|| if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() })
 }
 
-/// Sends the check that names the introduction, then serves the downloader like any incoming one.
+/// Sends the connectivity check that names the introduction, then serves the downloader as if it had connected.
 async fn serve<R: Rt>(peers: Peers<R>, mut tcp: R::Tcp, from: SocketAddr, first: Vec<u8>) {
     peers.0.state.borrow_mut().greeting += 1;
     let greeting = async {
@@ -117,8 +119,8 @@ async fn serve<R: Rt>(peers: Peers<R>, mut tcp: R::Tcp, from: SocketAddr, first:
     }
 }
 
-/// A connection whose remote end may send a STUN check before the handshake. The check is skipped, since its result is
-/// already known.
+/// A TCP connection on which the peer may send a STUN connectivity check before the TLS handshake. Reads skip the
+/// check, whose result is already known.
 pub(super) struct PastCheck<T> {
     tcp: T,
     /// The bytes received so far, until their kind is known.
@@ -133,7 +135,7 @@ impl<T> PastCheck<T> {
 }
 
 impl<T: AsyncRead + Unpin> PastCheck<T> {
-    /// Reads until the first byte after a check, or until a first byte that is not STUN.
+    /// Reads up to the end of a connectivity check, or the first byte if that is not of a STUN message.
     fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.known {
             let want = match self.first.first() {
@@ -198,7 +200,7 @@ mod tests {
     use futures_lite::future::block_on;
     use futures_lite::io::AsyncReadExt as _;
 
-    /// Gives one byte at a time.
+    /// A reader that returns one byte at a time.
     struct Slow(VecDeque<u8>);
 
     impl AsyncRead for Slow {

@@ -1,5 +1,5 @@
-//! The many sockets of birthday probing: opened when one is first named, closed together, and the one that the peer has
-//! met takes the main socket's place towards it.
+//! The many UDP sockets of birthday probing. Each is opened at its first use and all are closed together; the one
+//! over which the peer was reached replaces the main socket for that peer.
 
 use super::Peers;
 use std::io;

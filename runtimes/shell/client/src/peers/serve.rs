@@ -23,15 +23,15 @@ use swarmedge_core::wire::peer::{PieceAnswer, RefuseCode};
 use swarmedge_ground::mailbox::Permit;
 use swarmedge_ground::rt::Rt;
 
-/// Blocks of one read: as many as the store writes at a time.
+/// Number of blocks read from the store at a time: as many as it writes at a time.
 const READ_BLOCKS: u32 = 16;
 
 const _: () = assert!(READ_BLOCKS as usize * BLOCK_LEN as usize == JOB_LEN);
 
-/// A limited transfer sends what its rate allows in this time in one go.
+/// A transfer with a rate limit sends in portions: the bytes that its rate allows in this time.
 const RATE_STEP: Duration = Duration::from_millis(250);
 
-/// A request that the machine has not answered yet.
+/// A peer's request that the machine has neither granted nor refused yet.
 pub(super) struct Request {
     pub(super) conn: ConnId,
     pub(super) slots: Rc<Conn>,
@@ -52,7 +52,7 @@ pub(super) struct What {
     pub(super) rate_max: u64,
 }
 
-/// When a version's next bytes may be sent, over all its transfers.
+/// The time when the next bytes of a version may be sent, over all transfers of this version.
 #[derive(Clone, Copy)]
 pub(super) struct Rate {
     next: Instant,
@@ -83,7 +83,8 @@ pub(super) fn start<R: Rt>(peers: &Peers<R>, xfer: XferId, request: Request, wha
 
 type Read = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>>>>;
 
-/// Starts reading; some pools begin at the first poll only.
+/// Starts reading the blocks from `at` on; `None` after the last. Polls once, since some thread pools begin only
+/// then.
 async fn read_ahead<R: Rt>(peers: &Peers<R>, what: &What, at: u32) -> Option<Read> {
     let blocks = at..what.blocks.end.min(at.saturating_add(READ_BLOCKS));
     if blocks.is_empty() {
@@ -130,7 +131,7 @@ async fn serve<R: Rt>(
     send.finish().map_err(|_| RefuseCode::Failed)
 }
 
-/// How many of `len` bytes are sent in one go.
+/// Returns how many of `len` bytes are sent as one portion under a rate limit in bytes a second; 0 is no limit.
 fn step(rate_max: u64, len: usize) -> usize {
     if rate_max == 0 {
         return len;
@@ -139,7 +140,7 @@ fn step(rate_max: u64, len: usize) -> usize {
     usize::try_from(allowed).unwrap_or(usize::MAX).max(BLOCK_LEN as usize).min(len)
 }
 
-/// Waits until `len` more bytes of the version may be sent.
+/// Waits until `len` more bytes of the version may be sent under its rate limit.
 async fn pace<R: Rt>(peers: &Peers<R>, what: &What, len: usize) {
     if what.rate_max == 0 {
         return;

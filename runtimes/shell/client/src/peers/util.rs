@@ -1,4 +1,4 @@
-//! Small tools for tasks of one thread.
+//! Small tools for tasks on one thread.
 
 use futures_lite::future;
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use swarmedge_ground::mailbox::{Permit, Receiver, Sender, mailbox};
 use swarmedge_ground::rt::Rt;
 
-/// After this long a dial has failed.
+/// Time-out for opening a connection to a peer.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A cancellation token, never reset. Clones share it; one task at a time may wait for it.
@@ -38,7 +38,7 @@ impl Cancel {
     }
 }
 
-/// A number of places, taken in the order in which they were asked for.
+/// A semaphore with a number of permits, granted in the order of the requests.
 pub(super) struct Slots(Sender<()>, #[expect(dead_code, reason = "keeps the places open")] Receiver<()>);
 
 impl Slots {
@@ -47,13 +47,13 @@ impl Slots {
         Self(sender, receiver)
     }
 
-    /// A place, given back when it is dropped.
+    /// Waits for a permit, which is returned when dropped.
     pub(super) async fn take(&self) -> Option<Permit<()>> {
         self.0.room().await.ok()
     }
 }
 
-/// `work`'s result, or `None` if it takes longer than `limit`.
+/// Returns the result of `work`, or `None` if it takes longer than `limit`.
 pub(super) async fn within<R: Rt, T>(rt: &R, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let late = rt.sleep_until(rt.now() + limit);
     future::or(async { Some(work.await) }, async {
@@ -63,7 +63,7 @@ pub(super) async fn within<R: Rt, T>(rt: &R, limit: Duration, work: impl Future<
     .await
 }
 
-/// Notices that nothing has happened for a while, with one timer for many events.
+/// A time-out for silence: it expires when no event was recorded for `limit`. One timer serves many events.
 pub(super) struct Stall {
     last: Cell<Instant>,
     limit: Duration,
@@ -78,7 +78,7 @@ impl Stall {
         self.last.set(now);
     }
 
-    /// Completes when the limit has passed since the last sign of life.
+    /// Completes when no event was recorded for `limit`.
     pub(super) async fn stalled<R: Rt>(&self, rt: &R) {
         loop {
             let due = self.last.get() + self.limit;
@@ -90,7 +90,8 @@ impl Stall {
     }
 }
 
-/// The first success, starting each attempt `stagger` after the one before, or at once when one fails.
+/// Returns the first success; `None` if all attempts fail. An attempt starts `stagger` after the one before it, or at
+/// once when one fails.
 pub(super) async fn first_of<R: Rt, F: Future<Output = Option<T>>, T>(
     rt: &R,
     stagger: Duration,

@@ -1,4 +1,5 @@
-//! Watches for silence: connections on which nothing comes though something is due. QUIC itself waits half a minute.
+//! Detects silent peers: connections on which nothing arrives although an answer is due. QUIC itself waits half a
+//! minute.
 
 use super::Peers;
 use super::conn::Conn;
@@ -7,22 +8,22 @@ use std::time::{Duration, Instant};
 use swarmedge_core::role::client::io::Input;
 use swarmedge_ground::rt::Rt;
 
-/// Interval at which connections are checked, while there are any.
+/// Interval at which connections are checked, while any is open.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The first silence that is told; each next one is twice as long.
+/// Length of the first silence that is reported; each later report needs twice the silence of the one before.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Datagrams that may be sent after the last one received without an answer being due: acknowledgements. More of them
-/// are blocks, or QUIC asking after them.
+/// Number of datagrams that may be sent after the last received one without an answer being due, since they may be
+/// mere acknowledgements. More must be blocks, or QUIC's probes for lost packets.
 const UNANSWERED: u64 = 4;
 
 /// The record of a connection's silence.
 pub(super) struct Watch {
-    /// Number of transfers on the connection.
+    /// Number of running transfers on the connection.
     busy: Cell<u32>,
-    /// Whether an answer is due and no datagram has come since.
+    /// Whether the peer was asked to answer and no datagram has come since.
     knocked: Cell<bool>,
-    /// Number of datagrams received at the last look.
+    /// Number of datagrams received at the last check.
     received: Cell<u64>,
     /// Number of datagrams sent when `received` last changed.
     sent: Cell<u64>,
@@ -92,7 +93,7 @@ impl Watch {
     }
 }
 
-/// Watches until there is no connection any more.
+/// Checks all connections at intervals, until none is open.
 pub(super) async fn run<R: Rt>(peers: Peers<R>) {
     let rt = peers.0.rt.clone();
     loop {
