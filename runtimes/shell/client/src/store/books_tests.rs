@@ -1,4 +1,4 @@
-//! What the store keeps of the client's books: usage records until they are acknowledged, the newest checkpoint.
+//! Usage records are kept until they are acknowledged, and the newest checkpoint is kept.
 
 use super::{Delays, Store};
 use crate::mem_disk::{Fault, Medium, MemDisk, coin};
@@ -68,8 +68,8 @@ fn records_stay_until_acknowledged_and_the_newest_checkpoint_stays() {
     assert_eq!(restored.checkpoint, Some(checkpoint(3, &key)));
 }
 
-/// The disk fails from one operation of the journal on, and then works again: what was told durable stays, what was not
-/// can be written, without a restart of the client, and all of it survives a crash.
+/// Scenario: the disk fails from some operation of the journal on, then works again. Records reported durable stay;
+/// others can be saved again without a restart of the client; all of them survive a crash.
 #[test]
 fn a_journal_goes_on_after_a_fault_that_lasted_and_loses_no_record() {
     let key = Key::generate();

@@ -1,30 +1,31 @@
-//! Buffers of a job each, used again and again: fresh memory costs a page fault every 4 KiB.
+//! A pool of reusable buffers for hashing and writing: fresh memory costs a page fault every 4 KiB.
 
 use super::version::lock;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use swarmedge_core::limits::BLOCK_LEN;
 
-/// Bytes of a job: hashing and writing in smaller ones doubles the processor time, larger ones only take memory.
+/// Length of a buffer, bytes. Hashing and writing in smaller units doubles the processor time; larger ones only take
+/// memory.
 pub const JOB_LEN: usize = 256 << 10;
 
 const _: () = assert!(JOB_LEN.is_multiple_of(BLOCK_LEN as usize));
 
-/// Spare buffers that are kept.
+/// Maximum number of unused buffers that the pool keeps.
 const SPARE_MAX: usize = 32;
 
-/// A pool. Clones share it.
+/// The pool of buffers. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Buffers {
-    /// An empty buffer with room for a job.
+    /// Returns an empty buffer with a capacity of [`JOB_LEN`].
     pub(crate) fn take(&self) -> Vec<u8> {
         let spare = lock(&self.0).pop();
         spare.unwrap_or_else(|| Vec::with_capacity(JOB_LEN))
     }
 
-    /// Gives a buffer back.
+    /// Returns a buffer to the pool.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut spare = lock(&self.0);
@@ -33,7 +34,7 @@ impl Buffers {
         }
     }
 
-    /// The bytes of a buffer, which comes back when the last of them are dropped.
+    /// Converts a buffer to `Bytes`; it returns to the pool when the last clone of these is dropped.
     pub(crate) fn lend(&self, buffer: Vec<u8>) -> Bytes {
         Bytes::from_owner(Lease { buffer, home: self.clone() })
     }

@@ -1,4 +1,4 @@
-//! What a commit of the journal changes, row by row.
+//! Changes of the journal's records, and how a commit writes them to its tables.
 
 use super::journal::{
     CACHE, CHECKPOINT, DOWNLOADS, HARD_LINKED, KEYS, LEAVES, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE,
@@ -16,7 +16,7 @@ use swarmedge_ground::database::{bad, io_error};
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// Before the value of a piece: whether the rest is sealed, as it is where it names a peer.
+/// First byte of a piece's value in the journal: whether the rest is encrypted, as it is if it names a peer.
 const PLAIN: u8 = 0;
 const SEALED: u8 = 1;
 
@@ -39,7 +39,7 @@ pub(super) enum Change {
     Uncached(VersionId),
     HardLinked(VersionId),
     NotHardLinked(VersionId),
-    /// A file that is being made in somebody's directory is there, or no more.
+    /// A partial output file in a user's directory exists (`there`), or does not exist any more.
     Part {
         path: Vec<u8>,
         there: bool,
@@ -78,8 +78,8 @@ fn delete(tx: &WriteTransaction, table: Table, key: &[u8]) -> io::Result<()> {
     tx.open_table(table).map_err(io_error)?.remove(key).map_err(io_error).map(drop)
 }
 
-/// Makes the changes within a transaction. Gives back whether they have deleted what names peers; then the journal says
-/// so too.
+/// Applies changes within a transaction. Returns whether a deleted record named peers; this is recorded in the
+/// journal too.
 pub(super) fn apply<'a>(
     tx: &WriteTransaction,
     secret: &JournalKey,
@@ -184,7 +184,8 @@ fn put_usage(tx: &WriteTransaction, secret: &JournalKey, record: &UsageRecord) -
     Ok(())
 }
 
-/// Deletes an acknowledged record, and from the pieces of its download who delivered them: nobody will ask again.
+/// Deletes a usage record that the ledger has acknowledged, and the peers' names from the pieces of its download,
+/// which are needed no longer.
 fn drop_usage(tx: &WriteTransaction, secret: &JournalKey, id: RecordId) -> io::Result<()> {
     let mut table = tx.open_table(USAGE).map_err(io_error)?;
     let Some(sealed) = table.remove(id.0.as_slice()).map_err(io_error)?.map(|v| v.value().to_vec()) else {
@@ -230,7 +231,7 @@ fn seal_piece(secret: &JournalKey, key: &[u8], handle: Handle, from: &[(SourceNa
     }
 }
 
-/// The value of a piece as [`records::decode_piece`] reads it.
+/// Decrypts a piece's value if it is encrypted; [`records::decode_piece`] reads the result.
 pub(super) fn unseal_piece(secret: &JournalKey, key: &[u8], value: &[u8]) -> io::Result<Vec<u8>> {
     match value.split_first() {
         Some((&PLAIN, plain)) => Ok(plain.to_vec()),
@@ -239,7 +240,7 @@ pub(super) fn unseal_piece(secret: &JournalKey, key: &[u8], value: &[u8]) -> io:
     }
 }
 
-/// Seals every sealed row with another key.
+/// Re-encrypts every encrypted record with another key.
 pub(super) fn seal_anew(tx: &WriteTransaction, old: &JournalKey, new: &JournalKey) -> io::Result<()> {
     rewrite(tx, USAGE, |key, sealed| {
         let plain = old.unseal(USAGE.name(), key, sealed)?;
@@ -259,7 +260,7 @@ pub(super) fn seal_anew(tx: &WriteTransaction, old: &JournalKey, new: &JournalKe
 
 type Row = (Vec<u8>, Vec<u8>);
 
-/// Puts another row in place of each for which there is one.
+/// Replaces each row of a table for which `anew` returns a new row.
 fn rewrite(
     tx: &WriteTransaction,
     table: Table,

@@ -1,6 +1,6 @@
-//! Hashes journalled pieces anew where somebody else may have written to them (see `version/trust.rs`), and other
-//! files, to see whether they are an object's. At most about a second a GB, once a start for what an earlier start has
-//! journalled.
+//! Hashes journalled pieces again if another program may have changed them (see `version/trust.rs`), and other files
+//! to find whether they hold an object. Hashing takes at most about a second per GB; pieces that an earlier start of
+//! the client has journalled are hashed once per start.
 
 use super::version::{Version, is_gone, lock};
 use super::{JOB_LEN, Shared, threads};
@@ -14,7 +14,7 @@ use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::role::client::io::ObjectRef;
 use swarmedge_ground::disk::{DiskFile, Kind};
 
-/// Blocks that are hashed at a time.
+/// Number of blocks that are read and hashed at a time.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const STEP: u32 = (JOB_LEN / BLOCK_LEN as usize) as u32;
 
@@ -28,8 +28,8 @@ pub(super) enum Damage {
 }
 
 impl Damage {
-    /// Returns the damage that still exists: several threads may have reported it, and damaged pieces may have been
-    /// fetched again.
+    /// Returns the part of a reported damage that still exists: several threads may have reported it, and damaged
+    /// pieces may have been fetched again meanwhile.
     pub(super) fn still(self, version: &Version) -> Option<Self> {
         let Self::Pieces(mut pieces) = self else { return Some(self) };
         let doubted = |piece| version.doubts(piece).map_or(true, |epoch| epoch.is_some());
@@ -43,7 +43,7 @@ impl Damage {
 pub(super) enum Failure {
     Io(io::Error),
     Damaged(Damage),
-    /// A file that is not ours has the output's name.
+    /// A file that the store may not replace has the output's path.
     Taken,
 }
 
@@ -53,7 +53,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Reads blocks of a journalled piece. They are right whatever becomes of the file meanwhile.
+/// Reads blocks of a journalled piece. Wrong bytes are never returned, even if another program changes the file
+/// meanwhile.
 pub(super) fn read(
     shared: &Shared,
     version: &Version,
@@ -78,7 +79,7 @@ fn leaves(shared: &Shared, version: &Version, piece: PieceIndex) -> Result<Vec<D
     leaves.ok_or_else(|| Failure::Io(io::ErrorKind::NotFound.into()))
 }
 
-/// Hashes a journalled piece unless that was done since somebody else could write to it.
+/// Hashes a journalled piece again, unless that was done since another program could last write to it.
 fn verify(shared: &Shared, version: &Version, piece: PieceIndex) -> Result<(), Failure> {
     let Some(epoch) = version.doubts(piece)? else { return Ok(()) };
     let leaves = leaves(shared, version, piece)?;
@@ -94,12 +95,12 @@ fn verify(shared: &Shared, version: &Version, piece: PieceIndex) -> Result<(), F
     Ok(version.is_right(piece, epoch)?)
 }
 
-/// Nobody waits for a store that is closed.
+/// Fails once the store is closed, to interrupt long work.
 fn going_on(shared: &Shared) -> io::Result<()> {
     if shared.queue.is_closed() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
-/// Makes sure of every journalled piece; names all that are damaged.
+/// Makes sure that every journalled piece is undamaged; the error lists all damaged ones.
 pub(super) fn check(shared: &Shared, version: &Version) -> Result<(), Failure> {
     let _one = lock(&version.checking);
     let mut damaged = Vec::new();
@@ -114,8 +115,8 @@ pub(super) fn check(shared: &Shared, version: &Version) -> Result<(), Failure> {
     if damaged.is_empty() { Ok(()) } else { Err(Failure::Damaged(Damage::Pieces(damaged))) }
 }
 
-/// Makes sure of what an earlier start has journalled, on a thread of its own, so that what is damaged is fetched again
-/// while the rest comes in.
+/// Checks on a thread of its own the pieces that an earlier start has journalled, so that damaged ones are fetched
+/// again while the rest of the version arrives.
 pub(super) fn check_soon(shared: &Arc<Shared>, version: &Arc<Version>) {
     if version.have().is_empty() {
         return;
@@ -132,7 +133,8 @@ pub(super) fn check_soon(shared: &Arc<Shared>, version: &Arc<Version>) {
     }
 }
 
-/// The version of an object whose bytes, hashed now, stand at a place.
+/// Hashes the file at `path`; returns the version of the object whose bytes it has, `None` if it has those of none
+/// known here.
 pub(super) fn version_at(shared: &Shared, object: &ObjectRef, path: &Path) -> io::Result<Option<VersionId>> {
     let path = shared.disk.follow(path)?;
     let there = match shared.disk.stamp(&path) {
@@ -156,7 +158,7 @@ pub(super) fn version_at(shared: &Shared, object: &ObjectRef, path: &Path) -> io
     Ok(None)
 }
 
-/// Whether a data file has all bytes of its version.
+/// Returns whether the store's data file has all bytes of its version, after checking the pieces that need it.
 fn is_whole(shared: &Shared, version: &Arc<Version>) -> io::Result<bool> {
     match check(shared, version) {
         Ok(()) => Ok(version.have().is_full()),
@@ -169,7 +171,7 @@ fn is_whole(shared: &Shared, version: &Arc<Version>) -> io::Result<bool> {
     }
 }
 
-/// Whether a file has the bytes that a manifest names, and no others.
+/// Hashes a file; returns whether its bytes are exactly those that the manifest describes.
 pub(super) fn holds(shared: &Shared, path: &Path, manifest: &Manifest) -> io::Result<bool> {
     let file = shared.disk.read(path)?;
     let (before, layout) = (file.stamp()?, manifest.layout());

@@ -36,7 +36,7 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
 
 pub(super) const AT_ONCE: Delays = Delays { gather: Duration::ZERO, shred: Duration::ZERO };
 
-/// The records that the store has reported as durable.
+/// The records that the store has reported as durable, which a crash must not lose.
 #[derive(Debug, Default)]
 pub(super) struct Promised {
     download: bool,
@@ -86,8 +86,8 @@ pub(super) fn fetch_and_save(
     save_piece(store, manifest, piece)
 }
 
-/// A whole download; each failed step is tried `tries` times. Returns what was promised before the first lasting
-/// failure.
+/// Runs a whole download; each failed step is tried `tries` times. Returns what was reported durable before a step
+/// failed for good.
 pub(super) fn download(store: &Store, manifest: &Manifest, bytes: &[u8], tries: u32) -> Promised {
     let mut promised = Promised::default();
     let version = manifest.version();
@@ -109,7 +109,8 @@ pub(super) fn open(medium: Medium) -> (MemDisk, Result<(Store, Restored), Error>
     (disk, opened)
 }
 
-/// After a crash: whatever was promised is there, and whatever is journalled has the right bytes.
+/// Checks after a crash that all records reported durable are there, and that all journalled pieces have the right
+/// bytes.
 fn check(disk: &MemDisk, seed: u64, (manifest, bytes): (&Manifest, &[u8]), promised: &Promised, what: &str) {
     let image = lock(&disk.0).after_crash(coin(seed));
     let out = image.bytes(Path::new("/out/file"));
@@ -139,7 +140,7 @@ fn check(disk: &MemDisk, seed: u64, (manifest, bytes): (&Manifest, &[u8]), promi
 
 pub(super) const SIZE: usize = 3 * 65_536 - 20_000;
 
-/// Both ways to place a file.
+/// Whether the disk refuses hard links: false and true, so that both ways to place a file are tested.
 pub(super) const CANNOT_LINK: [bool; 2] = [false, true];
 
 pub(super) fn operations_of_a_download(manifest: &Manifest, bytes: &[u8], cannot_link: bool) -> usize {
@@ -168,7 +169,8 @@ fn a_crash_at_any_disk_operation_leaves_only_true_journal_bits() {
     }
 }
 
-/// After a crash on the way to the user's place the file may be there and be changed before the client runs again.
+/// Scenario: a crash happens while the file is put at the user's path, and the user changes it before the client's
+/// next start.
 #[test]
 fn a_file_that_is_changed_between_a_crash_and_the_restart_is_never_served() {
     let bytes = content(SIZE);
@@ -204,7 +206,7 @@ fn a_file_that_is_changed_between_a_crash_and_the_restart_is_never_served() {
     assert!(seen > 2, "only {seen} crashes left a file");
 }
 
-/// The tooth of the crash tests.
+/// Seeded defect: syncs do nothing. The crash tests must find it.
 #[test]
 #[should_panic(expected = "was promised")]
 fn data_that_was_not_synced_is_found_out() {

@@ -1,5 +1,5 @@
-//! Disks that forget, or are written to by somebody else: at every moment of a download, on the disk of the crash
-//! tests.
+//! Disks that lose data, or files that another program writes to, at every moment of a download; on the disk of the
+//! crash tests.
 
 use super::crash_tests::{
     AT_ONCE, CANNOT_LINK, SIZE, download, fetch, fetch_and_save, open, operations_of_a_download, record, save_piece,
@@ -10,7 +10,7 @@ use super::*;
 use crate::mem_disk::{Fault, Medium, MemDisk};
 use swarmedge_core::role::client::io::DownloadRecord;
 
-/// How a disk forgets what is in a file.
+/// How a disk loses a file's contents.
 #[derive(Clone, Copy, Debug)]
 enum Forgets {
     Zeroes,
@@ -24,7 +24,7 @@ enum Forgets {
 const FORGETS: [Forgets; 6] =
     [Forgets::Zeroes, Forgets::All, Forgets::Bit, Forgets::Length, Forgets::End, Forgets::Growth];
 
-/// `false`: there is no such file.
+/// Makes the disk lose a file's contents; `false` if there is no such file.
 fn forget(disk: &MemDisk, path: &Path, how: Forgets) -> bool {
     lock(&disk.0).change(path, |bytes| match how {
         Forgets::Zeroes => bytes.iter_mut().skip(65_536).take(65_536).for_each(|b| *b = 0),
@@ -36,8 +36,8 @@ fn forget(disk: &MemDisk, path: &Path, how: Forgets) -> bool {
     })
 }
 
-/// The client of a machine whose disk has forgotten something: it gets what is missing, as often as it must. Nothing
-/// wrong is served or placed meanwhile.
+/// Acts as the client after a loss: fetches missing pieces until the download completes, and checks that no wrong
+/// byte is served or placed meanwhile.
 fn get_again(disk: &MemDisk, store: &Store, manifest: &Manifest, bytes: &[u8], what: &str) {
     let version = manifest.version();
     // a version that its user has damaged cannot take the place of the user's file unasked
@@ -94,7 +94,8 @@ fn reopen(disk: &MemDisk) -> (Store, Restored) {
     Store::open_on(Arc::new(disk.clone()), Path::new("/state"), AT_ONCE, None).expect("opens again")
 }
 
-/// Bytes that came in and are not journalled yet are no better than those that are.
+/// Scenario: bytes that were received and not journalled yet are lost; they must be fetched again like journalled
+/// ones.
 #[test]
 fn what_the_disk_forgot_before_it_was_journalled_comes_in_again() {
     let bytes = content(SIZE);

@@ -1,5 +1,6 @@
-//! The store's database: one redb file. Each value is small and each write transaction is one commit. What names peers
-//! is sealed (see `journal_key.rs`), and sealed anew once something of it was deleted.
+//! The store's database (the journal): one redb file. Each value is small, and each write transaction is one commit.
+//! Records that name peers are encrypted (see `journal_key.rs`), and re-encrypted under a new key after one of them
+//! was deleted.
 
 use super::change::{Change, apply, put_meta, seal_anew, unseal_piece};
 use super::journal_key::JournalKey;
@@ -29,27 +30,28 @@ pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
-/// Versions whose data file is hard-linked.
+/// Table of the versions whose data file is also the user's finished file (a hard link).
 pub(super) const HARD_LINKED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
-/// Paths of files that are being made in somebody's directory.
+/// Table of the paths of partial output files in users' directories.
 pub(super) const PARTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("parts");
 
-/// In the table `meta`: the newest checkpoint, and the GUID under which all is kept.
+/// Keys in the table `meta`: the newest checkpoint, and the GUID of the installation that owns the records.
 pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const OWNER: &str = "owner";
-/// In the table `meta`: the number of the key that seals, and whether rows were deleted that it still opens.
+/// Keys in the table `meta`: the number of the current encryption key, and whether rows were deleted that it can
+/// still decrypt.
 const JOURNAL_KEY: &str = "veil";
 pub(super) const STALE: &str = "stale";
-/// Under `schema` in the table `meta`.
+/// Version of the tables' format, stored under `schema` in the table `meta`.
 const SCHEMA: u32 = 3;
 
-/// Bytes by who delivered them, for each download.
+/// For each download, the number of bytes that each source (edge or peer) has delivered.
 pub(crate) type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
 
-/// A journalled piece and who delivered it.
+/// A journalled piece, the download that fetched it, and the number of its bytes from each source.
 pub(crate) type PieceRow = (PieceIndex, Handle, Vec<(SourceName, u32)>);
 
-/// All that a journal holds but keys and leaves.
+/// Contents of a journal at its opening, except keys of downloads and leaf hashes.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) downloads: Vec<DownloadRecord>,
@@ -72,7 +74,7 @@ pub(crate) struct Journal {
     /// The directory of the journal's file and keys.
     dir: PathBuf,
     db: Reopening<Open>,
-    /// Changes that the next commit includes. A writing thread holds this lock.
+    /// Changes that the next commit includes. The lock is held while a commit is written.
     waiting: Mutex<Vec<Change>>,
     /// The flag of [`Journal::is_stale`].
     stale: AtomicBool,
@@ -108,7 +110,7 @@ pub(super) fn decoded<T>(r: Result<T, swarmedge_core::wire::DecodeError>) -> io:
 }
 
 impl Journal {
-    /// Opens the file, made if it is not there, and reads it.
+    /// Opens the journal's file, created if absent, and reads its contents.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<(Self, Loaded)> {
         let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
         database::make(&*disk, path, |db| {
@@ -123,12 +125,12 @@ impl Journal {
         Ok((Self { disk, dir, db, waiting: Mutex::default(), stale: AtomicBool::new(stale) }, loaded))
     }
 
-    /// Leaves a change for the next commit: what needs it is committed with it or later.
+    /// Adds a change to the next commit, so that no change that depends on it is committed before.
     pub(crate) fn later(&self, change: Change) {
         lock(&self.waiting).push(change);
     }
 
-    /// Makes the changes durable, all or none, after those that wait for a commit.
+    /// Makes `changes`, preceded by those that wait for a commit, durable: all of them or none.
     pub(crate) fn commit(&self, changes: &[Change]) -> io::Result<()> {
         let mut waiting = lock(&self.waiting);
         let stale = self.db.with(|Open { db, secret }| {
@@ -142,12 +144,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether rows were deleted that named peers, and [`Self::shred`] has not been called since.
+    /// Returns whether rows that named peers were deleted since the last [`Self::shred`].
     pub(crate) fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Relaxed)
     }
 
-    /// Makes deleted rows unreadable, wherever they still lie in the file.
+    /// Makes deleted rows unreadable wherever the file still has them: re-encrypts the others under a new key and
+    /// destroys the old key.
     pub(crate) fn shred(&self) -> io::Result<()> {
         let waiting = lock(&self.waiting);
         let new = self.db.with(|Open { db, secret }| {
@@ -170,7 +173,7 @@ impl Journal {
         old.map_or(Ok(()), JournalKey::destroy)
     }
 
-    /// The leaf hashes of a journalled piece.
+    /// Returns the leaf hashes of a journalled piece; `None` if the piece is not journalled.
     pub(crate) fn leaves(&self, version: VersionId, piece: PieceIndex) -> io::Result<Option<Vec<Digest>>> {
         self.db.with(|Open { db, .. }| {
             let table = db.begin_read().map_err(io_error)?.open_table(LEAVES).map_err(io_error)?;
@@ -197,7 +200,7 @@ impl Journal {
         })
     }
 
-    /// The stored key of a download.
+    /// Returns the stored private key K_d of a download.
     pub(crate) fn key(&self, download: DownloadId) -> io::Result<Option<Vec<u8>>> {
         for change in lock(&self.waiting).iter().rev() {
             if let Change::Key { download: of, bytes } = change
@@ -241,7 +244,7 @@ fn meta(db: &Database, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(table.get(name).map_err(io_error)?.map(|v| v.value().to_vec()))
 }
 
-/// The key that the database names.
+/// Opens the encryption key whose number the database names.
 fn journal_key_of(disk: &Arc<dyn Disk>, path: &Path, db: &Database) -> io::Result<JournalKey> {
     let number = meta(db, JOURNAL_KEY)?.and_then(|v| v.try_into().ok()).ok_or_else(|| bad("it names no key"))?;
     JournalKey::open(Arc::clone(disk), path.parent().unwrap_or(Path::new(".")), u64::from_be_bytes(number))
@@ -253,7 +256,7 @@ fn piece_row(secret: &JournalKey, key: &[u8], value: &[u8]) -> io::Result<(Versi
     Ok((version, (piece, handle, from)))
 }
 
-/// Counts what was delivered of a piece.
+/// Adds the byte counts of one piece to the sums by download and source.
 pub(crate) fn add_sources(sources: &mut Sources, (_, handle, from): &PieceRow) {
     let sums = sources.entry(*handle).or_default();
     for (source, bytes) in from {

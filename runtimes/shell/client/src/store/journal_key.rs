@@ -1,9 +1,9 @@
-//! What names peers in the journal is sealed under a key of its own, so that it can be made unreadable: the database
-//! never overwrites in place, and what was deleted from it stays in its free pages.
+//! The key that encrypts the journal's records which name peers. The database never overwrites in place: deleted
+//! records stay in its free pages, and become unreadable only when this key is destroyed.
 //!
-//! The key is a file, `veil.<number>.key`, and the journal says which number holds. A new key is durable before a
-//! commit seals everything anew and names it; then the old file is overwritten and removed. So at every moment one key
-//! opens all rows, and nothing opens what a row held before.
+//! The key is a file, `veil.<number>.key`; the journal has the number of the current one. To replace a key, a new one
+//! is made durable, and one commit re-encrypts all rows with it and stores its number; then the old file is
+//! overwritten and removed. So at every moment one key decrypts all rows, and none decrypts what was deleted before.
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -18,7 +18,7 @@ use swarmedge_ground::disk::Disk;
 const KEY_LEN: usize = 32;
 const NONCE_LEN: usize = 24;
 
-/// One key. Its debug form shows the number alone.
+/// A key that encrypts records of the journal. Its debug output shows only the number.
 pub(crate) struct JournalKey {
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -43,7 +43,7 @@ fn path_of(dir: &Path, number: u64) -> PathBuf {
 }
 
 impl JournalKey {
-    /// A new key, durable in its file.
+    /// Makes a random key and writes it durably to its file.
     pub(crate) fn fresh(disk: Arc<dyn Disk>, dir: &Path, number: u64) -> io::Result<Self> {
         let path = path_of(dir, number);
         let key = random()?;
@@ -54,7 +54,8 @@ impl JournalKey {
         Ok(Self { disk, path, number, key })
     }
 
-    /// The key of this number; others, of changes that were cut short, are removed.
+    /// Reads the key with this number. Key files with other numbers, left by interrupted changes of the key, are
+    /// destroyed.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, number: u64) -> io::Result<Self> {
         let path = path_of(dir, number);
         let names = disk.list(dir)?;
@@ -82,7 +83,7 @@ impl JournalKey {
         XChaCha20Poly1305::new(&self.key.into())
     }
 
-    /// The sealed value of a row, for that row alone.
+    /// Encrypts a value; it can be decrypted only as the value of this row of this table.
     pub(crate) fn seal(&self, table: &str, row: &[u8], value: &[u8]) -> io::Result<Vec<u8>> {
         let nonce: [u8; NONCE_LEN] = random()?;
         let aad = [table.as_bytes(), row].concat();
@@ -91,7 +92,7 @@ impl JournalKey {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Returns the plaintext given to [`Self::seal`].
+    /// Decrypts what [`Self::seal`] has returned.
     pub(crate) fn unseal(&self, table: &str, row: &[u8], sealed: &[u8]) -> io::Result<Vec<u8>> {
         let aad = [table.as_bytes(), row].concat();
         let opened = sealed.split_first_chunk::<NONCE_LEN>().and_then(|(nonce, sealed)| {
@@ -100,12 +101,13 @@ impl JournalKey {
         opened.ok_or_else(|| bad("a sealed row does not open with the key beside it"))
     }
 
-    /// The row of a receipt: an introduction's id, seen by nobody who lacks the key.
+    /// Returns the row key of a receipt: a hash of this key and the introduction's id, which reveals nothing without
+    /// the key.
     pub(crate) fn row(&self, intro: IntroId) -> [u8; 32] {
         Sha256::new().chain_update(self.key).chain_update(intro.0).finalize().into()
     }
 
-    /// Deletes the key: nothing sealed with it can be read any more.
+    /// Destroys the key's file: nothing encrypted with it can be read any more.
     pub(crate) fn destroy(self) -> io::Result<()> {
         erase(&*self.disk, &self.path)
     }
@@ -116,7 +118,7 @@ fn is_key(path: &Path) -> bool {
     name.is_some_and(|name| name.starts_with("veil.") && name.ends_with(".key"))
 }
 
-/// Overwrites a key before its name goes: a name that is gone leaves the bytes where they were.
+/// Overwrites a key file before removing it, since removing a file leaves its bytes on the disk.
 fn erase(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let file = disk.open(path)?;
     file.write_at(&[0; KEY_LEN], 0)?;

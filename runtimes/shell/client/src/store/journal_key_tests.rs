@@ -1,4 +1,5 @@
-//! What named peers can be read from no file once it was acknowledged, whatever happens on the way.
+//! The names of peers in a usage record can be read from no file once the record was acknowledged, whatever fails
+//! meanwhile.
 
 use super::crash_tests::{fetch, open, record, saved};
 use super::tests::{content, manifest_of};
@@ -11,7 +12,7 @@ use swarmedge_core::wire::records::{PeerBytes, Side, UsageState};
 
 const INTRO: IntroId = IntroId([0xA1; 16]);
 const PEER: PublicKey = PublicKey([0xB2; 32]);
-/// Half of it from a peer.
+/// Size of the version, two pieces, of which one comes from a peer.
 const SIZE: u32 = 2 * 65_536;
 
 fn peer() -> PeerBytes {
@@ -38,7 +39,7 @@ fn receipt(version: VersionId) -> KeptReceipt {
     KeptReceipt { download: DownloadId::numbered(2), version, peer: PeerBytes { intro: IntroId([0xA2; 16]), ..peer() } }
 }
 
-/// How far it came; nothing is tried twice.
+/// How far the download came before the first failure; no step is tried twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Came {
     Nowhere,
@@ -46,7 +47,8 @@ enum Came {
     Acknowledged,
 }
 
-/// A download of two pieces, one of them from a peer, until its record is acknowledged. A receipt of another stays.
+/// Runs a download of two pieces, one of them from a peer, until its usage record is acknowledged. A receipt of
+/// another download stays.
 fn until_acknowledged(store: &Store, manifest: &Manifest, bytes: &[u8]) -> Came {
     let version = manifest.version();
     store.put_manifest(manifest.clone());
@@ -94,7 +96,7 @@ fn what_was_acknowledged_opens_with_no_key_that_is_left() {
     assert!(!sources.contains_key(&SourceName::Peer(INTRO, PEER)), "whose bytes they were is forgotten");
 }
 
-/// After a fault: nothing that was kept is lost, nothing that was acknowledged comes back.
+/// Checks after a failure that no kept record is lost, and that no acknowledged one can be read.
 fn check(medium: Medium, came: Came, manifest: &Manifest, what: &str) {
     let (disk, opened) = open(medium);
     let (store, restored) = opened.unwrap_or_else(|e| panic!("{what}: {e}"));

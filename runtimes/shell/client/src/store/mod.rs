@@ -1,15 +1,16 @@
-//! The client's store: piece data, and a journal of what of it is verified and durable.
+//! The client's store: data files with pieces, and the journal of those pieces that are verified and durable.
 //!
-//! The rule: **a journal bit implies durable, verified data**. A piece is journalled only after every block of it
-//! matched the leaf hashes, these made the manifest's root, and the data file was synced; whatever fails on the way
-//! leaves the piece out. So a crash at any write loses at most what was not journalled.
+//! The rule: **a journal bit implies durable, verified data**. A piece is journalled only after every block of it has
+//! matched its leaf hash, the leaf hashes have matched the piece root in the manifest, and the data file was synced.
+//! A piece for which any of this fails is not journalled. So a crash at any write loses only pieces that were not
+//! journalled.
 //!
-//! A finished file is *hard-linked* to the user: it gets a second name, at its place. See [`output`].
+//! A finished file becomes the user's as a *hard link*: a second name of the data file. See [`output`].
 //!
-//! A directory holds `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `journal_key.rs`) and
-//! `pieces/<version>` (data files, sparse, full size).
+//! The state directory contains `client.lock`, `state.redb` (the journal), `veil.<number>.key` (see `journal_key.rs`)
+//! and `pieces/<version>` (data files, sparse, of full size).
 //!
-//! What is journalled was right once. It is hashed again before it is served or placed wherever somebody else could
+//! A journalled piece was verified once. It is hashed again before it is served or placed if another program could
 //! have written to its file since: see `version/trust.rs`.
 
 mod buffers;
@@ -71,11 +72,11 @@ use version::{Version, lock};
 /// The delays of the store's writer thread.
 #[derive(Clone, Copy, Debug)]
 struct Delays {
-    /// Minimum time from one sync of pieces to the next: pieces saved meanwhile share a sync, which costs the same for
-    /// many.
+    /// Minimum time between two syncs of data files. Pieces saved meanwhile share one sync, which costs no more for
+    /// many pieces.
     gather: Duration,
-    /// Time until deleted records that named peers are made unreadable (see `journal_key.rs`), at the latest when the
-    /// store closes.
+    /// Maximum time until deleted records that named peers are made unreadable (see `journal_key.rs`). Closing the
+    /// store does so at once.
     shred: Duration,
 }
 
@@ -127,16 +128,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The state that an opened store has from earlier runs.
+/// Contents of an opened store from earlier starts of the client.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// Downloads and which of their pieces are journalled (no piece of 0 where the manifest is not known yet).
+    /// Downloads, each with its journalled pieces; a bitfield of length 0 if the manifest is not known yet.
     pub downloads: Vec<(DownloadRecord, Bitfield)>,
     /// Bytes of journalled pieces by source, for each download that fetched them.
     pub sources: Sources,
     /// Usage records that the ledger has not acknowledged.
     pub usage: Vec<UsageRecord>,
-    /// Receipts that no usage record holds.
+    /// Receipts that are not part of any stored usage record.
     pub receipts: Vec<KeptReceipt>,
     /// Versions kept for sharing, with layout and journalled pieces.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
@@ -148,7 +149,7 @@ pub struct Restored {
     pub uploads: Option<bool>,
 }
 
-/// The store. Clones share it; when the last is dropped, what was saved is finished and the directory unlocked.
+/// The client's store. Clones share it; dropping the last one completes all saves and unlocks the directory.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Owner>);
 
@@ -167,7 +168,7 @@ struct Shared {
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
     kept: Mutex<KeepIndex>,
     queue: Arc<writer::Queue>,
-    /// A finished file may get a second name instead of a copy.
+    /// Whether a finished file may become a hard link to the data file; otherwise it is a copy.
     links: AtomicBool,
     lost: Callback<Loss>,
     not_placed: Callback<(Handle, String)>,
@@ -183,11 +184,11 @@ impl Shared {
     }
 }
 
-/// Whether the bytes that stand at a place, hashed now, are a version of an object that is known here. Blocks the
+/// A function that hashes the file at a path and returns whether it is a known version of the object. Blocks the
 /// thread.
 pub type PutThere = Arc<dyn Fn(&ObjectRef, &Path) -> io::Result<bool> + Send + Sync>;
 
-/// A report of pieces found damaged.
+/// Pieces that were found damaged and are no longer stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// The id of the damaged version.
@@ -225,7 +226,7 @@ impl<T> fmt::Debug for Callback<T> {
     }
 }
 
-/// The downloads and cached versions, which decide the versions to keep. Updated with the journal.
+/// The downloads and cached versions, by which the store decides which versions to keep. Updated with the journal.
 #[derive(Debug, Default)]
 struct KeepIndex {
     downloads: BTreeMap<Handle, DownloadRecord>,
@@ -252,7 +253,7 @@ fn store_error(e: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Opens a state directory, made if it is not there, and locks it.
+    /// Opens a state directory, created if absent, and locks it.
     pub fn open(dir: &Path) -> Result<(Self, Restored), Error> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -294,13 +295,13 @@ impl Store {
         Ok((Self(Arc::new(Owner { shared, writer: Some(writer) })), restored))
     }
 
-    /// Writes durably on the store's own thread; `done` is called there, once, in the order of the calls. With too much
-    /// waiting already it is called at once with [`StoreError::Io`].
+    /// Queues a save for the store's thread, which makes it durable. `done` is called on that thread exactly once, in
+    /// the order of the saves; if the queue is full, it is called at once with [`StoreError::Io`].
     pub fn save(&self, save: Save, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
         self.0.shared.queue.push(writer::Job { what: writer::What::Save(Box::new(save)), done: Box::new(done) });
     }
 
-    /// Keeps a manifest. It becomes durable with the next `save`, so never after something that needs it.
+    /// Adds a manifest. It becomes durable with the next `save`, hence not later than any record that depends on it.
     pub fn put_manifest(&self, manifest: Manifest) -> Arc<Manifest> {
         let shared = &self.0.shared;
         let id = manifest.version();
@@ -314,19 +315,19 @@ impl Store {
         Arc::clone(&version.manifest)
     }
 
-    /// The manifest of a version that is known here.
+    /// Returns the manifest of a version; `None` if the store does not have it.
     #[must_use]
     pub fn manifest(&self, version: VersionId) -> Option<Arc<Manifest>> {
         self.version(version).map(|v| Arc::clone(&v.manifest))
     }
 
-    /// The journalled pieces of a version that is known here.
+    /// Returns the journalled pieces of a version; `None` if the store does not know it.
     #[must_use]
     pub fn have(&self, version: VersionId) -> Option<Bitfield> {
         self.version(version).map(|v| v.have().clone())
     }
 
-    /// The versions that are kept for sharing, each with its journalled pieces.
+    /// Returns the versions kept for sharing, each with its journalled pieces.
     #[must_use]
     pub fn cached(&self) -> Vec<(Arc<Manifest>, Bitfield)> {
         let cached = lock(&self.0.shared.kept).cached.clone();
@@ -334,19 +335,19 @@ impl Store {
         versions.map(|v| (Arc::clone(&v.manifest), v.have().clone())).collect()
     }
 
-    /// Keeps the private key K_d of a download; becomes durable with the next `save`.
+    /// Adds the private key K_d of a download, which becomes durable with the next `save`.
     pub fn put_key(&self, download: DownloadId, key: &Key) {
         self.0.shared.journal.later(Change::Key { download, bytes: key.to_seed().to_vec() });
     }
 
-    /// The private key of a download.
+    /// Returns the private key K_d of a download, if stored.
     pub fn key(&self, download: DownloadId) -> Result<Option<Key>, StoreError> {
         let bytes = self.0.shared.journal.key(download).map_err(|e| store_error(&e))?;
         Ok(bytes.and_then(|b| b.try_into().ok()).map(Key::from_seed))
     }
 
-    /// Reads blocks of a journalled piece. Never wrong ones: what is damaged is lost (see [`Store::on_lost`]). Blocks
-    /// the thread: call it on the blocking pool.
+    /// Reads blocks of a journalled piece. Damaged blocks are never returned, but reported to [`Store::on_lost`].
+    /// Blocks the thread: call it on the blocking pool.
     pub fn read_blocks(&self, id: VersionId, piece: PieceIndex, blocks: Range<u32>) -> Result<Bytes, StoreError> {
         let shared = &self.0.shared;
         let version = self.version(id).ok_or(StoreError::Io)?;
@@ -365,14 +366,15 @@ impl Store {
         }
     }
 
-    /// Makes sure of what an earlier start has journalled of a version, soon and beside everything else.
+    /// Starts a check, on a thread of its own, of those pieces of a version that an earlier start has journalled.
     pub fn check_soon(&self, id: VersionId) {
         if let Some(version) = self.version(id) {
             check::check_soon(&self.0.shared, &version);
         }
     }
 
-    /// Looks at what stands at a place. It keeps no store open that is about to close.
+    /// Returns the function that checks whether a file is a known version of an object. It does not keep the store
+    /// open.
     #[must_use]
     pub fn put_there(&self) -> PutThere {
         let shared = Arc::downgrade(&self.0.shared);
@@ -382,25 +384,25 @@ impl Store {
         })
     }
 
-    /// `tell` is called, on the store's thread, when something of a version is lost because somebody else has changed
-    /// its file, before any save that fails of it is answered. Set once.
+    /// Sets the callback, once, for pieces lost since another program has changed their file. It runs on the store's
+    /// thread, before any save that fails for this reason is answered.
     pub fn on_lost(&self, tell: impl Fn(Loss) + Send + Sync + 'static) {
         self.0.shared.lost.set(tell);
     }
 
-    /// `tell` is called with the reason when a download's file cannot be put in its place, before its save is answered.
-    /// Set once.
+    /// Sets the callback, once, for a finished file that cannot be put at the user's path; it gets the reason, before
+    /// the save is answered.
     pub fn on_not_placed(&self, tell: impl Fn((Handle, String)) + Send + Sync + 'static) {
         self.0.shared.not_placed.set(tell);
     }
 
-    /// Whether finished files share their bytes with the store's where the file system can (the default), or are
-    /// copies.
+    /// Sets whether finished files are hard links to the store's data files where the file system can (the default),
+    /// or copies.
     pub fn set_links(&self, on: bool) {
         self.0.shared.links.store(on, Ordering::Relaxed);
     }
 
-    /// The leaf hashes of a journalled piece. Blocks the thread: call it on the blocking pool.
+    /// Returns the leaf hashes of a journalled piece. Blocks the thread: call it on the blocking pool.
     pub fn leaves(&self, version: VersionId, piece: PieceIndex) -> Result<Vec<Digest>, StoreError> {
         let leaves = self.0.shared.journal.leaves(version, piece).map_err(|e| store_error(&e))?;
         leaves.ok_or(StoreError::Io)
@@ -423,7 +425,8 @@ impl Drop for Owner {
     }
 }
 
-/// Reads the bytes that a test has put in the place of a version's own: a store never reads a wrong byte by itself.
+/// For tests of lying peers: reads bytes that a test has put in a version's place, since a store never returns wrong
+/// bytes.
 #[cfg(feature = "lies")]
 fn instead(version: &Version, piece: PieceIndex, blocks: Range<u32>) -> Option<Bytes> {
     let file = version.path().parent()?.with_file_name("instead").join(version.path().file_name()?);

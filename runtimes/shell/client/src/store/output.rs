@@ -1,10 +1,10 @@
-//! Puts a finished file where the user wants it: as a second name of the data file where the file system can, else as
-//! a copy. From then on the data file is *hard-linked*: the user may change it, so its bytes are hashed anew before
-//! they are served, once while its stamp shows that nobody has changed it. The store never writes to such a file.
+//! Puts a finished file at the user's path: as a hard link to the data file where the file system can, else as a
+//! copy. After hard-linking the user may change the data file. So its pieces are hashed again before they are served,
+//! once as long as the file's stamp (inode, length, times) shows no change, and the store never writes to the file.
 //!
-//! What stands at the user's place is only replaced on demand, or where it is what an earlier download of the object
-//! has put there. A device, a FIFO, a socket and a directory never are. On demand a symbolic link is written through:
-//! what it points to is replaced, as curl and wget do.
+//! An existing file at the user's path is replaced only if the user asked for it, or if it has the bytes of an
+//! earlier download of the object. Devices, FIFOs, sockets and directories are never replaced. If the user asked for
+//! it, a symbolic link is followed and its target replaced, as curl and wget do.
 
 use super::change::Change;
 use super::check::{Failure, check, holds, version_at};
@@ -22,7 +22,7 @@ use swarmedge_core::ids::{Handle, VersionId};
 use swarmedge_core::role::client::io::{DownloadRecord, StoreError};
 use swarmedge_ground::disk::Kind;
 
-/// Places a finished file.
+/// Puts a finished file at the user's path on a thread of its own; `done` is called at the end.
 pub(super) fn put_output(shared: &Arc<Shared>, handle: Handle, id: VersionId, done: Done) {
     let slot = Arc::new(Mutex::new(Some(done)));
     let answer = Arc::clone(&slot);
@@ -52,10 +52,10 @@ pub(super) fn put_output(shared: &Arc<Shared>, handle: Handle, id: VersionId, do
     }
 }
 
-/// A name beside a file that nobody can foresee, for what is to become that file. It is legal where the file's own name
-/// is: no longer than that, but for short ones, and of the same characters.
+/// Returns an unpredictable name in the directory of `file`, for a partial file. The name is valid wherever the name
+/// of `file` is: it has the same characters and, unless `file` has a short name, is not longer.
 pub fn temporary_name(file: &Path) -> io::Result<PathBuf> {
-    /// Names up to so many bytes are given more.
+    /// Names up to this length in bytes are extended; longer ones are cut to make space.
     const SHORT: usize = 32;
     let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
     let mut nonce = [0; 6];
@@ -72,7 +72,7 @@ fn dir_of(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The state of the place for a finished file.
+/// What is at the output's path.
 enum OutputState {
     Nothing,
     /// The finished file itself, placed earlier.
@@ -149,7 +149,8 @@ fn output_state(
     }
 }
 
-/// Makes a file beside the user's place. The journal names it first: what a crash leaves of it goes at the next start.
+/// Makes a partial file beside the output's path. The journal records it first, so that after a crash the next start
+/// deletes it.
 fn make(shared: &Shared, version: &Version, part: &Path) -> Result<(), Failure> {
     // a file with two names of the user's would let a change of one of them change the other
     let links = shared.links.load(Ordering::Relaxed) && version.file()?.stamp()?.names == 1;
@@ -162,12 +163,12 @@ fn make(shared: &Shared, version: &Version, part: &Path) -> Result<(), Failure> 
     if is_right { Ok(()) } else { Err(changed()) }
 }
 
-/// The next try finds out what has become of it.
+/// Returns the error for a data file that another program changes; the next attempt finds the damage.
 fn changed() -> Failure {
     Failure::Io(io::Error::other("somebody else writes to the data file"))
 }
 
-/// `false`: the file system cannot, nothing has changed.
+/// Makes `part` a hard link to the data file; `false`, with nothing changed, if the file system cannot.
 fn link(shared: &Shared, version: &Version, part: &Path) -> Result<bool, Failure> {
     let (id, file) = (version.manifest.version(), version.file()?);
     if let Err(error) = version.age() {
@@ -192,7 +193,7 @@ fn link(shared: &Shared, version: &Version, part: &Path) -> Result<bool, Failure
     if now.is_same_content(&before) { Ok(true) } else { Err(changed()) }
 }
 
-/// Returns the journal change that announces a name in a user's directory, so that a crash leaves no unknown file.
+/// Returns the journal's change that records a partial file in a user's directory, which a crash may leave behind.
 fn announced(part: &Path) -> Change {
     Change::Part { path: bytes_of(part), there: true }
 }
@@ -201,7 +202,7 @@ fn bytes_of(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-/// A path as the journal has it.
+/// Returns the path that the journal stores as these bytes.
 pub(super) fn path_of(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }

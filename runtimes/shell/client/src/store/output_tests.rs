@@ -1,4 +1,4 @@
-//! What stands at the user's place, and what is there afterwards.
+//! Existing files at the user's path, and what is there after a download.
 
 use super::crash_tests::saved;
 use super::tests::{PIECE, Rig, download, fill, names_of, placed, rig};
@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use swarmedge_core::ids::Handle;
 use swarmedge_core::role::client::io::DownloadRecord;
 
-/// Finishes a download into the file `output`.
+/// Completes a download into the file `output`.
 fn finish(r: &Rig, handle: u32, output: &Path, replace: bool) -> Result<(), StoreError> {
     let record = DownloadRecord { replace, ..download(handle, output, r.version) };
     saved(&r.store, Save::Download(record)).expect("saved");
@@ -22,7 +22,7 @@ fn whole(links: bool) -> Rig {
     r
 }
 
-/// Names in a directory, but the state's.
+/// Returns the names in a directory, except the state directory's.
 fn names(dir: &Path) -> Vec<String> {
     let all = fs::read_dir(dir).expect("a directory").flatten().map(|f| f.file_name().to_string_lossy().into_owned());
     let mut all: Vec<_> = all.filter(|name| name != "state").collect();
@@ -48,7 +48,7 @@ fn a_file_that_was_made_meanwhile_is_only_replaced_on_demand() {
     }
 }
 
-/// Two copies of a client may put the same file there at the same time.
+/// Scenario: two copies of a client put the same file at the same path at the same time.
 #[test]
 fn the_same_file_made_meanwhile_is_the_file() {
     for links in [false, true] {

@@ -1,4 +1,5 @@
-//! How the journal's values are encoded: the wire's canonical codec, with a format number first where a value may grow.
+//! Encoding of the journal's values: the canonical wire encoding, preceded by a format number if a value may be
+//! extended.
 
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Handle, IntroId, PublicKey, VersionId};
@@ -10,7 +11,7 @@ use swarmedge_core::wire::{DecodeError, Reader, Wire};
 
 /// The longest path of an output file (PATH_MAX of Linux).
 const OUTPUT_LEN_MAX: usize = 4096;
-/// First byte of a download's value.
+/// First byte of a download's value: its current format.
 const DOWNLOAD_FORMAT: u8 = 3;
 /// The download format without `active_ms` and `replace`.
 const DOWNLOAD_FORMAT_1: u8 = 1;
@@ -30,7 +31,7 @@ fn take_text(r: &mut Reader<'_>) -> Result<String, DecodeError> {
     std::str::from_utf8(r.take(len)?).map(str::to_owned).map_err(|_| DecodeError::Invalid)
 }
 
-/// The value of a download; `None` if one of its texts is longer than the journal takes.
+/// Encodes a download's record; `None` if its output path is longer than the journal allows.
 pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
     if d.object.path.len() > OUTPUT_LEN_MAX || d.output.len() > OUTPUT_LEN_MAX {
         return None;
@@ -58,7 +59,7 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Reads what [`encode_download`] wrote.
+/// Decodes a value of [`encode_download`].
 pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeError> {
     let mut r = Reader::new(bytes);
     let format = u8::decode(&mut r)?;
@@ -126,7 +127,7 @@ const fn state_of(number: u8) -> Result<DownloadState, DecodeError> {
     })
 }
 
-/// The value of a receipt.
+/// Encodes a receipt.
 pub(crate) fn encode_receipt(kept: &KeptReceipt) -> Vec<u8> {
     let mut out = Vec::new();
     kept.download.encode(&mut out);
@@ -135,7 +136,7 @@ pub(crate) fn encode_receipt(kept: &KeptReceipt) -> Vec<u8> {
     out
 }
 
-/// Reads what [`encode_receipt`] wrote.
+/// Decodes a value of [`encode_receipt`].
 pub(crate) fn decode_receipt(bytes: &[u8]) -> Result<KeptReceipt, DecodeError> {
     let mut r = Reader::new(bytes);
     let download = DownloadId::decode(&mut r)?;
@@ -144,10 +145,10 @@ pub(crate) fn decode_receipt(bytes: &[u8]) -> Result<KeptReceipt, DecodeError> {
     Ok(kept)
 }
 
-/// In place of a peer whose name was forgotten.
+/// Source that stands for a peer whose name was deleted.
 const NAMELESS: SourceName = SourceName::Peer(IntroId([0; IntroId::LEN]), PublicKey([0; 32]));
 
-/// Whether a source is a peer that is known by name.
+/// Returns whether a source is a peer whose name is still stored.
 pub(crate) fn names_a_peer(source: SourceName) -> bool {
     !matches!(source, SourceName::Edge) && source != NAMELESS
 }
@@ -158,7 +159,7 @@ pub(crate) fn nameless(from: &[(SourceName, u32)]) -> Vec<(SourceName, u32)> {
     from.iter().map(|(source, bytes)| (name(*source), *bytes)).collect()
 }
 
-/// The value of a journalled piece: for which download it was fetched, and who delivered how many of its bytes.
+/// Encodes a journalled piece: the download that fetched it, and the number of its bytes from each source.
 pub(crate) fn encode_piece(handle: Handle, from: &[(SourceName, u32)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(4 + from.len() * 53);
     handle.0.encode(&mut out);
@@ -176,7 +177,7 @@ pub(crate) fn encode_piece(handle: Handle, from: &[(SourceName, u32)]) -> Vec<u8
     out
 }
 
-/// Reads what [`encode_piece`] wrote.
+/// Decodes a value of [`encode_piece`].
 pub(crate) fn decode_piece(bytes: &[u8]) -> Result<(Handle, Vec<(SourceName, u32)>), DecodeError> {
     let mut r = Reader::new(bytes);
     let handle = Handle(Wire::decode(&mut r)?);

@@ -1,4 +1,4 @@
-//! A store as an earlier start has left it.
+//! Opening of a store that an earlier start has left.
 
 use super::buffers::Buffers;
 use super::change::Change;
@@ -18,7 +18,7 @@ use swarmedge_core::role::client::io::DownloadState;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_ground::disk::{Disk, Kind};
 
-/// The state of a store that is being opened.
+/// The store while it is being opened.
 struct Restoring {
     disk: Arc<dyn Disk>,
     pieces_dir: PathBuf,
@@ -33,18 +33,18 @@ fn failed(path: &Path, error: io::Error) -> Error {
     Error::Io { path: path.to_owned(), error }
 }
 
-/// Contents of the store's directory at its start: journal, piece files and lock.
+/// What was found in the store's directory: journal, names of data files, and the lock.
 pub(super) struct Found {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) pieces_dir: PathBuf,
     pub(super) journal: Journal,
     pub(super) loaded: Loaded,
-    /// The files in `pieces_dir`.
+    /// Paths of the files in `pieces_dir`.
     pub(super) names: Vec<PathBuf>,
     pub(super) lock: Option<DirLock>,
 }
 
-/// Puts together what was loaded, and clears away what nothing keeps.
+/// Builds the store from the journal; deletes records and data files that no download and no cached version needs.
 pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
     let Found { disk, pieces_dir, journal, loaded, names, lock } = found;
     let Loaded {
@@ -100,7 +100,8 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
 }
 
 impl Restoring {
-    /// A version with its journalled pieces. If its file is not there, or not whole, they mean nothing.
+    /// Restores a version with its journalled pieces; if its data file is missing or has another length, without any
+    /// piece.
     fn version(&mut self, manifest: Arc<Manifest>, rows: &[PieceRow], hard_linked: bool) -> Result<(), Error> {
         let id = manifest.version();
         let path = self.pieces_dir.join(id.to_string());
@@ -133,8 +134,7 @@ impl Restoring {
         Ok(())
     }
 
-    /// Forgets the completed downloads of a version and its place in the cache. The finished file belongs to the user
-    /// alone.
+    /// Deletes the completed downloads of a version and its entry in the cache. Finished files stay with the user.
     fn forget_finished(&mut self, version: VersionId) {
         if self.kept.cached.remove(&version) {
             self.drops.push(Change::Uncached(version));

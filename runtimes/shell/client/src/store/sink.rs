@@ -1,4 +1,5 @@
-//! Where an incoming transfer's bytes go: hashed and written in jobs on the blocking pool, in order, a few at a time.
+//! The destination of an incoming transfer's bytes: they are hashed and written in order, in jobs on the blocking
+//! pool.
 
 use super::Store;
 use super::buffers::{Buffers, JOB_LEN};
@@ -16,25 +17,25 @@ use swarmedge_core::limits::BLOCK_LEN;
 use swarmedge_core::role::client::io::{FetchEnd, StoreError};
 use swarmedge_ground::rt::Rt;
 
-/// Jobs of one sink that may be under way.
+/// Maximum number of running jobs of a sink.
 const JOBS_MAX: usize = 2;
 
-/// The most bytes that a sink holds.
+/// Maximum number of bytes that a sink holds in memory.
 pub const SINK_BYTES_MAX: usize = JOB_LEN * (JOBS_MAX + 1);
 
 type Job = Pin<Box<dyn Future<Output = Result<(), FetchEnd>>>>;
 
-/// One transfer of a range of a piece's blocks. Takes their bytes in order and ends with exactly one [`FetchEnd`]:
-/// whichever call returns it first.
+/// Receives the bytes of one transfer, a range of a piece's blocks, in order. The transfer ends with exactly one
+/// [`FetchEnd`], from whichever call returns it first.
 pub struct Sink<R: Rt> {
     rt: R,
     version: Arc<Version>,
-    /// `None`: the piece is journalled; what comes is thrown away.
+    /// The piece being received; `None` if it is journalled already: then the bytes are discarded.
     piece: Option<Arc<Piece>>,
     first_block: u32,
-    /// The next job's first block.
+    /// First block of the next job.
     next_block: u32,
-    /// Bytes that have not come yet.
+    /// Number of bytes not received yet.
     left: u64,
     buffer: Vec<u8>,
     buffers: Buffers,
@@ -44,9 +45,9 @@ pub struct Sink<R: Rt> {
 }
 
 impl<R: Rt> Sink<R> {
-    /// Makes a sink for `part`: some blocks of a piece. With `leaves`, the piece's leaf hashes as a peer sent them,
-    /// every block is checked before it is written. Without, each is checked as it comes if the leaf hashes are known
-    /// from elsewhere, else when the whole piece is there.
+    /// Makes a sink for `part`: a range of blocks of a piece. `leaves` are the piece's leaf hashes if a peer has sent
+    /// them: then every block is checked before it is written. Without `leaves`, blocks are checked on arrival if
+    /// their leaf hashes are known from another transfer, else once the whole piece is there.
     pub fn new(
         rt: R,
         store: &Store,
@@ -80,25 +81,25 @@ impl<R: Rt> Sink<R> {
         })
     }
 
-    /// Bytes that are still to come.
+    /// Returns the number of bytes not received yet.
     #[must_use]
     pub const fn remaining(&self) -> u64 {
         self.left
     }
 
-    /// The first block of which not every byte has come, as far as jobs go.
+    /// Returns the first block that was not passed to a job yet, since not all of its bytes have come.
     #[must_use]
     pub const fn next_block(&self) -> u32 {
         self.next_block
     }
 
-    /// Bytes that are verified (without leaf hashes: hashed) and written.
+    /// Returns the number of bytes that are verified and written; without leaf hashes, hashed and written.
     #[must_use]
     pub const fn verified(&self) -> u64 {
         self.verified
     }
 
-    /// Takes the next bytes. Delays while too many jobs are under way. More bytes than were to come are a bad block.
+    /// Takes the next bytes; waits while too many jobs run. More bytes than the range has count as a bad block.
     pub async fn push(&mut self, mut bytes: Bytes) -> Result<(), FetchEnd> {
         if bytes.len() as u64 > self.left {
             return Err(FetchEnd::BadBlock { block: self.next_block });
@@ -155,7 +156,7 @@ impl<R: Rt> Sink<R> {
         Ok(())
     }
 
-    /// Delays until all is written and says how the transfer ended; [`FetchEnd::Broken`] if bytes are missing.
+    /// Waits until all bytes are written and returns the transfer's end: [`FetchEnd::Broken`] if bytes are missing.
     pub async fn finish(mut self) -> FetchEnd {
         while !self.jobs.is_empty() {
             if let Err(end) = self.wait_for_one().await {

@@ -9,7 +9,7 @@ use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef, SourceName}
 use swarmedge_core::wire::Text;
 use swarmedge_ground::rt::Rt;
 
-/// A runtime for tests without a network: blocking work is done where it is asked for.
+/// A runtime for tests without a network: blocking work runs on the calling thread.
 #[derive(Clone)]
 pub(super) struct Inline;
 
@@ -53,7 +53,7 @@ pub(super) fn run<T>(f: impl Future<Output = T>) -> T {
     futures_lite::future::block_on(f)
 }
 
-/// Bytes of which no two blocks are alike.
+/// Makes content in which no two blocks are equal.
 pub(super) fn content(len: usize) -> Vec<u8> {
     (0..len).map(|i| u8::try_from((i.wrapping_mul(2_654_435_761) >> 13) & 0xff).expect("a byte")).collect()
 }
@@ -327,7 +327,7 @@ fn an_empty_version_is_placed() {
     assert_eq!(std::fs::read(r.dir.path().join("out")).expect("the file"), b"");
 }
 
-/// Gets every piece that is missing.
+/// Fetches all missing pieces.
 pub(super) fn fill(r: &Rig) {
     for piece in r.store.have(r.version).expect("known").missing() {
         assert_eq!(r.fetch(piece.0, r.whole(piece.0), None, r.blocks(piece.0, r.whole(piece.0))), FetchEnd::Fetched);
@@ -356,7 +356,7 @@ pub(super) fn names_of(path: &Path) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata(path).expect("is there"))
 }
 
-/// Everything a peer may ask for is right or refused; says whether anything was refused.
+/// Checks that every block a peer may request is right or refused; returns whether any was refused.
 fn serves_only_right_bytes(r: &Rig, store: &Store) -> bool {
     let mut refused = false;
     for piece in r.manifest.layout().iter() {
@@ -537,7 +537,8 @@ const DAMAGES: [(&str, fn(&Path)); 8] = [
     ("deleted", |file| std::fs::remove_file(file).expect("deleted")),
 ];
 
-/// A part of a download, and then all of it in the cache beside a copy: damaged while the client runs, and while not.
+/// Scenario: data files of a partial download, and of a cached version beside a copy of its file, are damaged while
+/// the client runs and while it does not.
 #[test]
 fn a_damaged_data_file_is_found_before_it_is_served_or_placed() {
     for (what, damage) in DAMAGES {

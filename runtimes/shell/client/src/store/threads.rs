@@ -1,10 +1,10 @@
-//! Threads for what would keep the store's writer waiting.
+//! Threads for long work that would delay the store's own thread.
 
 use super::Shared;
 use std::io;
 use std::sync::Arc;
 
-/// Runs something that may take a while on a thread of its own. The store's thread outlives it.
+/// Runs `work` on a new thread. The store's own thread ends only after it.
 pub(super) fn on_own_thread(
     shared: &Arc<Shared>,
     name: &str,

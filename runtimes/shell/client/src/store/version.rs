@@ -1,4 +1,4 @@
-//! One version's data file and what is known of its pieces while they come in.
+//! One version's data file, and the state of those pieces that are being received.
 
 mod trust;
 
@@ -29,21 +29,21 @@ pub(crate) struct Version {
     disk: Arc<dyn Disk>,
     file: OnceLock<Arc<dyn DiskFile>>,
     opening: Mutex<()>,
-    /// Whether the file's name may not be durable yet.
+    /// Whether the file was created and its directory entry is not synced yet.
     unnamed: AtomicBool,
-    /// Whether a sync has failed: data written before it may be lost although later syncs succeed (the kernel marks
-    /// such pages clean). From then on a piece is written once more before its sync.
+    /// Whether a sync of the file has failed: data written before may be lost although later syncs succeed, since the
+    /// kernel marks such pages clean. From then on a piece is written again before it is synced.
     tainted: AtomicBool,
-    /// The bookkeeping of verified bytes. Locked during writes: a file system takes one write at a time into a file,
-    /// and threads waiting for it there spin.
+    /// Record of which bytes are known to be right. Locked during writes: a file system allows one write at a time to
+    /// a file, and threads that wait for it in the kernel spin.
     trust: Mutex<Trust>,
     /// The pieces recorded in the journal.
     have: Mutex<Bitfield>,
     /// Pieces received in part, or whole and not yet journalled.
     open: Mutex<BTreeMap<PieceIndex, Arc<Piece>>>,
-    /// Whether the user has, or may have, a name for the data file.
+    /// Whether the user has, or may have, a hard link to the data file.
     hard_linked: AtomicBool,
-    /// Lock held while the whole version is checked: once is enough.
+    /// Lock held while the whole version is checked, so that only one thread checks it at a time.
     pub(super) checking: Mutex<()>,
 }
 
@@ -57,14 +57,14 @@ pub(crate) struct Piece {
 
 #[derive(Debug)]
 struct PieceState {
-    /// The leaf hashes, checked against the piece's root, once known.
+    /// The piece's leaf hashes, once known and checked against the piece's root.
     expected: Option<Vec<Digest>>,
-    /// The hash of each block that is in the file. With `expected` known, none that differs from it.
+    /// The hash of each block that is in the file. Once `expected` is known, only hashes that match it.
     got: Vec<Option<Digest>>,
-    /// The epoch in which the first block came (see [`Trust`]).
+    /// The value of [`Trust`]'s counter of foreign changes when the first block was written.
     since: Option<u64>,
-    /// Whether the piece is whole and being journalled, when nothing may be written to it any more. After a failed
-    /// write of the journal it stays sealed, and may be saved again.
+    /// Whether the piece is complete and being journalled, so that no more bytes of it are written. It stays sealed
+    /// if the journal's write fails, and may be saved again.
     sealed: bool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum NotWhole {
     Unverified,
     /// The checked bytes are not in the file any more: somebody else has written to it.
     Damaged,
-    /// The file is not the one that was written, or has another length.
+    /// The file was replaced by another one, or has another length.
     Gone,
     /// The disk reported an error.
     Io(io::Error),
@@ -137,8 +137,8 @@ impl Version {
         lock(&self.have)
     }
 
-    /// The data file, opened (and made, sparse, at full size) at first use. One with journalled pieces is never
-    /// lengthened.
+    /// Returns the data file, opened at first use. It is created sparse and at full size if it is missing; a file
+    /// with journalled pieces is never lengthened.
     pub(crate) fn file(&self) -> io::Result<&Arc<dyn DiskFile>> {
         if let Some(file) = self.file.get() {
             return Ok(file);
@@ -161,7 +161,7 @@ impl Version {
         self.file.get().ok_or_else(|| io::Error::other("the data file was not opened"))
     }
 
-    /// Reads journalled blocks, whatever they are now.
+    /// Reads blocks of a journalled piece from the file, without checking them.
     pub(crate) fn read(&self, piece: PieceIndex, blocks: Range<u32>, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
         if !self.have().contains(piece) {
             return Err(io::ErrorKind::NotFound.into());
@@ -173,7 +173,7 @@ impl Version {
         Ok(buffer)
     }
 
-    /// The piece as it comes in; `None` if it is journalled.
+    /// Returns the state of a piece that is being received; `None` if the piece is journalled.
     pub(crate) fn piece(&self, index: PieceIndex) -> Option<Arc<Piece>> {
         let mut open = lock(&self.open);
         if self.have().contains(index) {
@@ -187,8 +187,8 @@ impl Version {
         Some(Arc::clone(piece))
     }
 
-    /// The hashes of what a job carries, checked as far as leaf hashes are known, and its bytes written. Blocks
-    /// before a bad one are kept.
+    /// Hashes the blocks in `data`, compares them with the leaf hashes if these are known, and writes them to the
+    /// file from block `first` on. Blocks before a bad one are written.
     pub(crate) fn write(&self, piece: &Piece, first: u32, data: &[u8]) -> Result<(), FetchEnd> {
         let hashes = merkle::leaves(data);
         let mut state = lock(&piece.state);
@@ -213,7 +213,7 @@ impl Version {
         }
     }
 
-    /// Syncs the data file, its name too if it is new.
+    /// Syncs the data file, and its directory entry if it is new.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let result = self.file().and_then(|f| f.sync()).and_then(|()| {
             if self.unnamed.load(Ordering::Relaxed) {
@@ -228,8 +228,8 @@ impl Version {
         result
     }
 
-    /// Ends writing to a piece that is to be journalled, and returns its leaf hashes. Refused unless every block of
-    /// it was verified.
+    /// Ends writing to a piece that is to be journalled; returns its leaf hashes. Fails unless every block was
+    /// verified. If another program may have changed the file since, the piece is hashed again.
     pub(crate) fn seal(&self, index: PieceIndex) -> Result<Vec<Digest>, NotWhole> {
         let piece = lock(&self.open).get(&index).cloned().ok_or(NotWhole::Unverified)?;
         let mut state = lock(&piece.state);
@@ -245,7 +245,8 @@ impl Version {
         Ok(expected)
     }
 
-    /// Hashes a piece as it is in the file; writes it once more where that is called for (see `tainted`).
+    /// Hashes a piece again from the file, and writes it again if an earlier sync has failed (see `tainted`). Returns
+    /// the counter of foreign changes at that time.
     fn read_again(&self, index: PieceIndex, leaves: &[Digest], epoch: u64) -> Result<u64, NotWhole> {
         let range = self.manifest.layout().piece_range(index);
         let mut buffer = vec![0; self.manifest.layout().piece_size(index) as usize];
@@ -273,13 +274,14 @@ impl Version {
         }
     }
 
-    /// Drops a piece that is not durable and must be fetched again.
+    /// Drops the state of a piece that could not be made durable and must be fetched again.
     pub(crate) fn lost(&self, index: PieceIndex) {
         lock(&self.open).remove(&index);
     }
 }
 
-/// How a transfer ends whose bytes cannot be written. A file that is gone is replaced by another one.
+/// Returns how a transfer ends if its bytes cannot be written: as broken if the data file was replaced, since a new
+/// one will be made.
 fn write_failed(e: &io::Error) -> FetchEnd {
     if is_gone(e) { FetchEnd::Broken } else { FetchEnd::Store(store_error(e)) }
 }
@@ -291,7 +293,8 @@ impl From<io::Error> for NotWhole {
 }
 
 impl Piece {
-    /// Takes over leaf hashes that make the piece's root. What came unchecked and differs from them is forgotten.
+    /// Stores the leaf hashes after checking them against the piece's root. Blocks received before that do not match
+    /// them are dropped.
     pub(crate) fn expect(&self, manifest: &Manifest, leaves: Vec<Digest>) -> Result<(), FetchEnd> {
         let whole = leaves.len() == self.blocks as usize;
         let made = whole.then(|| merkle::piece_root(&manifest.layout(), self.index, &leaves));
@@ -302,8 +305,8 @@ impl Piece {
         Ok(())
     }
 
-    /// At the end of an unchecked transfer of blocks from `first`: if the whole piece is there, checks it against the
-    /// piece's root.
+    /// Ends a transfer of blocks from `first` on whose leaf hashes were unknown: if the whole piece is received,
+    /// checks it against the piece's root.
     pub(crate) fn settle(&self, manifest: &Manifest, first: u32) -> Result<(), FetchEnd> {
         let mut state = lock(&self.state);
         if state.expected.is_some() {

@@ -1,5 +1,5 @@
-//! The store's own thread: takes what has been saved while it was busy, makes it durable with one sync a data file
-//! and one commit, then answers all of it.
+//! The store's own thread. It takes all saves that were queued while it was busy, makes them durable with one sync
+//! per data file and one commit, then answers all of them.
 
 use super::change::Change;
 use super::check::Damage;
@@ -16,12 +16,12 @@ use swarmedge_core::ids::{Digest, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{Save, StoreError};
 use swarmedge_core::wire::Wire as _;
 
-/// Saves that may wait. The client machine has far fewer open; past it the disk is stuck.
+/// Maximum number of queued jobs. The client machine has far fewer open; with more the disk does not respond.
 const QUEUE_MAX: usize = 8192;
 
 pub(super) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// Something to write and whom to tell.
+/// A change to write, and the callback for its result.
 pub(super) struct Job {
     pub(super) what: What,
     pub(super) done: Done,
@@ -35,13 +35,13 @@ impl Job {
 
 pub(super) enum What {
     Save(Box<Save>),
-    /// A file is where the user wants it: keep the version for sharing.
+    /// A finished file is at the user's path: keep the version for sharing.
     Placed(VersionId),
-    /// A data file is damaged, or its user has changed it and it is theirs alone from now on.
+    /// A data file is damaged. If the user has a hard link to it, it becomes the user's alone.
     Lost(Arc<Version>, Damage),
 }
 
-/// Jobs on their way to the store's thread.
+/// The queue of jobs for the store's thread.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<QueueState>,
@@ -52,7 +52,7 @@ pub(super) struct Queue {
 struct QueueState {
     jobs: VecDeque<Job>,
     closed: bool,
-    /// Threads beside the store's own that may add jobs.
+    /// Number of the store's other threads that still run and may add jobs.
     threads: usize,
 }
 
@@ -74,7 +74,7 @@ impl Queue {
         self.more.notify_one();
     }
 
-    /// Queues the removal of damaged pieces from the journal, by the store's thread.
+    /// Queues the removal of damaged pieces from the journal, which the store's thread does.
     pub(super) fn lose(&self, version: Arc<Version>, damage: Damage, done: impl FnOnce() + Send + 'static) {
         self.push(Job { what: What::Lost(version, damage), done: Box::new(|_| done()) });
     }
@@ -88,19 +88,19 @@ impl Queue {
         lock(&self.state).closed
     }
 
-    /// Counts a thread, beginning or ending, whose jobs must be awaited before closing.
+    /// Counts a thread that begins (`more`) or ends; the store's thread waits for all of them before it ends.
     pub(super) fn count_thread(&self, more: bool) {
         let mut state = lock(&self.state);
         state.threads = if more { state.threads + 1 } else { state.threads - 1 };
         self.more.notify_one();
     }
 
-    /// Takes all jobs in the queue without waiting.
+    /// Takes all queued jobs without waiting.
     fn take_more(&self) -> Vec<Job> {
         lock(&self.state).jobs.drain(..).collect()
     }
 
-    /// Delays for jobs and takes all of them. Returns an empty list at the time `until`, and `None` once the queue is
+    /// Waits for jobs and takes all of them. Returns an empty list at the time `until`, and `None` once the queue is
     /// closed and empty.
     fn take(&self, until: Option<Instant>) -> Option<Vec<Job>> {
         let mut state = lock(&self.state);
@@ -142,7 +142,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// Makes deleted journal records unreadable. After a failure the next call tries again.
+/// Makes deleted journal records that named peers unreadable. After a failure the next call tries again.
 fn shred(shared: &Shared) {
     if let Err(e) = shared.journal.shred() {
         tracing::warn!(error = %e, "what was deleted from the client's journal may still be readable in its file");
@@ -195,8 +195,8 @@ fn write(shared: &Arc<Shared>, mut jobs: Vec<Job>, synced_at: &mut Option<Instan
 
 type Sealed = BTreeMap<(VersionId, PieceIndex), Result<Vec<Digest>, io::ErrorKind>>;
 
-/// Seals every piece that is to be journalled and syncs their data files, each once. A piece whose sync fails is lost.
-/// Says too which files turn out to be damaged.
+/// Ends writing to every piece that is to be journalled, and syncs each of their data files once. A piece whose sync
+/// fails is dropped. Also returns the data files that were found damaged.
 fn sync_pieces(shared: &Shared, jobs: &[Job]) -> (Sealed, Vec<(Arc<Version>, Damage)>) {
     let (mut sealed, mut damaged) = (Sealed::new(), Vec::new());
     let mut files: BTreeMap<VersionId, (Arc<Version>, Vec<PieceIndex>)> = BTreeMap::new();
@@ -233,15 +233,15 @@ fn sync_pieces(shared: &Shared, jobs: &[Job]) -> (Sealed, Vec<(Arc<Version>, Dam
     (sealed, damaged)
 }
 
-/// The changes of one commit and their consequences.
+/// The journal changes of one commit, and what must be done after it.
 #[derive(Default)]
 struct Batch {
     changes: Vec<Change>,
     journalled: Vec<(VersionId, PieceIndex)>,
     dropped: Vec<VersionId>,
-    /// The lost pieces by version; an empty list means all pieces.
+    /// The lost pieces of each version; an empty list means all pieces.
     lost: Vec<(Arc<Version>, Vec<PieceIndex>)>,
-    /// The index before this batch, if changed by it.
+    /// The index before this batch, to restore it if the commit fails; `None` if the batch does not change it.
     undo: Option<super::KeepIndex>,
 }
 
@@ -253,8 +253,8 @@ impl Batch {
         self.changes.push(Change::Cached { version, at_ms });
     }
 
-    /// Forgets what is damaged of a version, but not its manifest if a download still wants it. Nothing of a
-    /// hard-linked file is kept, nor of a version that is only cached.
+    /// Removes damaged pieces of a version. All pieces are removed if the file is hard-linked, or if no unfinished
+    /// download needs the version; the manifest stays if one does.
     fn add_lost(&mut self, shared: &Shared, version: &Arc<Version>, damage: Damage) -> io::Result<()> {
         let id = version.manifest.version();
         let known = lock(&shared.versions).get(&id).is_some_and(|v| Arc::ptr_eq(v, version));
@@ -340,7 +340,7 @@ impl Batch {
         change(&mut kept)
     }
 
-    /// Deletes a version that nothing keeps.
+    /// Deletes a version that no download and no cache entry needs.
     fn release(&mut self, shared: &Shared, version: VersionId) {
         if !lock(&shared.kept).keeps(version) {
             self.changes.push(Change::DropVersion(version));
@@ -378,7 +378,7 @@ impl Batch {
     }
 }
 
-/// Removes lost pieces after the commit; an empty list means all pieces.
+/// Removes lost pieces from memory after the commit, and returns the report of them; an empty list means all pieces.
 fn lose(shared: &Shared, old: &Arc<Version>, pieces: &[PieceIndex]) -> Loss {
     let version = old.manifest.version();
     if !pieces.is_empty() {

@@ -1,6 +1,6 @@
-//! Whether the bytes of a data file are still those that were hashed. A piece counts as verified only if its bytes were
-//! hashed after the last moment at which somebody else could write them. Such moments are the store's opening, a second
-//! name for the user, and whatever leaves another stamp than the store's own last write.
+//! Keeps track of whether a data file still has the bytes that were hashed. A piece counts as verified only if it was
+//! hashed after another program could last have written to the file. That is possible before the store was opened,
+//! and whenever the file's stamp (inode, length, times) is not the one that the store's own last write has left.
 
 use super::Version;
 use std::io;
@@ -8,14 +8,14 @@ use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::PieceIndex;
 use swarmedge_ground::disk::Stamp;
 
-/// The record of which bytes of a data file are verified.
+/// The record of which pieces of a data file are known to be right.
 #[derive(Debug)]
 pub(super) struct Trust {
-    /// The file's stamp at the last look, if any.
+    /// The file's stamp when it was checked last, if ever.
     seen: Option<Stamp>,
-    /// Counter of the changes that were not the store's own.
+    /// The epoch: a counter of those changes of the file that were not the store's own.
     epoch: u64,
-    /// Journalled pieces whose bytes were hashed in this epoch.
+    /// Journalled pieces that were hashed in the current epoch, hence are known to be right.
     hashed: Bitfield,
 }
 
@@ -24,7 +24,7 @@ impl Trust {
         Self { seen: None, epoch: 0, hashed: Bitfield::empty(pieces) }
     }
 
-    /// Records that a piece's bytes were right in an epoch.
+    /// Records that a piece was hashed in `epoch` and is right; ignored if the file was changed since.
     pub(in crate::store) fn was_hashed(&mut self, piece: PieceIndex, epoch: u64) {
         if epoch == self.epoch {
             self.hashed.insert(piece);
@@ -32,18 +32,18 @@ impl Trust {
     }
 }
 
-/// The error that says: the data file is not the one that the store has written, or has another length.
+/// Returns the error for a data file that was replaced by another one or has another length.
 pub(in crate::store) fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the data file was replaced, cut or lengthened")
 }
 
-/// Whether an error says so.
+/// Returns whether an error means that the data file was replaced or has another length.
 pub(in crate::store) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 impl Version {
-    /// Looks whether somebody else has changed the file; the epoch.
+    /// Checks whether another program has changed the file; returns the current epoch.
     pub(in crate::store) fn look(&self) -> io::Result<u64> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
@@ -66,7 +66,7 @@ impl Version {
         Ok(())
     }
 
-    /// By its name, which somebody may have given to another file.
+    /// Returns the stamp of the file at the path. Fails if that is not the open file, or has another length.
     fn stamp_now(&self) -> io::Result<Stamp> {
         let own = self.file()?.stamp()?;
         let named = self.disk().stamp(self.path());
@@ -74,7 +74,8 @@ impl Version {
         if named.file == own.file && named.len == self.size() { Ok(named) } else { Err(gone()) }
     }
 
-    /// Writes; the epoch. What somebody else writes at the very same moment is not seen by it.
+    /// Writes to the file; returns the epoch in which this was done. A simultaneous write of another program is not
+    /// detected.
     pub(in crate::store) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<u64> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
@@ -90,14 +91,14 @@ impl Version {
         written.map(|()| trust.epoch)
     }
 
-    /// The epoch in which a piece must still be hashed; `None`: it was.
+    /// Returns the current epoch if the piece must be hashed again in it; `None` if that was done already.
     pub(in crate::store) fn doubts(&self, piece: PieceIndex) -> io::Result<Option<u64>> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         Ok(Some(trust.epoch).filter(|_| !trust.hashed.contains(piece)))
     }
 
-    /// A piece was hashed and is right, unless somebody has changed the file since that epoch.
+    /// Records that a piece was hashed in `epoch` and is right, unless the file was changed since.
     pub(in crate::store) fn is_right(&self, piece: PieceIndex, epoch: u64) -> io::Result<()> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
@@ -108,14 +109,14 @@ impl Version {
         Ok(())
     }
 
-    /// Whether every piece was hashed since somebody else could write to the file.
+    /// Returns whether every piece was hashed since another program could last write to the file.
     pub(in crate::store) fn is_sure(&self) -> io::Result<bool> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
         Ok(trust.hashed.is_full())
     }
 
-    /// Sets the file's time back, so that whatever is written from now on gives another.
+    /// Sets the file's mtime back, so that any later write gives the file another mtime.
     pub(in crate::store) fn age(&self) -> io::Result<()> {
         let mut trust = self.trust();
         self.look_at(&mut trust)?;
