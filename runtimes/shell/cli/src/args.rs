@@ -93,12 +93,12 @@ pub enum Command {
     Report(ReportArgs),
     /// Who may cheat: cliques, repeated demand, introductions nobody made, cloned installations
     Detect(DetectArgs),
-    /// Serve suspects by edges alone, unbilled, and let them out again
+    /// Put clients into quarantine, where edges alone serve them and their peer bytes are unbilled, or release them
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
     /// Check an invoice against exported days, with public keys alone
     Audit(AuditArgs),
-    /// Go on without a ledger or spool that is lost for good
+    /// Let a server start without a ledger or spool that is lost for good
     AcceptLoss(AcceptLossArgs),
     /// Run several roles in one process
     Serve(ServeArgs),
@@ -113,15 +113,15 @@ pub enum Command {
     Nat(NatArgs),
     /// Tell why each introduced peer was or was not connected
     Why(WhyArgs),
-    /// Stop a download and keep what is there
+    /// Stop a download and keep its pieces
     Pause(HandleArgs),
-    /// Let a paused or failed download go on
+    /// Continue a paused or failed download
     Resume(HandleArgs),
-    /// Give a download up and forget what is there
+    /// End a download and delete its pieces
     Cancel(HandleArgs),
     /// Allow or forbid uploads to other clients, at once
     Uploads(UploadsArgs),
-    /// What this machine keeps to share
+    /// List or remove the versions that this machine keeps for sharing
     #[command(subcommand)]
     Cache(CacheCommand),
     /// BitTorrent v2 files for published versions
@@ -197,7 +197,7 @@ pub struct DemoArgs {
     /// Run half of the clients on the other runtime's binary
     #[arg(long)]
     pub mixed: bool,
-    /// Leave the directory with all keys, logs and databases to look at
+    /// Keep the directory with all keys, logs and databases after the demo
     #[arg(long)]
     pub keep: bool,
     /// Make the directory here instead of in the system's place for temporary files
@@ -502,13 +502,14 @@ pub struct TorrentExportArgs {
 /// Subcommands of `swarmedge bench`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Edge to client and peer to client, side by side with curl, aria2c and nginx
+    /// Measure edge to client and peer to client, side by side with curl, aria2c and nginx
     Transfer(BenchTransferArgs),
-    /// Records a second into the ledger, and how long a report over them takes
+    /// Measure how many records a second the ledger stores, and how long a report over them takes
     Ledger(BenchLedgerArgs),
-    /// Kills any process of a small deployment at random times; after each holds the ledger against what was delivered
+    /// Kill random processes of a small deployment, and compare the ledger with what was delivered after each
+    /// download
     Crash(BenchCrashArgs),
-    /// What receipts cost over a transfer between peers, in bytes and CPU
+    /// Measure what receipts cost in a transfer between peers, in bytes and CPU
     Receipts(BenchReceiptsArgs),
 }
 
@@ -520,7 +521,7 @@ pub struct BenchTransferArgs {
     /// Bytes of the file
     #[arg(long, default_value = "1GiB")]
     pub size: Size,
-    /// How often each way is measured
+    /// How often each kind of transfer is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99), value_name = "N")]
     pub rounds: u32,
     /// Make the working directory here instead of in the system's place for temporary files

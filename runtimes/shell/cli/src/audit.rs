@@ -257,7 +257,7 @@ fn check_one_provider_and_no_repeats(days: &[ProviderDay], files: &[&Path]) -> R
     Ok(())
 }
 
-/// Whether a head of this day carries a certificate that the trusted root key did not sign.
+/// Returns whether a signed head of this day has a certificate that the trusted root key did not sign.
 fn is_foreign(day: &ProviderDay, trust: &Trust) -> bool {
     let mut heads = day.previous.iter().chain([&day.head]);
     heads.any(|h| trust.check_cert(&h.cert, ServerRole::Ledger, h.head.closed_ms) == Err(CertError::Signature))

@@ -37,7 +37,7 @@ pub(super) struct Expiry {
     /// `tls` for an X.509 certificate, `operator` for one signed by the root key.
     kind: &'static str,
     file: PathBuf,
-    /// Whether this operator issued the certificate, so that `certificates renew` can replace it.
+    /// Whether this operator's CA or root key issued the certificate, so that `certificates renew` can replace it.
     own: bool,
     /// End of validity in Unix seconds.
     not_after_s: u64,
@@ -140,7 +140,7 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
     Ok(all)
 }
 
-/// Whether this root key signed the server certificate, expired or not.
+/// Returns whether this root key signed the server certificate, expired or not.
 fn is_signed_by_root(root: &PublicKey, cert: &ServerCert) -> bool {
     verify(root, SigningContext::Cert, &cert.body.to_bytes(), &cert.signature)
 }

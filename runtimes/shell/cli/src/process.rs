@@ -126,7 +126,7 @@ fn tail(log: &Path) -> String {
     lines[from..].iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a server's `/healthz` on plain HTTP says 200.
+/// Returns whether a server's `/healthz`, over plain HTTP, answers with status 200.
 #[must_use]
 pub fn is_healthy(ops: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {

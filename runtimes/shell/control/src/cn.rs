@@ -1,4 +1,5 @@
-//! The port of the CN machine: accepts clients, keeps links to DNs and the ledger, unseals grants and signs.
+//! The port of the CN machine: accepts clients, keeps links to DNs and the ledger, decrypts grants and signs
+//! introductions.
 
 use super::geo::Geo;
 use super::withdrawn;
@@ -31,10 +32,11 @@ use swarmedge_ground::seals::Seals;
 use swarmedge_ground::spool::{self, Saver, Spool};
 use swarmedge_ground::tls::client_config;
 
-/// Connections allowed beyond the sessions, for handshakes and clients that are told to come back later.
+/// Number of connections allowed beyond `sessions_max`: for handshakes, and for clients that are refused and told
+/// when to try again.
 const SPARE_CONNECTIONS: usize = 1024;
 
-/// Records of an open spool, what saves in it, and its writer.
+/// An opened spool: the records it had, the handle that queues records to be saved, and the task that writes them.
 type OpenSpool<W> = (Vec<LedgerRecord>, Option<Saver<Input>>, Option<W>);
 
 /// Opens a CN. The server runs until `stop` is set and its clients have been sent to other CNs.
@@ -109,7 +111,7 @@ pub fn open<R: Rt>(
     Ok(Server::new(addr, ops, run))
 }
 
-/// Opens the spool, if one is configured; returns its records, what saves in it, and its writer.
+/// Opens the spool, if one is configured; without one there are no records, no handle and no writing task.
 fn open_spool<R: Rt>(
     rt: &R,
     cfg: &CnConfig,
@@ -126,7 +128,7 @@ async fn announce(stop: Signal) {
     tracing::info!("CN sends its clients to other CNs");
 }
 
-/// Returns the configuration of the machine.
+/// Returns the configuration of the CN machine.
 fn machine_config(operator: &OperatorConfig, cfg: &CnConfig, cert: ServerCert, geolocation: bool) -> Config {
     Config {
         geolocation,
@@ -143,7 +145,7 @@ fn edge_origin(url: &str) -> Result<Origin, Error> {
     Origin::parse(url).ok_or_else(|| Error::usage(format!("[cn] edges: {url:?} is not https://host:port")))
 }
 
-/// Returns a signal that is set when the spool's writer, if there is one, has ended.
+/// Spawns the spool's writing task, if there is one; returns a signal that is set when it has ended.
 fn when_ended<R: Rt>(rt: &R, writing: Option<impl Future<Output = ()> + 'static>) -> Signal {
     let ended = Signal::default();
     match writing {

@@ -20,7 +20,7 @@ use swarmedge_ground::mailbox::mailbox;
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
-/// Connections allowed beyond those of CNs, for handshakes.
+/// Number of connections allowed beyond those of CNs: they may be in their TLS handshakes.
 const SPARE_CONNECTIONS: usize = 256;
 
 /// Opens a DN. The server runs until `stop` is set; its CNs then register with another DN, or with its next start.

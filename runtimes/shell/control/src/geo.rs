@@ -26,7 +26,8 @@ pub struct Geo {
 
 struct Database {
     path: PathBuf,
-    /// Stamp of the file when it was last read.
+    /// The file's stamp (time of modification, length, inode) when it was read last, by which a replacement is
+    /// noticed.
     stamp: Cell<Option<Stamp>>,
     reader: RefCell<Reader<Vec<u8>>>,
 }
@@ -157,13 +158,13 @@ fn location_of(entry: &CountryEntry<'_>) -> GeoLocation {
     GeoLocation { locality: Locality { asn: None, country, region }, at }
 }
 
-/// Returns the number of a continent code, from 1.
+/// Returns the region number of a continent code, from 1; `None` for an unknown code.
 fn region(code: &str) -> Option<u8> {
     let at = ["AF", "AN", "AS", "EU", "NA", "OC", "SA"].iter().position(|known| *known == code)?;
     u8::try_from(at + 1).ok()
 }
 
-/// Converts degrees to tenths; `None` if out of range.
+/// Converts degrees of latitude or longitude to tenths of a degree; `None` if beyond `most` degrees.
 fn tenths(degrees: f64, most: i16) -> Option<i16> {
     let within = degrees.abs() <= f64::from(most);
     #[expect(clippy::cast_possible_truncation, reason = "at most 1,800")]

@@ -90,7 +90,7 @@ fn bind_both(listen: SocketAddr, key: &str) -> Result<(UdpSocket, TcpListener), 
     }
 }
 
-/// Runs one machine for all UDP sockets, so that the rate limit of a network holds over all of them.
+/// Runs one STUN machine for all UDP sockets, so that the rate limit of a client's network holds over all of them.
 async fn serve_udp<R: Rt>(rt: R, sockets: Vec<(SocketAddr, Udp)>, addresses: Option<Addresses>, seals: Option<Seals>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     rt.spawn(send_clock(rt.clone(), inbox.clone(), |unix_ms| Input::WallClock { unix_ms }));
@@ -143,7 +143,7 @@ impl Port<Stun> for UdpPort {
 /// Senders of answers to TCP connections, by remote and local address.
 type Answers = Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Sender<Vec<u8>>>>>;
 
-/// Runs a second machine for TCP, so that no answer leaves over the other transport.
+/// Runs a STUN machine for TCP of its own, so that no answer to a TCP request is sent over UDP or the reverse.
 async fn serve_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addresses: Option<Addresses>) {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let answers = Answers::default();
@@ -161,7 +161,7 @@ async fn serve_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addr
     drive(rt, Stun::default(), cfg, inputs, port).await;
 }
 
-/// Sets its signal on drop, which ends the accepting tasks.
+/// Sets its signal when dropped, which ends the tasks that accept TCP connections.
 struct StopOnDrop(Signal);
 
 impl Drop for StopOnDrop {

@@ -14,10 +14,11 @@ use swarmedge_ground::rt::Rt;
 
 /// Polling interval; with it, sharing ends within a minute of an `unpublish` even if some polls fail.
 const POLL_EVERY: Duration = Duration::from_secs(5);
-/// Most bytes of an answer; each version takes 67.
+/// Maximum length of an edge's answer in bytes; each version takes 67.
 const ANSWER_LEN_MAX: usize = 80 * WITHDRAWN_MAX;
 
-/// Sends the machine the union of the edges' lists after each round, until the machine has ended.
+/// After each round of polls sends the machine all versions that any edge lists as withdrawn, until the machine has
+/// ended.
 pub(super) async fn follow<R: Rt>(rt: R, tls: Arc<rustls::ClientConfig>, edges: Vec<Origin>, inbox: Sender<Input>) {
     let http = Client::new(rt.clone(), tls);
     let mut lists: BTreeMap<&Origin, BTreeSet<VersionId>> = BTreeMap::new();

@@ -131,7 +131,7 @@ pub struct LedgerCloseArgs {
     /// Close all days up to this one, which must be over (UTC) [default: what is due]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub day: Option<Day>,
-    /// Close days that are over, and not due yet
+    /// Also close days that are over but not due yet
     #[arg(long, requires = "day")]
     pub force: bool,
     /// Configuration file of the deployment.
@@ -280,9 +280,9 @@ pub struct DetectArgs {
 pub enum QuarantineCommand {
     /// Give clients no peers, and bill nothing that peers give them or get from them
     Add(QuarantineAddArgs),
-    /// Let clients out
+    /// Release clients from quarantine
     Remove(QuarantineRemoveArgs),
-    /// Who is in quarantine, and who was
+    /// List the clients that are in quarantine, and those that were
     List(QuarantineListArgs),
 }
 
@@ -339,22 +339,22 @@ pub struct QuarantineListArgs {
 /// File format of exported days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// With the proofs that `audit` checks, a line a statement.
+    /// JSON lines, one a statement, with the proofs that `audit` checks.
     Jsonl,
-    /// For other tools: a table of statements, without proofs.
+    /// A table of the statements for other tools, without proofs.
     Parquet,
 }
 
 /// Output format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
-    /// For a terminal.
+    /// Text for a terminal.
     Text,
     /// One JSON object.
     Json,
-    /// A line for the whole, and for each day, object, country and network.
+    /// Comma-separated values: a line for the total, and one for each day, object, country and network.
     Csv,
-    /// One file with plots, nothing loaded from elsewhere.
+    /// One HTML file with plots that loads nothing else.
     Html,
 }
 
@@ -368,10 +368,10 @@ pub enum ReportFormat {
     swarmedge bench ledger --database postgres://me@localhost/empty"
 )]
 pub struct BenchLedgerArgs {
-    /// How many records
+    /// Number of records to store
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub records: u32,
-    /// Records of a batch; each batch is durable before the next
+    /// Number of records in a batch; each batch is durable before the next
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(5..=1024), value_name = "N")]
     pub batch: u32,
     /// A file or postgres://… [default: a temporary file]
@@ -380,7 +380,7 @@ pub struct BenchLedgerArgs {
     /// The last of the 30 days
     #[arg(long, default_value = "2026-10-31", value_name = "YYYY-MM-DD")]
     pub until: Day,
-    /// Then time a report over the lines of so many records, which the database makes itself
+    /// Then measure a report over this many downloads, whose rows the database makes itself
     #[arg(long, value_parser = clap::value_parser!(u32).range(4..=400_000_000), value_name = "N")]
     pub fill: Option<u32>,
 }
@@ -395,10 +395,10 @@ pub struct BenchLedgerArgs {
     Example:\n  swarmedge bench crash --kills 200"
 )]
 pub struct BenchCrashArgs {
-    /// How many kills, at least
+    /// Number of kills, at least
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     pub kills: u32,
-    /// Decides who is killed, and about when [default: another one each time]
+    /// Seed of the random choice of victims and times [default: another one each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Bytes of the file

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum CertificatesCommand {
     /// List the servers' certificates and when they expire
     List(ConfigArgs),
-    /// Make new ones for the same servers and names, good for a year
+    /// Make new certificates for the same servers and names, valid for a year
     Renew(RenewArgs),
 }
 
@@ -25,7 +25,7 @@ pub struct RenewArgs {
     /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Where root.key and ca.key.pem lie [default: beside the configuration]
+    /// The directory of root.key and ca.key.pem [default: beside the configuration]
     #[arg(long, value_name = "DIR")]
     pub keys: Option<PathBuf>,
 }

@@ -6,18 +6,18 @@ use clap::{Args, Subcommand};
 /// Subcommands of `swarmedge provider-keys`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ProviderKeysCommand {
-    /// Give a provider a new key; the one before counts until the next rotation
+    /// Give a provider a new key; the previous one stays valid until the next rotation
     Rotate(ProviderKeysRotateArgs),
     /// List which providers have keys
     List(ConfigArgs),
-    /// Take a provider's keys away: no token of it counts any more
+    /// Remove a provider's keys, so that none of its tokens is valid any more
     Remove(ProviderKeysRemoveArgs),
 }
 
 /// Subcommands of `swarmedge keys`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeysCommand {
-    /// Begin the next epoch: its key seals from now on, and the one after it is made known
+    /// Rotate the sealing keys: the next epoch begins, and the key of the one after it is generated
     Rotate(KeysRotateArgs),
 }
 

@@ -97,14 +97,14 @@ pub(crate) fn run<R: Start>(args: &BenchLedgerArgs, json: bool) -> Result<(), Er
     Ok(())
 }
 
-/// Duration of reports over the filled days, in milliseconds.
+/// Durations in milliseconds of reports over the generated days, and of closing these.
 #[derive(Clone, Copy, Default)]
 struct Filled {
-    /// Report with all days open.
+    /// Duration of a report while all days are open.
     open: u128,
-    /// Report with all days closed but the last [`OPEN_DAYS`], as in a running ledger.
+    /// Duration of a report while all days are closed but the last [`OPEN_DAYS`], as in a running ledger.
     usual: u128,
-    /// Report with all days closed.
+    /// Duration of a report while all days are closed.
     closed: u128,
     /// Time to close all days.
     closing: u128,

@@ -35,7 +35,7 @@ const SLOW_EDGE_RATE: u64 = 1;
 const POLL_EVERY: Duration = Duration::from_millis(5);
 /// Time limit for one transfer, after which the bench fails.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(600);
-/// Names of the two kinds of transfer with our client.
+/// Names of the transfers that use our client, from the edge and from a peer.
 const OUR_KINDS: [&str; 2] = ["edge to client (HTTPS)", "peer to client (QUIC)"];
 
 /// Runs the command `swarmedge bench transfer`.
@@ -63,7 +63,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Starts a network with nginx if installed, publishes the two objects, and lets a seeder download one of them.
+    /// Starts a deployment (and nginx if installed), publishes the two objects, and lets one client download the
+    /// peer's object, which it then serves.
     fn prepare(size: u64, dir: &Path, program: PathBuf, interrupt: Interrupt) -> Result<Self, Error> {
         let mut network = Network::make(dir, &program)?;
         let file = dir.join("file.bin");

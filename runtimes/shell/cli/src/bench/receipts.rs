@@ -29,9 +29,9 @@ const CPU_PPM_MAX: u64 = 20_000;
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     count: u32,
-    /// Bytes on the wire, if each receipt has its own datagram.
+    /// Bytes of all receipts on the wire, if each receipt has its own datagram.
     wire_bytes: u64,
-    /// Time to sign and verify one receipt.
+    /// Time to sign and to verify one receipt.
     each: Duration,
 }
 
@@ -72,8 +72,8 @@ pub(crate) fn run(args: &BenchReceiptsArgs, json: bool) -> Result<(), Error> {
     if cpu_ppm > CPU_PPM_MAX { Err(Error::failed("receipts cost more than 2 % of the CPU")) } else { Ok(()) }
 }
 
-/// Computes the cost of the receipts that the credit rule demands, on both sides; without the ledger's check of the
-/// last.
+/// Computes the cost of signing and verifying all receipts that the credit rule demands for `size` bytes. Not
+/// included: the ledger verifies the last receipt of each introduction again.
 fn cost(size: u64) -> Result<Cost, Error> {
     let (key, uploader) = (Key::from_seed([1; 32]), Key::from_seed([2; 32]));
     let receipt = |seq, bytes| Receipt {

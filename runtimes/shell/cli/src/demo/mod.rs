@@ -256,7 +256,7 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Whether every client has reported all its usage and the ledger has recorded it.
+    /// Returns whether every client has reported all its usage and the ledger has recorded it.
     fn all_reported(&mut self, rows: &[Row]) -> Result<bool, Error> {
         for client in &mut self.clients {
             let status = client.status()?;

@@ -38,7 +38,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Compares a download with the ledger. `silenced` names a peer that was killed before it could report.
+    /// Compares a download with its bill in the ledger, if any. `silenced` is the name of a client that was killed
+    /// before it could report as uploader, whose bytes may be missing.
     #[must_use]
     pub fn of(outcome: &Outcome, bill: Option<&DownloadUsage>, silenced: Option<&str>) -> Self {
         let mut v = Self::default();
@@ -102,7 +103,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the ledger agrees with the delivery.
+    /// Returns whether client and ledger agree about the download.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.wrong.is_empty()

@@ -20,9 +20,9 @@ struct Page<'a> {
     balance: &'a Balance,
     scope: String,
     tiles: [Tile; 3],
-    /// None if no network is known.
+    /// Plots of the networks' bytes; empty if no network is known.
     plots: Vec<Plot>,
-    /// Cells by network that sent, then by network that received.
+    /// Rows of the matrix by sending network; the cells of a row by receiving network.
     matrix: Vec<(&'a str, Vec<Cell>)>,
     networks: Vec<[String; 7]>,
     flows: Vec<[String; 3]>,

@@ -24,7 +24,7 @@ struct Page<'a> {
     tables: Vec<Table<'a>>,
 }
 
-/// A large figure with a label above and a detail below.
+/// A large figure on the page, with a label above and a detail below.
 pub(super) struct Tile {
     pub(super) figure: String,
     pub(super) what: &'static str,

@@ -6,11 +6,11 @@ use swarmedge_ledger::report::Row;
 /// Inner width and height of a plot.
 const WIDTH: u64 = 720;
 const HEIGHT: u64 = 180;
-/// Room for the labels left of and below a plot, and for half a label above it.
+/// Space in SVG units for the labels left of and below a plot, and for half a label above it.
 const LEFT: u64 = 76;
 const BELOW: u64 = 22;
 const ABOVE: u64 = 6;
-/// Most bars of a plot that have room for a name.
+/// Maximum number of bars in a plot such that each has space for a name.
 pub(super) const BARS_NAMED: usize = 8;
 
 /// Classes of the style sheet that colour the parts of a bar, in their order.
@@ -19,9 +19,9 @@ const COLOURS: [&str; 4] = ["a", "b", "c", "d"];
 /// A plot with its heading and legend.
 pub(super) struct Plot {
     pub(super) title: &'static str,
-    /// Class and name of each part.
+    /// Style class and name of each part of the bars, for the legend.
     pub(super) keys: Vec<(&'static str, &'static str)>,
-    /// The label for screen readers.
+    /// Description of the plot for screen readers.
     pub(super) what: &'static str,
     pub(super) width: u64,
     pub(super) height: u64,

@@ -56,7 +56,7 @@ pub(super) fn of(report: &Report) -> String {
     text
 }
 
-/// Whether any country or network in these rows is known.
+/// Returns whether any of these rows has a known country or network.
 pub(super) fn is_located(rows: &[Row]) -> bool {
     rows.iter().any(|row| row.name != "unknown")
 }

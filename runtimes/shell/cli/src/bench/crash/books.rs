@@ -23,10 +23,11 @@ pub(super) struct Outcome {
     pub(super) number: u32,
     pub(super) killed: Vec<Victim>,
     pub(super) download: String,
-    /// GUIDs of uploaders that were killed during the download, which cut off their introductions.
+    /// GUIDs of uploaders that were killed during the download, so that their last receipts may be missing.
     pub(super) killed_uploaders: Vec<String>,
     pub(super) size: u64,
-    /// Verified bytes from edges as the client counts, each byte once; `peer_bytes` likewise from peers.
+    /// Verified bytes from edges as the downloader counts, each byte once; `peer_bytes` is the same for bytes from
+    /// peers.
     pub(super) edge_bytes: u64,
     pub(super) peer_bytes: u64,
     /// Whether the downloaded file equals the published one.
@@ -41,9 +42,9 @@ pub(super) struct Outcome {
 pub(super) struct LedgerFigures {
     pub(super) edge: u64,
     pub(super) peers: u64,
-    /// Bytes that the downloader got from peers but that the two sides' records do not agree on.
+    /// Bytes from peers in the downloader's report that no receipt in the ledger covers, so that they are not billed.
     pub(super) gap: u64,
-    /// Largest permitted gap: the open credit of introductions that a kill ended.
+    /// Largest permitted gap: what uploaders may send without a receipt, over introductions that a kill cut off.
     pub(super) bound: u64,
 }
 

@@ -28,8 +28,8 @@ use swarmedge_ledger::Database;
 /// Provider and path of the published object.
 const PROVIDER: u32 = 1;
 const OBJECT: &str = "crash/object.bin";
-/// Rates in bytes per second of the edge for one download, and of one uploader in all: low, so that kills hit
-/// downloads.
+/// Rate limits in bytes per second: of the edge for one download, and of one uploader over all its uploads. They are
+/// low, so that most kills happen during downloads.
 const EDGE_RATE: u64 = 1_500_000;
 const UPLOAD_RATE: u64 = 3_000_000;
 /// Interval at which clients are asked for their progress.
@@ -39,7 +39,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(120);
 /// Wait after the last round until all records have reached the ledger.
 const LAST_REPORTS: Duration = Duration::from_secs(8);
 
-/// Process that is killed.
+/// The process that a kill hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Server(Role),

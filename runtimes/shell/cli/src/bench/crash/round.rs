@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use swarmedge_client::client::protocol::{DownloadLine, State};
 use swarmedge_ground::rt::Start;
 
-/// Time in ms after the download's start within which kills happen: in the transfer, or while records are reported.
+/// Time in ms from the download's start within which kills happen: during the transfer, or while records are
+/// reported.
 const WITHIN_MS: u64 = 3_000;
 /// Longest time in ms before a killed process is restarted.
 const AWAY_MS: u64 = 400;
@@ -20,7 +21,7 @@ pub(super) struct Round {
     downloader: Client,
     output: PathBuf,
     began: Instant,
-    /// Planned kills as time after `began` and victim; the next one is last.
+    /// Planned kills, each with its time after `began`; sorted so that the next one is last.
     plan: Vec<(Duration, Victim)>,
     killed: Vec<Victim>,
 }
@@ -55,7 +56,7 @@ impl Round {
         Ok(Self { downloader, output, began: Instant::now(), plan, killed: Vec::new() })
     }
 
-    /// Kills as planned, waits for the end of the download, then checks the ledger.
+    /// Kills processes as planned, waits for the end of the download, then compares the ledger with it.
     pub(super) fn run<R: Start>(mut self, crash: &mut Crash<R>, tally: &mut Tally) -> Result<Outcome, Error> {
         let until = Instant::now() + STEP_WITHIN;
         let line = loop {
