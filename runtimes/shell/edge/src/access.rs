@@ -16,7 +16,7 @@ use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::http::Problem;
 use swarmedge_ground::rt::Rt;
 
-/// Time after its end in which a grant still opens content, milliseconds: as long as it can be renewed.
+/// Time after a grant's expiry during which it still opens content, milliseconds; it can be renewed for as long.
 const GRANT_GRACE_MS: u64 = 10 * 60 * 1000;
 
 /// The parts of a request that may carry a grant or a token.

@@ -54,8 +54,8 @@ pub fn evaluate(fields: &HeaderMap, have: &Validators, now_s: u64) -> Verdict {
     Verdict::Answer { range: fields.contains_key(RANGE) && if_range }
 }
 
-/// Whether `If-Range` names the representation: by its strong tag, or by its very date if that is strong (§8.8.2.2: a
-/// second old at least).
+/// Returns whether `If-Range` names the representation: by its strong entity tag, or by its exact date if that is a
+/// strong validator (RFC 9110 §8.8.2.2: at least a second old).
 fn unchanged(fields: &HeaderMap, etag: &ETag, modified: SystemTime, now: SystemTime) -> bool {
     // not by `headers::IfRange`, which is content with a later date
     match ETag::decode(&mut fields.get_all(IF_RANGE).iter()) {

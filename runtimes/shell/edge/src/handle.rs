@@ -11,7 +11,7 @@ use swarmedge_core::role::edge::io::{Completed, Denial, GrantAsked, ServedGrant}
 use swarmedge_core::wire::records::{Grant, SealedGrant};
 use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 
-/// Most requests of one kind that may wait for the machine at a time; more are refused.
+/// Maximum number of requests of one kind that wait for the machine's answer at a time; more are refused.
 const WAITING_MAX: usize = 4096;
 
 /// The answer to a grant request: the grant and its sealed form, or why it was denied.
@@ -96,8 +96,8 @@ impl EdgeHandle {
         self.ask(&self.waiting_completed, req, input).await
     }
 
-    /// Hands a client's proof to the machine; returns whether a proof was due. `None` as for
-    /// [`Self::report_completed`].
+    /// Passes a client's possession proof to the machine; returns whether a proof was due. `None` means that too many
+    /// requests wait or the machine has ended.
     pub async fn check_proof(&self, grant: ServedGrant, proof: Digest) -> Option<bool> {
         let req = self.next_req();
         self.ask(&self.waiting_proof, req, Input::Proof { req, grant, proof }).await

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Unused time that may be made up for; short, so that a limit also holds over short spans.
+/// Time whose unsent bytes may be sent later at once; short, so that a limit also holds over short spans.
 const BURST: Duration = Duration::from_millis(50);
 
-/// A rate limiter. Bytes leave in the order in which they were reserved.
+/// A rate limiter. Bytes are sent in the order in which they were reserved.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     /// Limit in bytes a second; 0: no limit.
@@ -26,7 +26,7 @@ impl Pacer {
         self.rate > 0
     }
 
-    /// Reserves `bytes`; returns when they may be sent.
+    /// Reserves `bytes`; returns the time at which they may be sent.
     pub fn reserve(&mut self, now: Instant, bytes: u64) -> Instant {
         if self.rate == 0 {
             return now;

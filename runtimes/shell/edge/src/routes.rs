@@ -30,7 +30,7 @@ use swarmedge_ground::http::{Body, Problem, Service};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
-/// Rate limiters of single downloads kept before those of ended downloads are dropped.
+/// Number of single downloads' rate limiters above which those of ended downloads are dropped.
 const PACERS_KEPT: usize = 1024;
 
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");

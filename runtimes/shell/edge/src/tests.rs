@@ -284,7 +284,7 @@ fn errors_are_problem_documents_with_the_right_status() {
     }
 }
 
-/// An unreadable content file must not make clients give the object up: 503, not 404.
+/// Rule: if a content file cannot be read, the answer is 503, so that clients retry; 404 would make them give up.
 #[test]
 fn an_unreadable_published_file_is_503_and_a_withdrawn_one_404() {
     let lab = Lab::start(|_| {});

@@ -135,7 +135,7 @@ fn database(file: Arc<dyn DiskFile>, sync_failed: &SyncFailed, check: bool) -> i
         .map_err(io_error)
 }
 
-/// Makes the error of a file whose content is wrong.
+/// Makes the error for a file whose content is invalid.
 pub fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }

@@ -67,12 +67,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Whether both stamps describe the same bytes, provided that nobody has set the mtime back.
+    /// Returns whether both stamps describe the same bytes, provided that nobody has set the mtime back.
     pub fn is_same_content(&self, other: &Self) -> bool {
         (self.file, self.len, self.changed) == (other.file, other.len, other.changed)
     }
 
-    /// Whether any later change gets another mtime, even on file systems that count time in steps of 2 s.
+    /// Returns whether any later change gets another mtime, even on file systems that count time in steps of 2 s.
     pub fn is_settled(&self) -> bool {
         let now = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs().cast_signed());
         now.abs_diff(self.changed.0) >= BACKDATE_BY.as_secs()

@@ -136,7 +136,8 @@ mod tests {
     use crate::mailbox::{Sender, mailbox};
     use crate::rt::{Start, testing::TestRt};
 
-    /// Echoes inputs; counts down from a number through the local queue; wants so many timeouts, all of them at `due`.
+    /// A machine for tests. It returns its inputs as outputs, counts down from a number through the local queue, and
+    /// requests a number of timeouts, all due at `due`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     struct Toy {
         due: Time,

@@ -31,7 +31,7 @@ pub fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// Writes a new file beside `path`, under a name that nobody can foresee, and renames it to `path`.
+/// Writes a new file beside `path`, under an unpredictable name, and renames it to `path`.
 fn replace_by(
     path: &Path,
     options: &mut OpenOptions,

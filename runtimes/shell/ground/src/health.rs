@@ -70,7 +70,7 @@ impl Condition {
         }
     }
 
-    /// Whether the last attempt failed.
+    /// Returns whether the last attempt failed.
     #[must_use]
     pub const fn is_failing(&self) -> bool {
         self.failing.is_some()

@@ -265,8 +265,8 @@ pub struct Peer {
     pub from: SocketAddr,
 }
 
-/// Destination of link events: turns them into a machine's inputs with `wrap` and puts these into its mailbox. `Out` is
-/// what this side may say, `In` what the other side may.
+/// Destination of link events: converts them to a machine's inputs with `wrap` and puts these into its mailbox. `Out`
+/// is the type of messages that this side may send, `In` of those that the other side may send.
 pub struct Inlet<Out, In, I> {
     /// Mailbox of the machine.
     pub inbox: Sender<I>,

@@ -1,6 +1,6 @@
-//! The mailbox: a bounded queue with many senders and one receiver, between tasks of one thread or of several. Waiting
-//! senders get room in the order in which they asked. Room can be reserved with a [`Permit`], so that the completion of
-//! a command never finds the queue full.
+//! The mailbox: a bounded queue with many senders and one receiver, between tasks of one thread or of several.
+//! Waiting senders get free slots in the order in which they asked. A [`Permit`] reserves a slot, so that the
+//! completion of a command never finds the queue full.
 //!
 //! Loom tests explore the thread schedules of this module. The cfg goes to this crate only: `cargo rustc -p
 //! swarmedge-ground --tests -- --cfg swarmedge_loom` builds the unit tests; only those named `loom_` run (`.ci/run
@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::task::{Context, Poll, Waker};
 
-/// Makes a mailbox for `capacity` items (at least 1), reserved room included.
+/// Makes a mailbox for `capacity` items (at least 1), reserved slots included.
 #[must_use]
 pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let state = State {
@@ -36,7 +36,7 @@ pub struct Closed;
 /// Error of an immediate send; gives the value back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrySendError<T> {
-    /// The queue and the reserved room are full.
+    /// All slots are taken or reserved.
     Full(T),
     /// The receiver was dropped.
     Closed(T),
@@ -47,15 +47,15 @@ struct Shared<T>(Mutex<State<T>>);
 struct State<T> {
     queue: VecDeque<T>,
     capacity: usize,
-    /// Items of room held by permits; `queue.len() + reserved <= capacity`.
+    /// Number of slots reserved by permits; `queue.len() + reserved <= capacity`.
     reserved: usize,
     /// Number of senders, permits included.
     senders: usize,
     /// False once the receiver was dropped.
     open: bool,
     receiver: Option<Waker>,
-    /// Senders that wait for room, by ticket. The oldest is woken but stays first until it takes its room or is
-    /// dropped, so that no other overtakes it.
+    /// Senders that wait for a free slot, by ticket. The oldest is woken but stays first until it takes its slot or
+    /// is dropped, so that no other overtakes it.
     waiting: BTreeMap<u64, Waker>,
     next_ticket: u64,
 }
@@ -72,7 +72,7 @@ impl<T> State<T> {
         self.queue.len() + self.reserved < self.capacity
     }
 
-    /// Returns the waker of the longest waiting sender if there is room. Wake it after releasing the lock.
+    /// Returns the waker of the longest waiting sender if a slot is free. Wake it after releasing the lock.
     fn next_waiting(&self) -> Option<Waker> {
         if self.has_room() { self.waiting.first_key_value().map(|(_, waker)| waker.clone()) } else { None }
     }
@@ -88,7 +88,7 @@ fn wake(waker: Option<Waker>) {
 pub struct Sender<T>(Arc<Shared<T>>);
 
 impl<T: Send> Sender<T> {
-    /// Waits for room and queues `value`. If the future is dropped before it completes, nothing is queued.
+    /// Waits for a free slot and queues `value`. If the future is dropped before it completes, nothing is queued.
     pub fn send(&self, value: T) -> impl Future<Output = Result<(), Closed>> {
         let room = self.room();
         async move {
@@ -97,13 +97,13 @@ impl<T: Send> Sender<T> {
         }
     }
 
-    /// Waits for room for one value and reserves it.
+    /// Waits for a free slot and reserves it.
     pub fn room(&self) -> impl Future<Output = Result<Permit<T>, Closed>> {
         let mut wait = Waiting { shared: Arc::clone(&self.0), ticket: None };
         poll_fn(move |cx| wait.poll(cx))
     }
 
-    /// Queues `value` if there is room, without waiting.
+    /// Queues `value` if a slot is free, without waiting.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         match self.reserve() {
             Ok(permit) => {
@@ -115,7 +115,7 @@ impl<T: Send> Sender<T> {
         }
     }
 
-    /// Reserves room for one value to be sent later, without waiting.
+    /// Reserves a slot for one value to be sent later, without waiting.
     pub fn reserve(&self) -> Result<Permit<T>, TrySendError<()>> {
         let mut state = self.0.lock();
         if !state.open {
@@ -130,7 +130,7 @@ impl<T: Send> Sender<T> {
         Ok(Permit { shared: Arc::clone(&self.0), used: false })
     }
 
-    /// Whether the receiver was dropped.
+    /// Returns whether the receiver was dropped.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         !self.0.lock().open
@@ -151,7 +151,7 @@ impl<T> Drop for Sender<T> {
 }
 
 /// Applies `change` and removes one sender. Wakes the receiver for a value or the last sender's end, and a waiting
-/// sender if there is room.
+/// sender if a slot is free.
 fn release<T>(shared: &Shared<T>, change: impl FnOnce(&mut State<T>)) {
     let mut state = shared.lock();
     change(&mut state);
@@ -163,7 +163,7 @@ fn release<T>(shared: &Shared<T>, change: impl FnOnce(&mut State<T>)) {
     wake(sender);
 }
 
-/// A sender that waits for room; `ticket` is set once it is in the line.
+/// A sender that waits for a free slot; `ticket` is set once it is in the queue of senders.
 struct Waiting<T> {
     shared: Arc<Shared<T>>,
     ticket: Option<u64>,
@@ -217,7 +217,7 @@ impl<T> Drop for Waiting<T> {
     }
 }
 
-/// Reserved room for one value. Dropping the permit gives the room back.
+/// A reserved slot for one value. Dropping the permit frees the slot.
 pub struct Permit<T> {
     shared: Arc<Shared<T>>,
     used: bool,

@@ -30,9 +30,9 @@ const COUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counts")
 const PLAIN: u8 = 4;
 /// First byte of an encoded count of a download.
 const DOWNLOAD: u8 = 5;
-/// Table that is empty except during a trial write, which shows that the disk has room for a batch.
+/// Table that is empty except during a trial write, which shows that the disk has enough space for a batch.
 const TRIAL: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("trial");
-/// Bytes of a trial write; more than a batch takes.
+/// Length of a trial write in bytes; longer than any batch.
 const TRIAL_LEN: usize = 64 << 10;
 
 /// The records and counts that a spool held when it was opened.
@@ -62,8 +62,8 @@ impl Spool {
         Ok((spool, held))
     }
 
-    /// Opens a server's spool, and refuses to create it anew if it existed before and is lost. `whose` is its name in
-    /// the `accept-loss` command.
+    /// Opens a server's spool; fails if the spool existed before and is lost, instead of creating it anew. `whose` is
+    /// its name in the `accept-loss` command.
     pub fn open_remembered(path: &Path, whose: &str) -> Result<(Self, SpoolContents), Error> {
         let mark = Mark::of(path);
         mark.refuse_loss(whose)?;
@@ -94,7 +94,7 @@ impl Spool {
         self.db.with(|db| put(db, batches).map_err(io_error))
     }
 
-    /// Writes more bytes than a batch takes and removes them again, to know that batches will find room.
+    /// Writes more bytes than a batch needs and removes them again, to find out whether batches will fit on the disk.
     fn try_out(&self) -> io::Result<()> {
         let run = |db: &Database, trial: Option<&[u8]>| {
             let write = db.begin_write()?;
@@ -217,7 +217,7 @@ fn in_use(path: &Path) -> Error {
     Error::failed(format_args!("{path} is in use: another server of this deployment runs on it; stop that first"))
 }
 
-/// A file that cannot be read or written.
+/// Makes the error for a spool file that cannot be read or written.
 fn used(path: &Path, error: &io::Error) -> Error {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     let error = Error::io(format_args!("use {}", path.display()), error);

@@ -281,7 +281,7 @@ impl CertAuthority {
         self.issuer.key().serialize_pem()
     }
 
-    /// Whether the first certificate of a chain (PEM) was signed by this authority's key.
+    /// Returns whether this authority's key signed the first certificate of a chain (PEM).
     pub fn has_issued(&self, cert_pem: &str) -> Result<bool, Error> {
         // the CA file may hold other certificates too, so the own one is derived from the key
         let own = Self::params()?.self_signed(self.issuer.key()).map_err(unissued)?;

@@ -210,7 +210,7 @@ fn forged_expired_and_foreign_grants_get_no_content() {
     assert_eq!(get(&stranger, &genuine).expect("curl is there").0, 401, "sealed by nobody");
 }
 
-/// Asks for a renewal, signed by the client's key and by K_d.
+/// Requests a renewal of a grant, signed by the client's key and by the download's key K_d.
 fn renew(lab: &Lab, key: &Key, request: &GrantRequest, download_key: &Key) -> (u16, Vec<u8>) {
     let body = serde_json::to_string(request).expect("JSON");
     let nonce = data_encoding::HEXLOWER.decode(request.nonce.as_bytes()).expect("hexadecimal");

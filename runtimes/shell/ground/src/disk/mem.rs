@@ -21,16 +21,16 @@ pub(crate) enum Fault {
     Lasting(io::ErrorKind),
 }
 
-/// A file, whatever its names are.
+/// A file with its contents, whatever its names are.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// The bytes as reads return them.
+    /// The bytes that reads return.
     now: Vec<u8>,
     /// The bytes certain to survive a crash.
     durable: Vec<u8>,
     /// The writes and new lengths since the last sync, in order.
     pending: Vec<Pending>,
-    /// The times of a stamp.
+    /// Time of the last change of the bytes, as in a stamp.
     changed: i64,
     touched: i64,
 }
@@ -74,15 +74,15 @@ pub(crate) struct Medium {
     pub(crate) operations: usize,
     pub(crate) fault: Option<(usize, Fault)>,
     pub(crate) down: bool,
-    /// Syncs of data files do nothing.
+    /// Seeded defect: syncs of data files do nothing.
     pub(crate) lies: bool,
-    /// Every name is on a file system of its own.
+    /// Whether hard links fail, as if every file were on a file system of its own.
     pub(crate) cannot_link: bool,
 }
 
 #[allow(dead_code, reason = "each crate uses a part")]
 impl Medium {
-    /// An empty one on which this will happen.
+    /// Makes an empty disk on which this fault happens at the operation with this number, counted from 1.
     pub(crate) fn with(fault: Option<(usize, Fault)>) -> Self {
         Self { fault, ..Self::default() }
     }
@@ -137,7 +137,7 @@ impl Medium {
         Stamp { kind: Kind::File, file: (1, node as u64), len: now.len() as u64, changed, touched, names: names as u64 }
     }
 
-    /// Changes what a file holds, and nobody is told. `false`: there is no such file.
+    /// Changes a file's bytes durably, as another program would. Returns `false` if there is no such file.
     pub(crate) fn change(&mut self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let Ok(node) = self.at(path) else { return false };
         self.touch(node);
@@ -148,12 +148,12 @@ impl Medium {
         true
     }
 
-    /// Every byte that anybody could find on it.
+    /// Returns whether any file, a deleted one included, contains these bytes.
     pub(crate) fn holds(&self, what: &[u8]) -> bool {
         self.nodes.iter().any(|node| node.now.windows(what.len()).any(|part| part == what))
     }
 
-    /// The file of the one name that fits.
+    /// Returns the contents of the only file whose name satisfies `fits`.
     pub(crate) fn only(&self, fits: impl Fn(&str) -> bool) -> Vec<u8> {
         let fits = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(&fits);
         let mut found = self.names.iter().filter(|(path, _)| fits(path));
@@ -162,7 +162,7 @@ impl Medium {
         self.nodes[name.node].now.clone()
     }
 
-    /// The files after a power failure: of what was not synced, each change is there or not, as `coin` says.
+    /// Returns the disk after a power failure: each unsynced change is kept or lost, as `coin` decides.
     pub(crate) fn after_crash(&self, mut coin: impl FnMut() -> bool) -> Self {
         let mut after = Self { clock: self.clock, ..Self::default() };
         for node in &self.nodes {
@@ -324,7 +324,7 @@ impl MemFile {
     }
 }
 
-/// A coin that falls the same way for the same seed (a linear congruential generator; Knuth's constants).
+/// Returns a coin whose throws depend on the seed only (a linear congruential generator; Knuth's constants).
 pub(crate) fn coin(mut seed: u64) -> impl FnMut() -> bool {
     move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 pub struct Body {
     kind: Kind,
     left: u64,
-    /// Dropped with the body.
+    /// A value that is dropped when the body is sent or abandoned.
     guard: Option<Box<dyn Any>>,
 }
 
@@ -42,19 +42,19 @@ impl Body {
         Self { left: len, kind: Kind::Stream(Box::pin(stream)), guard: None }
     }
 
-    /// Returns the number of bytes still to come.
+    /// Returns the number of bytes still to be sent.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.left
     }
 
-    /// Whether nothing is to come.
+    /// Returns whether no byte is left to be sent.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.left == 0
     }
 
-    /// Keeps `guard` until the body is sent or given up.
+    /// Attaches a value that is dropped when the body is sent or abandoned.
     #[must_use]
     pub fn guarded(mut self, guard: impl Any) -> Self {
         self.guard = Some(match self.guard.take() {

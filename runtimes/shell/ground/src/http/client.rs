@@ -1,4 +1,4 @@
-//! An HTTPS client that keeps its connections.
+//! An HTTPS client that keeps idle connections for further requests.
 
 use super::Body;
 use crate::rt::Rt;
@@ -23,24 +23,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// Idle connections kept to one origin.
+/// Maximum number of idle connections kept per server.
 const IDLE_MAX: usize = 4;
 /// Time-out for connecting and the TLS handshake together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// Time-out for the next bytes while some are awaited.
+/// Time-out for the next bytes of an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// A server: the host and port of an `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
-    /// A name or an address without brackets.
+    /// Host name, or IP address without brackets.
     pub host: String,
     /// The TCP port of the server.
     pub port: u16,
 }
 
 impl Origin {
-    /// Reads `https://host[:port]`; what follows is not looked at.
+    /// Parses `https://host[:port]`; a path after it is ignored. `None` for anything else.
     #[must_use]
     pub fn parse(url: &str) -> Option<Self> {
         let uri: hyper::Uri = url.parse().ok()?;
@@ -49,7 +49,7 @@ impl Origin {
         https.then(|| Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(443) })
     }
 
-    /// `host:port`, as in a `Host` field.
+    /// Returns `host:port`, as in a `Host` header field.
     #[must_use]
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
@@ -60,18 +60,18 @@ impl Origin {
     }
 }
 
-/// The reason why a request has no answer.
+/// The reason why a request got no answer.
 #[derive(Debug)]
 pub enum Error {
-    /// The name is unknown, or nobody can be reached there.
+    /// The name cannot be resolved, or no connection can be opened.
     Connect(io::Error),
-    /// The server does not prove to be who it should.
+    /// The TLS handshake failed, as when the server's certificate is not trusted.
     Tls(io::Error),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the answer is not valid HTTP.
     Http(hyper::Error),
-    /// The server sent nothing until the time-out.
+    /// The server sent nothing within the time-out.
     Silent,
-    /// The answer is longer than expected.
+    /// The answer is longer than the caller permits.
     TooLong,
 }
 
@@ -91,7 +91,7 @@ impl std::error::Error for Error {}
 
 type Pool = Rc<RefCell<BTreeMap<Origin, Vec<SendRequest<Body>>>>>;
 
-/// The client; clones share their connections.
+/// An HTTPS client; clones share its connections.
 #[derive(Clone)]
 pub struct Client<R> {
     rt: R,
@@ -99,7 +99,8 @@ pub struct Client<R> {
     pool: Pool,
 }
 
-/// An answer whose body is still to be read. When it was read to the end its connection is kept for the next request.
+/// An answer whose body is still to be read. After its last byte is read, the connection is kept for the next
+/// request.
 pub struct Answer<R> {
     /// Status and header fields of the answer.
     pub head: Parts,
@@ -115,7 +116,8 @@ impl<R: Rt> Client<R> {
         Self { rt, tls, pool: Pool::default() }
     }
 
-    /// Sends a request, made anew by `request` if a kept connection turns out to be closed. Its URI is the path.
+    /// Sends a request whose URI is only the path. `request` is called again if a kept connection turns out to be
+    /// closed.
     pub async fn send(&self, origin: &Origin, request: impl Fn() -> Request<Body>) -> Result<Answer<R>, Error> {
         while let Some(mut kept) = self.kept(origin) {
             if kept.ready().await.is_err() {
@@ -207,7 +209,7 @@ async fn within<R: Rt, T>(rt: &R, limit: Duration, work: impl Future<Output = T>
     .await
 }
 
-/// Notices that nothing has come for [`SILENCE_MAX`], with one timer for a whole body.
+/// A time-out that expires when nothing was received for [`SILENCE_MAX`]. One timer serves a whole body.
 struct Silence {
     heard: Instant,
     timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -228,7 +230,7 @@ impl Silence {
 }
 
 impl<R: Rt> Answer<R> {
-    /// The next bytes of the body; `None` at its end.
+    /// Returns the next bytes of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
             match self.frame().await {
@@ -257,7 +259,7 @@ impl<R: Rt> Answer<R> {
         frame
     }
 
-    /// The whole body, at most `len_max` bytes of it.
+    /// Reads the whole body; fails if it is longer than `len_max` bytes.
     pub async fn collect(mut self, len_max: usize) -> Result<Bytes, Error> {
         let mut all = BytesMut::new();
         while let Some(data) = self.chunk().await {

@@ -8,29 +8,29 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-/// Bytes of the buffer that all connections of a thread read through, one after another.
+/// Length in bytes of the read buffer that all connections of a thread share.
 const SCRATCH_LEN: usize = 256 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_LEN]);
 }
 
-/// The phase of a connection, seen from outside hyper.
+/// The phase of an HTTP connection, by which its watchdog chooses a time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Between requests: nothing of the next one has come.
+    /// Between two requests: no byte of the next one has arrived.
     Idle,
-    /// A request's head is arriving (or the first is awaited).
+    /// The head of a request is arriving; also before the first request.
     Head,
     /// A request is being answered.
     Busy,
 }
 
-/// The activity of a connection, as its watchdog reads it.
+/// The activity of a connection, which its watchdog checks.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     pub(crate) phase: Cell<Phase>,
-    /// Counter of the reads and writes that moved bytes.
+    /// Number of reads and writes that moved bytes, wrapping around.
     pub(crate) beats: Cell<u64>,
     /// Counter of the connection's requests.
     pub(crate) requests: Cell<u64>,
@@ -46,12 +46,12 @@ impl Pulse {
     }
 }
 
-/// A byte stream for hyper. It has no buffer of its own.
+/// A byte stream with hyper's I/O traits. It has no buffer of its own.
 #[derive(Debug)]
 pub struct Io<T> {
     inner: T,
     pulse: Rc<Pulse>,
-    /// An error that came after bytes of the same read, for the next one.
+    /// An error that followed bytes in the same read; the next read returns it.
     late: Option<io::Error>,
 }
 
@@ -67,7 +67,7 @@ impl<T> Io<T> {
 }
 
 impl<T: AsyncRead + Unpin> Io<T> {
-    /// Fills `buf` as far as bytes are at hand: TLS gives 16 KiB at a time, hyper works better with more.
+    /// Fills `buf` with all bytes available now: TLS returns 16 KiB per read, and hyper is faster with more.
     fn read_many(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(e) = self.late.take() {
             return Poll::Ready(Err(e));

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over TLS on any [`Rt`](crate::rt::Rt): hyper with adapters of our own.
+//! HTTP/1.1 over TLS on any [`Rt`](crate::rt::Rt): hyper with our own adapters.
 
 pub mod body;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem documents.
+//! Error answers as RFC 9457 problem documents.
 
 use super::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 /// An error answer to a request, for programs (`kind`) and people (`detail`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Names the kind of problem; it does not change with time or language.
+    /// URI that identifies the kind of problem; it never changes.
     #[serde(rename = "type")]
     pub kind: String,
     /// The kind of problem in words.
     pub title: String,
     /// The HTTP status code of the answer.
     pub status: u16,
-    /// The details of the case in words; may be empty.
+    /// Description of this occurrence for people; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// Seconds after which the client may retry, if known.
@@ -24,7 +24,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of kind `urn:swarmedge:problem:<name>`.
+    /// Makes a problem of the kind `urn:swarmedge:problem:<name>`.
     #[must_use]
     pub fn new(status: StatusCode, name: &str, detail: impl Into<String>) -> Self {
         Self {
@@ -42,13 +42,13 @@ impl Problem {
         Self { retry_after_s: Some(ms.div_ceil(1000).max(1)), ..self }
     }
 
-    /// The `<name>` of its kind.
+    /// Returns the `<name>` in the URI of the problem's kind.
     #[must_use]
     pub fn name(&self) -> &str {
         self.kind.strip_prefix("urn:swarmedge:problem:").unwrap_or(&self.kind)
     }
 
-    /// The answer that says so.
+    /// Returns the HTTP response for this problem.
     #[must_use]
     pub fn response(&self) -> Response<Body> {
         let json = serde_json::to_vec(self).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! An HTTPS server: accepts, shakes hands, serves, and keeps bad connections from disturbing the others.
+//! An HTTPS server: accepts connections, performs TLS handshakes, serves requests, and closes connections that hang.
 
 use super::Body;
 use super::io::{Io, Phase, Pulse};
@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of a request's head (DESIGN §12).
+/// Maximum length of a request's head in bytes (DESIGN §12).
 const HEAD_LEN_MAX: usize = 8 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;
@@ -32,7 +32,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Time-out for the TLS handshake.
     pub handshake_within: Duration,
-    /// Time-out for a request's head, from its first byte (the first request's: from the handshake).
+    /// Time-out for a request's head, measured from its first byte; for the first request from the end of the
+    /// handshake.
     pub head_within: Duration,
     /// A connection that moves no byte for so long is closed.
     pub idle_after: Duration,
@@ -74,7 +75,7 @@ struct Server<R, S> {
     open: Gauge,
 }
 
-/// Where and what an HTTPS server serves.
+/// The parameters of an HTTPS server.
 pub struct Site<R: Rt, S> {
     /// The listening TCP socket.
     pub listener: R::Listener,
@@ -92,7 +93,7 @@ impl<R: Rt, S> fmt::Debug for Site<R, S> {
     }
 }
 
-/// Serves until `stop` is set, then lets what is running finish, for at most [`Limits::drain_within`].
+/// Serves until `stop` is set, then lets running requests finish for at most [`Limits::drain_within`].
 pub async fn serve<R: Rt, S: Service>(rt: R, site: Site<R, S>, stop: Signal) {
     let Site { listener, tls, limits, service } = site;
     let server = Rc::new(Server {
@@ -170,7 +171,7 @@ async fn connection<R: Rt, S: Service>(server: &Rc<Server<R, S>>, tcp: R::Tcp, p
     or(served, watch(rt, &server.limits, &pulse)).await;
 }
 
-/// A request is being answered while this lives.
+/// A guard that exists while a request of a connection is being answered.
 struct Busy(Rc<Pulse>);
 
 impl Busy {

@@ -1,4 +1,4 @@
-//! A one-way switch for the futures of one thread: off until it is set, then on for good.
+//! A one-way switch for the futures of one thread: off until it is set, then on for ever.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// A switch that many futures of one thread can wait for. Clones are the same switch.
+/// A one-way switch that many futures of one thread can wait for. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Signal(Rc<Inner>);
 
@@ -16,7 +16,7 @@ struct Inner {
     waiting: RefCell<Slots>,
 }
 
-/// A place for each waiter: taken at its first poll, free again when it is dropped.
+/// The wakers of waiting futures. A future takes a slot at its first poll and frees it when dropped.
 #[derive(Debug, Default)]
 struct Slots {
     wakers: Vec<Option<Waker>>,
@@ -24,20 +24,20 @@ struct Slots {
 }
 
 impl Signal {
-    /// Switches on and wakes all who wait.
+    /// Switches the signal on and wakes all waiting futures.
     pub fn set(&self) {
         self.0.set.set(true);
         let wakers: Vec<_> = self.0.waiting.borrow_mut().wakers.iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether it is on.
+    /// Returns whether the signal is on.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.set.get()
     }
 
-    /// Completes once it is on.
+    /// Returns a future that completes once the signal is on.
     pub fn wait(&self) -> impl Future<Output = ()> + use<> {
         Wait { signal: self.clone(), slot: None }
     }
@@ -82,22 +82,22 @@ impl Drop for Wait {
     }
 }
 
-/// Counts users of something, and completes when the last has gone.
+/// A counter of users of something. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Rc<Cell<usize>>);
 
-/// One user of a [`Gauge`]; dropping it takes it off.
+/// A guard that is counted by a [`Gauge`] until it is dropped.
 #[derive(Debug)]
 pub struct Counted(Gauge);
 
 impl Gauge {
-    /// How many there are.
+    /// Returns the number of users now.
     #[must_use]
     pub fn get(&self) -> usize {
         self.0.get()
     }
 
-    /// One more, until the result is dropped.
+    /// Adds a user until the returned guard is dropped.
     #[must_use]
     pub fn enter(&self) -> Counted {
         self.0.set(self.0.get() + 1);

@@ -1,4 +1,4 @@
-//! Accepting links.
+//! Accepting of links.
 
 use super::{End, Inlet, Peer};
 use crate::http::signal::Gauge;
@@ -19,7 +19,7 @@ use swarmedge_core::wire::Wire;
 
 /// Time-out from acceptance to the first frame, TLS handshake included (DESIGN §12).
 const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
-/// The wait after an accept that failed for want of a resource.
+/// Pause after an accept failed, as when file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Refused connections that are logged one by one.
 const LINES_PER_SECOND: u32 = 10;
@@ -121,7 +121,7 @@ async fn handshake<R: Rt>(
     Ok((stream, key))
 }
 
-/// Returns a line for the log if the other side is to blame for a link's end.
+/// Returns as `Err` a log line if the other side is to blame for a link's end.
 fn blame(end: End) -> Result<(), String> {
     match end {
         End::Closed | End::Gone | End::Unwanted => Ok(()),

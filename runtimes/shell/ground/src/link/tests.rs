@@ -1,4 +1,4 @@
-//! Links on loopback: what arrives, and how each kind of bad neighbour ends.
+//! Links on loopback: messages arrive, and each kind of misbehaviour ends the link.
 
 use super::*;
 use crate::keys::Key;
@@ -10,7 +10,7 @@ use swarmedge_core::ids::RecordId;
 use swarmedge_core::wire::List;
 use swarmedge_core::wire::ledger::{FromLedger, LedgerAck};
 
-/// Both sides say what a ledger may say.
+/// A connection's id with an event; in these tests both sides send the messages of a ledger.
 type Heard = (ConnId, Event<FromLedger>);
 
 struct Side {
@@ -33,7 +33,7 @@ struct Deployment {
     key: Key,
 }
 
-/// A listening `server`, and what dials it.
+/// Makes a listening `server` and what is needed to dial it.
 fn listen(rt: &TestRt, server: &Side, cap: Cap, connections_max: usize) -> Deployment {
     let ca = CertAuthority::new().expect("made");
     let (cert, tls_key) = ca.issue(&["127.0.0.1"]).expect("issued");
@@ -57,7 +57,7 @@ impl Deployment {
         dial(&self.rt, tls, &self.addr.to_string(), conn, &client.inlet);
     }
 
-    /// Dials and gives the server's number of the connection.
+    /// Opens a link from `client`; returns the server's id of the connection.
     async fn open(&self, server: &mut Side, client: &mut Side, conn: ConnId) -> ConnId {
         self.dial(client, conn);
         assert!(matches!(client.inbox.recv().await, Some((c, Event::Opened(None))) if c == conn));
@@ -67,7 +67,7 @@ impl Deployment {
     }
 }
 
-/// As many bytes as a ledger message can have.
+/// Makes the longest message that a ledger can send.
 fn large(n: u32) -> FromLedger {
     let ids = (0..1024).map(|i| RecordId::numbered(n + i));
     FromLedger::Ack(LedgerAck { ids: List::truncated(ids) })

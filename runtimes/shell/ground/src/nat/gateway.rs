@@ -1,9 +1,8 @@
-//! Which router this host's way out begins with, as the system says.
+//! The router at the beginning of this host's route to the Internet, as the operating system reports it.
 
 use std::net::Ipv4Addr;
 
-/// The gateway of the IPv4 default route; none where there is none, or where the system does not tell it this way: as
-/// yet only Linux is asked.
+/// Returns the gateway of the IPv4 default route. `None` if there is no such route, or on systems other than Linux.
 pub(super) fn default_route() -> Option<Ipv4Addr> {
     if cfg!(target_os = "linux") {
         std::fs::read_to_string("/proc/net/route").ok().and_then(|table| of_table(&table))
@@ -12,11 +11,12 @@ pub(super) fn default_route() -> Option<Ipv4Addr> {
     }
 }
 
-/// Flags of a route that is up and leads through a gateway.
+/// Flags of a route that is up (0x1) and leads through a gateway (0x2).
 const UP_GATEWAY: u32 = 0x3;
 
-/// The gateway of the best default route of a table as `/proc/net/route` shows it: interface, destination, gateway,
-/// flags, two counters, metric, mask, and more. Addresses stand in hexadecimal, as the machine keeps them in memory.
+/// Returns the gateway of the default route with the lowest metric in the text of `/proc/net/route`, whose fields are
+/// interface, destination, gateway, flags, two counters, metric, mask, and more. Addresses are hexadecimal, in the
+/// processor's byte order.
 fn of_table(table: &str) -> Option<Ipv4Addr> {
     let routes = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();

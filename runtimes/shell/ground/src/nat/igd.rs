@@ -1,6 +1,7 @@
-//! UPnP's Internet Gateway Device, by a library that blocks: each request has a thread of its own, since a gateway that
-//! dawdles must not hold what the store works on. Only the gateway that is named is listened to; the library follows no
-//! redirection, asks only the address that has answered, and reads a bounded answer.
+//! Requests to a UPnP Internet Gateway Device, through a blocking library: each request runs on a thread of its own,
+//! so that a slow gateway does not occupy the blocking pool, which the store needs. Only the answer of the host's own
+//! gateway is accepted. The library follows no redirection, sends requests only to the address that answered, and
+//! limits the length of answers.
 
 use igd_next::{
     AddPortError, Gateway, GatewayIpVersion, PortMappingProtocol, RequestError, SearchOptions, search_gateway,
@@ -11,16 +12,16 @@ use std::time::{Duration, Instant};
 use swarmedge_core::nat::Transport;
 use swarmedge_core::nat::mapping::io::{IgdAsk, IgdError, Opened, Site};
 
-/// The mapping's description in the gateway's list.
+/// Description of our port mapping in the gateway's list.
 const DESCRIPTION: &str = "swarmedge";
-/// UPnP Device Architecture 1.1 §1.3.2: where gateways listen, each of them and all.
+/// Port and multicast group on which UPnP gateways listen for searches (UPnP Device Architecture 1.1 §1.3.2).
 const SSDP_PORT: u16 = 1900;
 const SSDP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
-/// Maximum number of ports tried where the wished one is taken.
+/// Maximum number of external ports tried if the wanted one is in use.
 const PORTS_MAX: u16 = 4;
-/// Time-out for finding the gateway again when closing.
+/// Time-out for finding the gateway again to remove the mapping.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// The error code of a request that was refused without one.
+/// Error code for a refusal that has none.
 const NO_CODE: u16 = 0;
 
 /// Runs an IGD request on a thread of its own and reports its result.
@@ -83,7 +84,8 @@ fn close(site: Site, port: u16) -> Result<Opened, IgdError> {
     Err(IgdError::NoAnswer)
 }
 
-/// The gateway of this site: asked itself first, then all that listen, of whom it alone counts.
+/// Searches the gateway of this site: first with a request to its address, then by multicast. Other gateways are
+/// ignored.
 fn find(site: Site, until: Instant) -> Result<Gateway, IgdError> {
     let own = IpAddr::V4(site.gateway);
     for to in [own, SSDP_GROUP.into()] {

@@ -1,11 +1,11 @@
-//! What discovery has found, for scripts and in words.
+//! Results of NAT behaviour discovery, as JSON for scripts and as sentences.
 
 use super::MappedLine;
 use serde::{Deserialize, Serialize};
 use swarmedge_core::nat::gatherer::Report;
 use swarmedge_core::nat::{CandidateKind, Ipv6Reach, NatBehaviour};
 
-/// The observations of the way to the Internet. Names are stable; units stand last.
+/// What was observed between this host and the Internet. Field names are stable; units are at their end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatLine {
     /// Whether UDP datagrams get out and answers come back.
@@ -23,7 +23,8 @@ pub struct NatLine {
     /// The addresses at which STUN servers reached those ports from outside, `host:port`.
     #[serde(default)]
     pub tcp_reached: Vec<String>,
-    /// The address at which two servers see the first port alike: a TCP simultaneous open can reach it.
+    /// The address at which two STUN servers both see the first of these ports, `host:port`: a peer can reach it by a
+    /// TCP simultaneous open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_crossing: Option<String>,
     /// Whether a NAT translates this host's addresses.
@@ -116,7 +117,7 @@ const fn name(behaviour: NatBehaviour) -> &'static str {
 }
 
 impl NatLine {
-    /// In words: what was found, then what it means for peers.
+    /// Returns sentences: first what was found, then what it means for connections to peers.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         if !self.udp {
@@ -206,7 +207,7 @@ impl NatLine {
         .into()
     }
 
-    /// Whether peers without UDP can come.
+    /// Returns a sentence on whether peers without UDP can connect over TCP; `None` if no TCP port listens.
     fn doors(&self) -> Option<String> {
         let ports = self.tcp_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ");
         match (self.tcp_reached.is_empty(), ports.is_empty()) {

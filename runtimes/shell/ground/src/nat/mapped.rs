@@ -1,9 +1,10 @@
-//! How port mapping stands, for scripts and in words.
+//! The state of port mapping, as JSON for scripts and as a sentence.
 
 use serde::{Deserialize, Serialize};
 use swarmedge_core::nat::mapping::io::{Protocol, Status, Why};
 
-/// A port of the router's that is forwarded to this host, or why there is none. Names are stable; units stand last.
+/// A port that the router forwards to this host, or the reason why there is none. Field names are stable; units are
+/// at their end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedLine {
     /// The state of the port mapping: `open`, `busy`, `off`, `unneeded`, `no_gateway`, `no_answer`, `refused`,
@@ -19,7 +20,7 @@ pub struct MappedLine {
     /// The lifetime of the mapping in seconds; it is renewed at half of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u32>,
-    /// The router's reason, as its protocol numbers them.
+    /// The router's reason for a refusal: the error code of its protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
 }
@@ -63,13 +64,13 @@ const fn name(protocol: Protocol) -> &'static str {
 }
 
 impl MappedLine {
-    /// A port is open to everybody.
+    /// Returns whether a port is forwarded and was seen to be reachable from outside.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state == "open"
     }
 
-    /// In words; nothing where there is nothing to be opened.
+    /// Returns the state as a sentence; `None` if no port mapping is needed.
     #[must_use]
     pub fn words(&self) -> Option<String> {
         let by = match self.protocol.as_deref() {

@@ -1,5 +1,5 @@
-//! The port of behaviour discovery and port mapping: the machine's sockets, its questions over TCP and UPnP, and what
-//! it tells.
+//! The port of the machine for NAT behaviour discovery and port mapping: its sockets, its requests over TCP and UPnP,
+//! and its reports.
 
 mod gateway;
 mod igd;
@@ -34,11 +34,11 @@ use udp::Udp;
 
 /// Maximum number of inputs in the machine's queue.
 const INBOX_MAX: usize = 256;
-/// Time-out of a connection from a listening port: longer than servers wait for another request.
+/// Time-out for a connection from a listening port to a STUN server: longer than servers wait for another request.
 const KNOCK_WITHIN: Duration = Duration::from_secs(20);
-/// Interval at which this host's addresses are checked.
+/// Interval at which this host's own addresses are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Time-out for a gateway to remove the port mapping it made.
+/// Time-out for removing the port mapping from the gateway.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A result of observing the network.
@@ -46,16 +46,16 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 pub enum Told {
     /// The NAT description for other hosts has changed.
     Changed(NatDescriptor),
-    /// Newer cookies that prove this host's addresses have arrived.
+    /// Newer cookies, by which STUN servers prove this host's addresses to CNs, have arrived.
     Proven(Vec<Proven>),
-    /// A round, the lifetime's measurement, or a step of port mapping has ended.
+    /// A round of discovery, the measurement of the mapping's lifetime, or a step of port mapping has ended.
     Report(Report),
 }
 
 /// The function that sends a datagram from the main socket.
 pub type Send = Box<dyn Fn(&[u8], SocketAddr) -> io::Result<()>>;
 
-/// The parts of a running client that the observation uses.
+/// The parts of a running client that discovery and port mapping use.
 pub struct Sight {
     /// The sender of raw datagrams from the QUIC socket.
     pub raw: RawSender,
@@ -63,7 +63,7 @@ pub struct Sight {
     pub datagrams: Receiver<Datagram>,
     /// Receiver of requests to check whether the network has changed.
     pub looks: Receiver<()>,
-    /// TCP ports on which this host listens.
+    /// TCP ports on which this host listens for peers.
     pub doors: Vec<u16>,
     /// Receiver of STUN messages on the listening TCP ports.
     pub called: Receiver<Called>,
@@ -71,7 +71,7 @@ pub struct Sight {
     pub tag: Tag,
     /// Whether the gateway may be asked to forward a port.
     pub maps_ports: bool,
-    /// The signal that the client ends.
+    /// The signal that the client ends, whereupon the port mapping is removed.
     pub leaves: Signal,
 }
 
@@ -86,7 +86,7 @@ pub struct Called {
     pub bytes: Vec<u8>,
 }
 
-/// Observes the QUIC socket's way to the Internet until the client ends, then closes the port mappings it opened.
+/// Observes the path from the QUIC socket to the Internet until the client ends, then removes the port mappings made.
 pub async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, told: impl FnMut(Told) + 'static) {
     let Sight { raw, mut datagrams, mut looks, doors, mut called, tag, maps_ports, leaves } = sight;
     let (inbox, inputs) = mailbox(INBOX_MAX);
@@ -142,14 +142,15 @@ pub async fn run<R: Rt>(rt: R, sight: Sight, servers: Vec<SocketAddr>, told: imp
         .await;
 }
 
-/// Has closed what was opened, once `when` is over. The machine ends before this does, unless its gateway takes long.
+/// Once `when` has completed, asks the machine to remove its port mappings, and waits for at most [`CLOSE_WITHIN`].
+/// The machine usually ends earlier.
 async fn leave<R: Rt>(rt: &R, when: impl Future<Output = ()>, inbox: &Sender<Input>) {
     when.await;
     let _ = inbox.send(Input::Shutdown).await;
     rt.sleep_until(rt.now() + CLOSE_WITHIN).await;
 }
 
-/// Completes when somebody doubts.
+/// Completes when a check for a change of the network is requested.
 async fn doubt(looks: &mut Receiver<()>) -> bool {
     match looks.recv().await {
         Some(()) => true,
@@ -157,7 +158,8 @@ async fn doubt(looks: &mut Receiver<()>) -> bool {
     }
 }
 
-/// A look on a socket of its own, and what its gateway does for it.
+/// Observes the network once, with a new socket; `maps_ports` allows to ask the gateway for a port. Returns the
+/// report.
 pub async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>, maps_ports: bool) -> io::Result<Report> {
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let main = Udp::open(&rt)?;
@@ -197,12 +199,12 @@ struct NatPort<R, F> {
     rt: R,
     main: Send,
     inbox: Sender<Input>,
-    /// The machine's other sockets, opened when they are first used.
+    /// UDP sockets of the machine besides the main one, opened at first use.
     own: Rc<RefCell<BTreeMap<Socket, Udp>>>,
     told: F,
-    /// Where the main socket is bound: there the listening ones are too.
+    /// IP address to which the main socket is bound, and the listening TCP sockets too.
     bound: Option<IpAddr>,
-    /// The machine has come to its end.
+    /// Whether the machine has ended.
     over: bool,
 }
 
@@ -295,7 +297,7 @@ impl<R: Rt, F: FnMut(Told)> Port<Gatherer> for NatPort<R, F> {
     }
 }
 
-/// A request and its answer on a connection of their own.
+/// Sends one STUN request over a new TCP connection; returns the answer.
 async fn ask_tcp<R: Rt>(rt: &R, server: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut tcp = rt.connect(server).await?;
     tcp.write_all(bytes).await?;
@@ -303,8 +305,8 @@ async fn ask_tcp<R: Rt>(rt: &R, server: SocketAddr, bytes: &[u8]) -> io::Result<
     read_message(&mut tcp).await
 }
 
-/// Requests on a connection that leaves from a listening port. The server ends it: who ends a connection first cannot
-/// open the same one again for a while.
+/// Sends STUN requests over a TCP connection from a listening port. The server closes it, since the side that closes
+/// first could not open the same connection again for a while (TIME_WAIT).
 async fn knock<R: Rt>(
     rt: &R,
     inbox: &Sender<Input>,
@@ -322,7 +324,7 @@ async fn knock<R: Rt>(
     Ok(())
 }
 
-/// The next message of a stream; messages are framed by their own length (RFC 8489 §6.2.2).
+/// Reads the next STUN message of a TCP stream, where messages are framed by their own length (RFC 8489 §6.2.2).
 pub async fn read_message(tcp: &mut (impl futures_lite::AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; HEADER_LEN];
     tcp.read_exact(&mut bytes).await?;
@@ -336,7 +338,7 @@ pub async fn read_message(tcp: &mut (impl futures_lite::AsyncRead + Unpin)) -> i
     Ok(bytes)
 }
 
-/// Returns the present state of the network.
+/// Returns this host's addresses, gateway and STUN servers, as input of the machine.
 fn network(bound: SocketAddr, servers: &[SocketAddr]) -> Network {
     Network { hosts: hosts(bound, servers), servers: servers.to_vec(), gateway: gateway::default_route() }
 }
@@ -357,7 +359,7 @@ pub fn hosts(bound: SocketAddr, servers: &[SocketAddr]) -> Vec<SocketAddr> {
     hosts
 }
 
-/// Any address of a server's family.
+/// Returns the unspecified address (all zeros) of the server's address family.
 const fn unspecified(server: SocketAddr) -> IpAddr {
     if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }

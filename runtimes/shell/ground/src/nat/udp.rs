@@ -1,4 +1,4 @@
-//! A UDP socket of one shard: sends at once or not at all, and hands over what arrives.
+//! A UDP socket of one thread: sending never waits, and a callback gets received datagrams.
 
 use crate::http::Signal;
 use crate::quic::bind_udp;
@@ -11,24 +11,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of the receive buffer: one GRO batch.
+/// Length of the receive buffer in bytes: one batch of generic receive offload (GRO).
 const RECEIVE_LEN: usize = 64 * 1024;
-/// The wait after a socket call that failed for want of a resource.
+/// Pause after a socket call failed for lack of a resource.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A UDP socket of either or both address families. Clones share it.
 #[derive(Clone)]
 pub struct Udp {
     socket: Arc<dyn AsyncUdpSocket>,
-    /// The system's handle of the socket, used for sending: a runtime would hold back datagrams before it has first
-    /// seen the socket writable.
+    /// The operating system's handle of the socket, used for sending: an async runtime would not send before it has
+    /// seen the socket become writable.
     plain: Arc<UdpSocket>,
     v6: bool,
     closed: Signal,
 }
 
 impl Udp {
-    /// Opens a socket on a port of its own, of both families where the system has both.
+    /// Opens a socket on a free port, for IPv6 and IPv4 if the system has both.
     pub(crate) fn open<R: Rt>(rt: &R) -> io::Result<Self> {
         let both = bind_udp((Ipv6Addr::UNSPECIFIED, 0).into());
         let socket = both.or_else(|_| bind_udp((Ipv4Addr::UNSPECIFIED, 0).into()))?;
@@ -45,7 +45,7 @@ impl Udp {
         self.socket.local_addr()
     }
 
-    /// Returns the socket itself, for another user.
+    /// Returns the socket, as quinn uses it and as the system knows it, for use by others.
     pub fn both(&self) -> (Arc<dyn AsyncUdpSocket>, Arc<UdpSocket>) {
         (Arc::clone(&self.socket), Arc::clone(&self.plain))
     }
@@ -55,12 +55,12 @@ impl Udp {
         self.closed.set();
     }
 
-    /// Sends a datagram, without blocking.
+    /// Sends a datagram without blocking; fails if the socket's buffer is full.
     pub fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         self.send_from(None, bytes, to)
     }
 
-    /// Sends from one of the addresses that the socket is bound to.
+    /// Sends a datagram with one of the socket's addresses as its source; `None` leaves the choice to the system.
     pub fn send_from(&self, src_ip: Option<IpAddr>, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         let destination = match to.ip() {
             IpAddr::V4(ip) if self.v6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),

@@ -1,4 +1,4 @@
-//! QUIC between peers: one UDP socket for all connections, shared with STUN and whatever else opens the way to a peer.
+//! QUIC between peers: one UDP socket for all connections, shared with STUN and connectivity checks.
 
 mod routes;
 mod socket;
@@ -17,29 +17,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::limits;
 
-/// Maximum number of non-QUIC datagrams in the queue; more are lost, as UDP does.
+/// Maximum number of received STUN datagrams in the queue; more are dropped, as UDP permits.
 const DATAGRAMS_MAX: usize = 256;
 /// Bytes of the socket buffer requested from the kernel, each way; it may give less.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// Unread bytes of one stream: several are open on a busy connection.
+/// Flow control window of one stream in bytes; several streams are open on a busy connection.
 const STREAM_WINDOW: u32 = 4 << 20;
-/// The widest connection window: 1 Gbit/s over 100 ms.
+/// Largest flow control window of a connection in bytes: 1 Gbit/s at a round-trip time of 100 ms.
 pub const WINDOW_MAX: u32 = 12_500_000;
-/// The narrowest, with as many peers as are allowed.
+/// Smallest flow control window of a connection in bytes, with the maximum number of peers.
 pub const WINDOW_MIN: u32 = 1 << 20;
-/// A connection on which nothing is heard for this long is lost.
+/// Time without a received packet after which a connection is lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Keeps the way through NATs open, and the idle timeout away.
+/// Interval of keep-alive packets, which keep NAT mappings open and avoid the idle time-out.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Taken for a path's round trip until it is measured.
+/// Assumed round-trip time of a path before the first measurement.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Bytes of the largest datagram that is looked for on a path (RFC 8899): what a jumbo frame of 9,000 bytes holds
-/// beside the headers of IPv6 and UDP. Each costs the same whatever its size, and local networks often take such ones.
+/// Largest datagram in bytes that path MTU discovery tries (RFC 8899): a jumbo frame of 9,000 bytes minus the headers
+/// of IPv6 and UDP. A datagram costs about the same whatever its size, and many local networks pass such large ones.
 const DATAGRAM_LEN_MAX: u16 = 8_952;
-/// The server name of the handshake. Peers are told apart by their keys; the name says nothing (RFC 2606).
+/// Server name in TLS handshakes with peers. It has no meaning, since peers are identified by their keys (RFC 2606).
 const SERVER_NAME: &str = "peer.invalid";
 
-/// The socket and its connections. Clones share it.
+/// The QUIC socket and its connections. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
@@ -50,7 +50,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Binds `addr` and serves QUIC under `server`'s key. The receiver gets the STUN datagrams that arrive.
+    /// Binds a socket to `addr` and serves QUIC with the key in `server`. The receiver gets the STUN datagrams that
+    /// arrive.
     pub fn bind<R: Rt>(
         rt: &R,
         addr: SocketAddr,
@@ -83,12 +84,12 @@ impl Endpoint {
         self.quinn.local_addr()
     }
 
-    /// Routes datagrams to and from `to` through another socket from now on.
+    /// Sends and receives datagrams to and from the address `to` through another socket from now on.
     pub fn adopt(&self, to: SocketAddr, socket: Both) {
         self.routes.adopt(to, socket);
     }
 
-    /// Begins a connection to `addr`; `config` says whose key must answer.
+    /// Begins to connect to `addr`; `config` names the key that the peer must prove.
     pub fn connect(&self, addr: SocketAddr, config: Arc<rustls::ClientConfig>) -> io::Result<quinn::Connecting> {
         let crypto = QuicClientConfig::try_from(config).map_err(io::Error::other)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -96,33 +97,33 @@ impl Endpoint {
         self.quinn.connect_with(config, addr, SERVER_NAME).map_err(io::Error::other)
     }
 
-    /// The next connection attempt; `None` once closed.
+    /// Waits for the next incoming connection; `None` once the endpoint is closed.
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.quinn.accept().await
     }
 
-    /// Knocks at the other end of every connection, as after a change of network (RFC 9000 §9.2): where this end is the
-    /// client and the other lets it in, the connection goes on by the new way.
+    /// Sends a packet on every connection, as after a change of network: where this end is the client and the server
+    /// permits it, the connection migrates to the new path (RFC 9000 §9.2).
     pub fn knock(&self) {
         if let Err(error) = self.quinn.rebind_abstract(self.socket.clone()) {
             tracing::debug!(%error, "the ways cannot be tried");
         }
     }
 
-    /// Sends datagrams that are not QUIC from the same socket.
+    /// Returns a sender of datagrams other than QUIC from the same socket.
     #[must_use]
     pub fn raw(&self) -> RawSender {
         self.raw.clone()
     }
 
-    /// Closes every connection and tells the peers.
+    /// Closes every connection, with a code and reason for the peers.
     pub async fn close(&self, code: u8, reason: &str) {
         self.quinn.close(code.into(), reason.as_bytes());
         self.quinn.wait_idle().await;
     }
 }
 
-/// A non-blocking UDP socket; on an IPv6 address of both families.
+/// Opens a non-blocking UDP socket; with an IPv6 address it serves IPv4 too.
 pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
@@ -138,7 +139,7 @@ pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// `streams`: how many request and control streams the other side may have open.
+/// Returns the transport parameters; `streams` is the number of streams that the peer may have open at a time.
 fn transport(streams: u32) -> quinn::TransportConfig {
     let mut discovery = quinn::MtuDiscoveryConfig::default();
     discovery.upper_bound(DATAGRAM_LEN_MAX);

@@ -1,5 +1,6 @@
-//! Sockets that take the main one's place towards some endpoints: of many that were opened, the one that a peer has
-//! met. QUIC does not notice: what it sends there leaves from that socket, and what comes to it comes to QUIC.
+//! Sockets used instead of the main one for some remote addresses, after birthday probing has reached a peer over one
+//! of many sockets. QUIC does not notice: its packets to such an address are sent from that socket, and packets
+//! received there go to QUIC.
 
 use quinn::AsyncUdpSocket;
 use quinn::udp::RecvMeta;
@@ -9,19 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// An IPv4 address that came through an IPv6 socket, as IPv4.
+/// Converts an IPv4-mapped IPv6 address to IPv4; other addresses are unchanged.
 #[must_use]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Maximum number of routes; the oldest is replaced.
+/// Maximum number of routes; a new one then replaces the oldest.
 const ROUTES_MAX: usize = 16;
 
-/// A socket as quinn uses it, and as the system knows it.
+/// A socket as quinn uses it, and as the operating system knows it.
 pub(crate) type Both = (Arc<dyn AsyncUdpSocket>, Arc<UdpSocket>);
 
-/// The table of routes (see the module), almost always empty, which costs one atomic load.
+/// The table of sockets by remote address (see the module). It is almost always empty; then a lookup is one atomic
+/// load.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     any: AtomicBool,
@@ -31,7 +33,7 @@ pub(super) struct Routes {
 #[derive(Debug, Default)]
 struct Table {
     routes: Vec<(SocketAddr, Both)>,
-    /// The task that waits for datagrams and must be woken for a new route.
+    /// Waker of the task that receives datagrams: a new route wakes it.
     waiting: Option<Waker>,
 }
 
@@ -54,7 +56,7 @@ impl Routes {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Returns the socket that leads to an endpoint, if it is not the main one.
+    /// Returns the socket for a remote address; `None` means the main socket.
     pub(super) fn to(&self, to: SocketAddr) -> Option<Both> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -63,7 +65,7 @@ impl Routes {
         self.table(|table| table.routes.iter().find(|(other, _)| *other == to).map(|(_, both)| both.clone()))
     }
 
-    /// Receives datagrams from any of the routes' sockets. A failed socket is dropped.
+    /// Receives datagrams from any socket of the table. A socket that fails is removed.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,

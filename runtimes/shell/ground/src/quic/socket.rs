@@ -1,4 +1,5 @@
-//! The shared UDP socket: takes STUN datagrams (RFC 8489) out of what quinn receives, and sends others' datagrams.
+//! The UDP socket shared by QUIC and STUN: passes received STUN datagrams (RFC 8489) to a queue and the others to
+//! quinn.
 
 use super::routes::{Routes, canonical};
 use crate::mailbox::Sender;
@@ -17,10 +18,10 @@ use std::task::{Context, Poll};
 const MAGIC_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 /// Bytes of a STUN header (RFC 8489 §5).
 const STUN_HEADER_LEN: usize = 20;
-/// Maximum number of datagrams in one system call: together they must fit an IP packet, else the call fails.
+/// Maximum number of datagrams in one system call; more would exceed the longest IP packet, so that the call fails.
 const SEGMENTS_MAX: usize = 65_507 / super::DATAGRAM_LEN_MAX as usize;
 
-/// A datagram that is not QUIC.
+/// A received datagram that is not QUIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// The sender's address; IPv4 is never in IPv6-mapped form.
@@ -29,7 +30,7 @@ pub struct Datagram {
     pub bytes: Bytes,
 }
 
-/// Returns whether a datagram is STUN. QUIC packets have bit 0x40 set, as greasing it is off.
+/// Returns whether a datagram is STUN. QUIC packets differ: they have bit 0x40 of the first byte set.
 fn is_stun(datagram: &[u8]) -> bool {
     datagram.len() >= STUN_HEADER_LEN && datagram[0] <= 3 && datagram[4..8] == MAGIC_COOKIE
 }
@@ -39,7 +40,7 @@ pub(super) struct SharedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     datagrams: Sender<Datagram>,
     routes: Arc<Routes>,
-    /// Whether the routes or the main socket is polled first; alternates.
+    /// Whether the table of other sockets is polled before the main socket; alternates with each poll.
     turn: AtomicBool,
 }
 
@@ -48,7 +49,8 @@ impl SharedSocket {
         Self { inner, datagrams, routes, turn: AtomicBool::new(false) }
     }
 
-    /// Takes STUN datagrams out of one receive buffer, in which datagrams of one sender stand `meta.stride` apart.
+    /// Removes STUN datagrams from a receive buffer and queues them. The buffer has datagrams of one sender, one
+    /// every `meta.stride` bytes.
     fn divert(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         let stride = meta.stride.max(1);
         let len = meta.len.min(buffer.len());
@@ -133,12 +135,12 @@ impl AsyncUdpSocket for SharedSocket {
     }
 }
 
-/// Sends datagrams that are not QUIC from the shared socket.
+/// A sender of datagrams other than QUIC from the shared socket.
 #[derive(Clone, Debug)]
 pub struct RawSender {
     v6: bool,
-    /// The system's handle of the socket: a runtime would hold back datagrams before it has first seen the socket
-    /// writable.
+    /// The operating system's handle of the socket: an async runtime would not send before it has seen the socket
+    /// become writable.
     plain: Arc<UdpSocket>,
     routes: Arc<Routes>,
 }
@@ -148,7 +150,7 @@ impl RawSender {
         Ok(Self { v6: plain.local_addr()?.is_ipv6(), plain: Arc::new(plain), routes })
     }
 
-    /// Sends one datagram at once; with a full socket it is an error, and lost.
+    /// Sends one datagram without waiting; fails if the socket's buffer is full.
     pub fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         let destination = match to.ip() {
             IpAddr::V4(ip) if self.v6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
@@ -159,8 +161,8 @@ impl RawSender {
         beside.as_ref().unwrap_or(&self.plain).send_to(bytes, destination).map(drop)
     }
 
-    /// Sends one datagram with another TTL (IPv6: hop limit) than usual. Nothing else leaves meanwhile: whoever sends
-    /// on this socket does so on this thread, and `send` does not wait.
+    /// Sends one datagram with a different TTL (IPv6: hop limit). No other datagram gets it: all users of this socket
+    /// run on one thread, and sending does not wait.
     pub fn send_with_ttl(&self, bytes: &[u8], to: SocketAddr, ttl: u8) -> io::Result<()> {
         let options = socket2::SockRef::from(&*self.plain);
         let ttl = u32::from(ttl);

@@ -21,7 +21,8 @@ const BATCHES_AT_ONCE: usize = 128;
 /// Interval of trial writes while writes fail.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// A batch to write, with reserved mailbox room for its completion: an input `I` of the machine that saves it.
+/// A batch to write, with reserved space in the mailbox for its completion: an input `I` of the machine that saves
+/// it.
 struct Write<I> {
     req: ReqId,
     batch: Batch,

@@ -1,5 +1,5 @@
-//! Peer connections over TLS on TCP, for those that UDP does not reach: what `quic` is over UDP. The core's
-//! [`Mux`] makes streams of the connection; here its bytes go to the socket and back, and who waits for it is woken.
+//! Peer connections over TLS on TCP, for peers that UDP does not reach; the counterpart of `quic`. The core's [`Mux`]
+//! divides a connection into streams; this module moves its bytes to and from the socket and wakes waiting tasks.
 
 mod stream;
 #[cfg(test)]
@@ -24,17 +24,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use swarmedge_core::mux::{Mux, Side, StreamId};
 
-/// Frames are gathered up to this many bytes for one write; so many are read at a time.
+/// Length in bytes up to which frames are gathered for one write; also the length of a read.
 const BATCH_LEN: usize = 64 * 1024;
-/// A connection on which nothing is heard for this long is lost.
+/// Time without received bytes after which a connection is lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Keeps the way through NATs open, and shows that somebody is there.
+/// Interval of pings to a silent peer, which keep NAT mappings open and show whether the peer still answers.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Time-out for the last frame of a closing connection.
+/// Time-out for sending the last frames of a closed connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// The server name of the handshake. Peers are told apart by their keys; the name says nothing (RFC 2606).
+/// Server name in TLS handshakes with peers. It has no meaning, since peers are identified by their keys (RFC 2606).
 const SERVER_NAME: &str = "peer.invalid";
-/// The code of a connection that was closed because its peer broke the rules: none that peers know.
+/// Close code for a peer that violates the protocol of streams; no peer gives it a meaning.
 const VIOLATION: u8 = u8::MAX;
 
 /// The event for which a task waits.
@@ -44,11 +44,11 @@ enum Wait {
     Write(StreamId),
     Open,
     Accept,
-    /// Something to write to the socket.
+    /// A frame to write to the socket.
     Frame,
 }
 
-/// A connection. Clones are the same one; it ends when it is closed, whatever is dropped.
+/// A peer connection over TCP. Clones share it; it ends only when it is closed, not when clones are dropped.
 #[derive(Clone)]
 pub struct Connection(Rc<Inner>);
 
@@ -56,11 +56,11 @@ struct Inner {
     mux: RefCell<Mux>,
     waiting: RefCell<BTreeMap<Wait, Vec<Waker>>>,
     remote: SocketAddr,
-    /// Times that something was heard.
+    /// Number of reads that received bytes.
     heard: Cell<u64>,
-    /// The connection is closed.
+    /// Set when the connection is closed.
     ended: Signal,
-    /// The socket is done with.
+    /// Set when the socket is not used any more.
     over: Signal,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Shakes hands over `tcp` with the peer whose key `config` expects.
+/// Performs the TLS handshake over `tcp` as client; the peer must prove the key in `config`.
 pub async fn connect<R: Rt>(
     rt: &R,
     config: Arc<rustls::ClientConfig>,
@@ -82,7 +82,7 @@ pub async fn connect<R: Rt>(
     Ok(Connection::start(rt, Side::Dials, tls, remote))
 }
 
-/// Shakes hands with who has dialled; its certificates, if it has shown any.
+/// Performs the TLS handshake over `tcp` as server; also returns the raw key or certificates that the peer has shown.
 pub async fn accept<R: Rt>(
     rt: &R,
     config: Arc<rustls::ServerConfig>,
@@ -120,24 +120,24 @@ impl Connection {
         self.0.remote
     }
 
-    /// How often something was heard of the other side.
+    /// Returns the number of reads that have received bytes from the peer.
     #[must_use]
     pub fn heard(&self) -> u64 {
         self.0.heard.get()
     }
 
-    /// Has the other side say that it is there.
+    /// Sends a ping, which the peer must answer.
     pub fn ping(&self) {
         self.with(|mux| mux.ping());
         self.wake(Wait::Frame);
     }
 
-    /// Opens a stream as soon as one more may be open; `None` once closed.
+    /// Opens a stream, once the peer permits one more; `None` if the connection is closed.
     pub async fn open_bi(&self) -> Option<(SendStream, RecvStream)> {
         self.stream(Wait::Open, Mux::open).await
     }
 
-    /// The next stream that the other side opens; `None` once closed.
+    /// Waits for the next stream that the peer opens; `None` once the connection is closed.
     pub async fn accept_bi(&self) -> Option<(SendStream, RecvStream)> {
         self.stream(Wait::Accept, Mux::accept).await
     }
@@ -153,13 +153,13 @@ impl Connection {
         Some((SendStream::new(self.clone(), id), RecvStream::new(self.clone(), id)))
     }
 
-    /// Ends the connection and tells the other side why.
+    /// Closes the connection and sends the peer the reason `code`.
     pub fn close(&self, code: u8) {
         self.with(|mux| mux.close(code));
         self.changed();
     }
 
-    /// Completes once the connection is closed, by whomever.
+    /// Completes once either side has closed the connection.
     pub async fn closed(&self) {
         self.0.ended.wait().await;
     }
@@ -192,7 +192,7 @@ impl Connection {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Something has happened to the streams: whom it concerns is woken.
+    /// Wakes the tasks that a change of the streams concerns.
     fn changed(&self) {
         let touched = self.with(Mux::touched);
         for id in touched {
@@ -207,7 +207,7 @@ impl Connection {
         }
     }
 
-    /// Carries bytes to and fro until the connection is over.
+    /// Moves bytes between socket and streams until the connection has ended.
     async fn run<R: Rt>(self, rt: R, tls: impl AsyncRead + AsyncWrite + Unpin) {
         let (reader, writer) = split(tls);
         let why = or(or(self.read(reader), self.write(&rt, writer)), self.watch(&rt)).await;
@@ -255,7 +255,7 @@ impl Connection {
         or(all, late).await.map_or_else(|e| e.to_string(), |()| "closed".into())
     }
 
-    /// The next bytes to write; none at the end.
+    /// Waits for the next bytes to write; `None` once the connection is closed and all is written.
     async fn batch(&self) -> Option<Vec<u8>> {
         let batch = poll_fn(|cx| {
             let mut batch = Vec::new();
@@ -280,7 +280,7 @@ impl Connection {
         Some(batch)
     }
 
-    /// Asks after the other side while it is silent; ends when it stays so.
+    /// Pings a silent peer; completes if it stays silent for [`IDLE_TIMEOUT`], and returns the reason as a sentence.
     async fn watch<R: Rt>(&self, rt: &R) -> String {
         let mut heard = (self.heard(), rt.now());
         loop {
@@ -299,7 +299,7 @@ impl Connection {
         }
     }
 
-    /// Completes once the socket is done with too: the other side was told, as far as it could be.
+    /// Completes once the socket is closed, after the close code was sent or could not be.
     pub async fn over(&self) {
         self.0.over.wait().await;
     }

@@ -1,4 +1,4 @@
-//! The two directions of a stream, used like QUIC's.
+//! The two halves of a stream over TCP, with the interface of QUIC's.
 
 use super::{Connection, Wait};
 use bytes::Bytes;
@@ -7,17 +7,17 @@ use std::fmt;
 use std::task::Poll;
 use swarmedge_core::mux::{Read, Stopped, StreamId};
 
-/// The direction in which this side writes. Dropping it finishes it.
+/// The sending half of a stream. Dropping it finishes the stream.
 pub struct SendStream {
     connection: Connection,
     id: StreamId,
 }
 
-/// The direction in which this side reads. Dropping it before its end stops the other side.
+/// The receiving half of a stream. Dropping it before the stream's end asks the peer to stop sending.
 pub struct RecvStream {
     connection: Connection,
     id: StreamId,
-    /// Read from the connection, and not by the user.
+    /// Bytes taken from the connection that the user has not read yet.
     rest: Bytes,
     ended: Option<Result<(), ReadError>>,
 }
@@ -25,9 +25,9 @@ pub struct RecvStream {
 /// The reason why a stream cannot be read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// The other side has given the stream up, with this code.
+    /// The peer has aborted the stream with this code.
     Reset(u8),
-    /// The connection has ended, or the stream with it.
+    /// The connection has ended, and the stream with it.
     Broken,
 }
 
@@ -48,7 +48,7 @@ impl SendStream {
         Self { connection, id }
     }
 
-    /// Hands all of `bytes` to the connection; waits while it has no room.
+    /// Passes all of `bytes` to the connection; waits while its send window is full.
     pub async fn write_chunk(&mut self, mut bytes: Bytes) -> Result<(), Stopped> {
         poll_fn(|cx| {
             let written = self.connection.with(|mux| mux.write(self.id, &mut bytes));
@@ -69,7 +69,7 @@ impl SendStream {
         finished
     }
 
-    /// Gives the stream up; what waits is not sent.
+    /// Aborts the stream; bytes that are still queued are not sent.
     pub fn reset(&mut self, code: u8) {
         self.connection.with(|mux| mux.reset(self.id, code));
         self.connection.wake(Wait::Frame);
@@ -88,7 +88,7 @@ impl RecvStream {
         Self { connection, id, rest: Bytes::new(), ended: None }
     }
 
-    /// The next bytes, `max` at most; `None` at the end.
+    /// Waits for the next bytes, at most `max`; `None` at the end of the stream.
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
         poll_fn(|cx| {
             if !self.rest.is_empty() {
@@ -116,7 +116,7 @@ impl RecvStream {
         .await
     }
 
-    /// Wants no more of it.
+    /// Asks the peer to stop sending on this stream.
     pub fn stop(&mut self, code: u8) {
         self.connection.with(|mux| mux.stop(self.id, code));
         self.connection.wake(Wait::Frame);

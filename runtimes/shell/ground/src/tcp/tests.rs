@@ -9,7 +9,7 @@ use swarmedge_core::nat::Transport;
 use swarmedge_core::wire::frame;
 use swarmedge_core::wire::mux::MuxMsg;
 
-/// Two connected ends on loopback.
+/// Makes the two ends of a connection on loopback.
 async fn pair(rt: &TestRt) -> (Connection, Connection) {
     let (up, down) = (Key::generate(), Key::generate());
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

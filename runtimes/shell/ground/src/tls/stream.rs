@@ -1,6 +1,6 @@
-//! A TLS client's end of a connection, on rustls' unbuffered interface. The buffered one asks the socket for 4 KiB at a
-//! time and moves received bytes about twice more; here the socket fills one large buffer, records are decrypted in it,
-//! and their plaintext goes straight to where the reader wants it.
+//! The client's end of a TLS connection, on rustls' unbuffered interface. The buffered one reads 4 KiB at a time from
+//! the socket and copies received bytes about twice more. Here the socket fills one large buffer, records are
+//! decrypted in place, and their plaintext is copied only to the reader's buffer.
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use hyper::rt::ReadBufCursor;
@@ -15,21 +15,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// Bytes asked of the socket at a time. A record (RFC 8446 §5.2: 16 KiB and a little) or a message of the handshake (64
-/// KiB, as far as rustls goes) must fit; more than the processor's nearer caches hold costs more than it saves.
+/// Length of the receive buffer in bytes. A record (RFC 8446 §5.2: a little over 16 KiB) and a handshake message (in
+/// rustls up to 64 KiB) must fit; a buffer larger than the processor's inner caches is slower.
 const INCOMING_LEN: usize = 256 << 10;
-/// Plaintext of one record (RFC 8446 §5.1).
+/// Maximum number of plaintext bytes in one record (RFC 8446 §5.1).
 const RECORD_LEN: usize = 16 << 10;
 
-/// A connection whose handshake is over. It holds at most [`INCOMING_LEN`] bytes that were not processed, as many of
-/// plaintext that nobody has read, and the records of one write.
+/// A TLS connection after its handshake. It holds at most [`INCOMING_LEN`] received bytes, as many bytes of plaintext
+/// that were not read yet, and the records of one write.
 pub struct TlsStream<T> {
     io: T,
     session: Session,
-    /// Plaintext that found no room with its reader; what lies before `rest_at` is read.
+    /// Plaintext that did not fit into the reader's buffer; the bytes before `rest_at` were read meanwhile.
     rest: Vec<u8>,
     rest_at: usize,
-    /// An error that came behind plaintext, for the next read.
+    /// An error that followed plaintext in the same read; the next read returns it.
     late: Option<io::Error>,
 }
 
@@ -40,7 +40,7 @@ impl<T> fmt::Debug for TlsStream<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
-    /// Shakes hands with the server `name` over `io`. What rustls or the server objects to is the error's inner one.
+    /// Performs the handshake with the server `name` over `io`. If TLS fails, the inner error is the reason.
     pub async fn connect(config: Arc<ClientConfig>, name: ServerName<'static>, io: T) -> io::Result<Self> {
         let session = Session::new(UnbufferedClientConnection::new(config, name).map_err(invalid)?);
         let mut stream = Self { io, session, rest: Vec::new(), rest_at: 0, late: None };
@@ -64,8 +64,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         }
     }
 
-    /// Hands plaintext to `put`, `room` bytes at most: all that is at hand, or else what the next bytes of the socket
-    /// give. Ends with how many these were; none is the end that the server has announced.
+    /// Passes at most `room` bytes of plaintext to `put`: all that is available, or else what the next bytes from the
+    /// socket contain. Returns the number of bytes; 0 means that the server has ended the connection properly.
     fn poll_plaintext(
         &mut self,
         cx: &mut Context<'_>,
@@ -118,7 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         Poll::Ready(Ok(room - left))
     }
 
-    /// Gets more bytes; that there are none is an error, as the server has not said that it is done.
+    /// Receives more bytes from the socket. Its end is an error, since the server has not sent `close_notify`.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let room = self.session.room()?;
         let n = ready!(Pin::new(&mut self.io).poll_read(cx, room))?;
@@ -126,7 +126,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         Poll::Ready(if n == 0 { Err(truncated()) } else { Ok(()) })
     }
 
-    /// Completes when everything that is encrypted is with the socket.
+    /// Completes when all encrypted bytes are written to the socket.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Session { outgoing, sent, .. } = &mut self.session;
         while *sent < outgoing.len() {
@@ -146,7 +146,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
         sent.map_err(|e| self.fail(cx, e))
     }
 
-    /// The server is told what was wrong if that takes no waiting; the first error is the one that counts.
+    /// Sends the server an alert about the error if that is possible without waiting; returns the error for the
+    /// caller.
     fn fail(&mut self, cx: &mut Context<'_>, error: rustls::Error) -> io::Error {
         self.session.alert();
         let _ = self.poll_send(cx);
@@ -200,16 +201,16 @@ fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server broke the TLS connection off")
 }
 
-/// The event for which a connection waits.
+/// What the connection needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Nothing: plaintext was handed out, and there may be more.
+    /// Nothing: plaintext was passed on, and there may be more.
     Plaintext,
-    /// Bytes of the handshake.
+    /// The next message of the handshake from the server.
     Handshake,
-    /// Anything: both sides may send.
+    /// Nothing: the connection is open for both directions.
     Open,
-    /// Nothing any more: the server has said that this was all.
+    /// Nothing more: the server has sent `close_notify`.
     Ended,
 }
 
@@ -221,14 +222,14 @@ enum Write<'a> {
     CloseNotify,
 }
 
-/// The connection without its socket.
+/// The state of the TLS connection, without its socket.
 struct Session {
     tls: UnbufferedClientConnection,
-    /// Received; what lies from `start` to `end` is still to be processed.
+    /// Receive buffer; the bytes from `start` to `end` are not processed yet.
     incoming: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Encrypted; what lies before `sent` has left.
+    /// Encrypted bytes to send; those before `sent` are written to the socket.
     outgoing: Vec<u8>,
     sent: usize,
     /// Whether the server has sent `close_notify`.
@@ -243,7 +244,7 @@ impl Session {
         Self { tls, incoming, start: 0, end: 0, outgoing: Vec::new(), sent: 0, ended: false, closed: false }
     }
 
-    /// Where the socket's next bytes go; they are added to `end`.
+    /// Returns the free part of the receive buffer; the caller adds the number of bytes read to `end`.
     fn room(&mut self) -> io::Result<&mut [u8]> {
         if self.start > 0 {
             // the beginning of a record, if anything
@@ -256,8 +257,8 @@ impl Session {
         }
     }
 
-    /// Processes what has come up to the next plaintext, which goes to `put`, or to its end; there `write` is done.
-    /// What TLS itself wants to say is encoded on the way.
+    /// Processes received bytes until plaintext was passed to `put` or all are processed; in the latter case encrypts
+    /// `write`. Messages that TLS itself must send are encoded on the way.
     fn advance(&mut self, mut put: impl FnMut(&[u8]), write: Write<'_>) -> Result<Step, rustls::Error> {
         loop {
             let pending = &mut self.incoming[self.start..self.end];
@@ -306,7 +307,7 @@ impl Session {
         }
     }
 
-    /// Encrypts; what has come in and is found on the way goes to `put`.
+    /// Encrypts `write`; plaintext found in received bytes meanwhile goes to `put`.
     fn send(&mut self, write: Write<'_>, mut put: impl FnMut(&[u8])) -> Result<(), rustls::Error> {
         loop {
             match self.advance(&mut put, write)? {
@@ -326,9 +327,9 @@ impl Session {
     }
 }
 
-/// The reason why nothing was encoded.
+/// The reason why no bytes were encoded.
 enum NotEncoded {
-    /// So much room is needed.
+    /// The output buffer must have at least this length.
     Room(usize),
     Never(rustls::Error),
 }

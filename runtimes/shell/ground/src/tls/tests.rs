@@ -1,9 +1,9 @@
-//! Handshakes in memory: who is let in, and who is not.
+//! Handshakes in memory: which keys and certificates are accepted, and which are refused.
 
 use super::*;
 use rustls::{ClientConnection, ServerConnection};
 
-/// Runs a handshake to its end or its first error. Gives what the server and the client know of each other.
+/// Performs a handshake up to its end or first error; returns what server and client have learned about each other.
 fn shake(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,

@@ -1,4 +1,4 @@
-//! What stands in a server's X.509 certificate, and who issued it.
+//! Validity, names and issuer of a server's X.509 certificate.
 
 use super::provider;
 use rustls::client::WebPkiServerVerifier;
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The object identifier of a certificate's names (RFC 5280 §4.2.1.6).
+/// DER encoding of the object identifier of the extension "subject alternative name" (RFC 5280 §4.2.1.6).
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// The validity and names of a certificate.
@@ -25,7 +25,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Returns the facts of the first certificate of a PEM chain, or none if it cannot be read.
+    /// Returns the validity and names in the first certificate of a PEM chain; `None` if it cannot be parsed.
     #[must_use]
     pub fn of(cert_pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(cert_pem.as_bytes()).ok()?;
@@ -44,7 +44,8 @@ impl Facts {
     }
 }
 
-/// Whether one of the CAs in `ca_pem` has itself signed the first certificate of a chain (PEM), be that expired or not.
+/// Returns whether one of the CAs in `ca_pem` has itself signed the first certificate of a chain (PEM), expired or
+/// not.
 #[must_use]
 pub fn is_issued_by(cert_pem: &str, ca_pem: &str) -> bool {
     let check = || {
@@ -67,7 +68,7 @@ pub fn is_issued_by(cert_pem: &str, ca_pem: &str) -> bool {
     check().is_some()
 }
 
-/// The names in what follows a certificate's validity: subject, key, then the extensions (explicit tag 3).
+/// Parses the names in the part of a certificate after its validity: subject, key, then extensions (explicit tag 3).
 fn names(after_validity: &[u8]) -> Option<Vec<String>> {
     let mut rest = after_validity;
     let extensions = loop {
@@ -101,7 +102,7 @@ fn names(after_validity: &[u8]) -> Option<Vec<String>> {
     None
 }
 
-/// A DNS name or an IP address; none for names of other kinds.
+/// Returns a name as text if it is a DNS name or an IP address; `None` for other kinds.
 fn general_name(tag: u8, name: &[u8]) -> Option<String> {
     match tag {
         0x82 => std::str::from_utf8(name).ok().map(String::from),
@@ -114,7 +115,7 @@ fn general_name(tag: u8, name: &[u8]) -> Option<String> {
     }
 }
 
-/// A time (RFC 5280 §4.1.2.5), Unix seconds.
+/// Parses a certificate's time (RFC 5280 §4.1.2.5); returns Unix seconds.
 fn time_s(tag: u8, text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     let (year, rest) = match tag {
@@ -131,7 +132,7 @@ fn time_s(tag: u8, text: &[u8]) -> Option<u64> {
     Some(((days_since_1970(year, month, day)? * 24 + hour) * 60 + minute) * 60 + second)
 }
 
-/// The first element of DER: its tag, its content, what follows it.
+/// Splits off the first DER element; returns its tag, its content, and the bytes after it.
 fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
@@ -145,7 +146,7 @@ fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// Returns the days from 1970 to a Gregorian date, or none before 1970 or for an invalid month.
+/// Returns the days from 1970 to a Gregorian date; `None` before 1970 or for an invalid month.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let before_month = *BEFORE.get(usize::try_from(month.checked_sub(1)?).ok()?)?;

@@ -1,4 +1,4 @@
-//! Against rustls' own server, in memory, with every way to cut the bytes between them.
+//! Connections to rustls' own server, in memory, with the bytes between them divided in many ways.
 
 use super::*;
 use crate::tls::{CertAuthority, client_config, server_config};
@@ -9,15 +9,15 @@ use std::cell::{RefCell, RefMut};
 use std::io::{Read as _, Write as _};
 use std::rc::Rc;
 
-/// The other end: a server, what it has sent, and how much of that the client gets at a time.
+/// The server's end: the TLS server, the bytes that it has sent, and how many of these the client gets at a time.
 struct Server {
     tls: ServerConnection,
     wire: Vec<u8>,
-    /// Bytes that a read gives and a write takes.
+    /// Number of bytes per read and per write of the client.
     step: usize,
-    /// Bytes that the client may still get before the connection breaks.
+    /// Number of bytes that the client still gets before the connection breaks.
     allowed: usize,
-    /// The client's bytes are changed on their way.
+    /// Whether the client's bytes are altered in transit.
     spoil: bool,
     /// The result of the server's processing of the client's bytes.
     outcome: Result<(), rustls::Error>,
@@ -31,7 +31,7 @@ impl Socket {
         self.0.borrow_mut()
     }
 
-    /// Has the server say something, and puts it on the wire.
+    /// Makes the server send something.
     fn says(&self, what: impl FnOnce(&mut ServerConnection)) {
         let mut server = self.server();
         what(&mut server.tls);
@@ -94,7 +94,7 @@ impl AsyncWrite for Socket {
 struct Lab {
     client: Arc<ClientConfig>,
     open: Arc<ServerConfig>,
-    /// Wants a key of the client's, which has none.
+    /// Configuration of a server that requires a client key; the client has none.
     asking: Arc<ServerConfig>,
 }
 
@@ -131,7 +131,7 @@ impl Lab {
     }
 }
 
-/// One read into a buffer of `room` bytes.
+/// Reads once into a buffer of `room` bytes.
 fn read(stream: &mut TlsStream<Socket>, room: usize) -> io::Result<Vec<u8>> {
     let mut memory = vec![0; room];
     let mut buf = ReadBuf::new(&mut memory);
@@ -139,7 +139,7 @@ fn read(stream: &mut TlsStream<Socket>, room: usize) -> io::Result<Vec<u8>> {
     Ok(buf.filled().to_vec())
 }
 
-/// Reads of `room` bytes each to the end that the server announces, or to an error.
+/// Reads with buffers of `room` bytes until the server's `close_notify` or an error.
 fn read_all(stream: &mut TlsStream<Socket>, room: usize) -> (Vec<u8>, io::Result<()>) {
     let mut all = Vec::new();
     loop {
