@@ -140,7 +140,7 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
     Ok(all)
 }
 
-/// Returns whether this root key signed the server certificate, expired or not.
+/// Whether this root key signed the server certificate, expired or not.
 fn is_signed_by_root(root: &PublicKey, cert: &ServerCert) -> bool {
     verify(root, SigningContext::Cert, &cert.body.to_bytes(), &cert.signature)
 }

@@ -44,7 +44,7 @@ pub struct CnConfig {
     /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
-    /// Maximum number of sessions (logged-in clients) at a time; further clients are told when to try again.
+    /// Most sessions at a time; further clients are told to come back later.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: u32,
     /// Time over which a stopping CN sends its clients to other CNs, milliseconds.

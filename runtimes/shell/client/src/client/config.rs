@@ -58,10 +58,10 @@ pub struct ClientConfig {
     pub birthday: bool,
     /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), so that every peer can reach this client.
     pub port_mapping: bool,
-    /// Whether the client ends with the `get` that started it; other `get`s may join meanwhile. A `get` still waiting
-    /// when the client ends continues with another client.
+    /// Whether the client runs for one `get` and those that join meanwhile; a `get` still waiting when the client ends
+    /// continues with another client.
     pub one_shot: bool,
-    /// The machine's identifier, if the system has one: an installation that starts on another machine is a copy.
+    /// The machine's name, if known: an installation that starts on another machine was copied.
     pub machine: Option<String>,
 }
 

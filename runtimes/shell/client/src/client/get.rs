@@ -99,7 +99,7 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Uses one client after another until the download is complete, paused or failed.
+    /// Goes on with one client after the other until the download is at rest.
     fn go<R: Start>(&mut self) -> Result<(), Error> {
         let mut shown = Shown::new(self.options.json);
         let mut patience = Duration::ZERO;
@@ -117,8 +117,8 @@ impl Way<'_> {
         }
     }
 
-    /// Sends the request to the running client. After `patience` without one it starts a client in this process. If
-    /// another process is faster, its client gets the request: only one client can lock the state directory.
+    /// Hands the request to the client that runs. After `patience` without one it starts its own; the directory is one
+    /// client's at a time, so whoever comes too late joins the other.
     fn reach<R: Start>(&mut self, patience: Duration) -> Result<Call, Error> {
         let mut next_try = Instant::now() + patience;
         let mut taken: Option<(Error, Instant)> = None;

@@ -1,5 +1,5 @@
 //! The local API over a Unix domain socket in the state directory: one request a connection, answered by a thread of
-//! its own. Only the directory's owner can connect. Connections beyond [`CONNECTIONS_MAX`] wait in the kernel's
+//! its own. Only the directory's owner can connect. Connections beyond the limit wait in the kernel's
 //! queue.
 
 mod call;
@@ -372,7 +372,7 @@ fn turn(
     }
 }
 
-/// Returns another path to which the object is being downloaded, if any.
+/// Where else an object is on its way to.
 fn on_its_way_elsewhere(api_state: &ApiState, object: &ObjectRef, output: &str) -> Option<String> {
     let running = |status: &DownloadStatus| matches!(status.state, DownloadState::Starting | DownloadState::Running);
     let mut others =

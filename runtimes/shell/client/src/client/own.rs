@@ -73,7 +73,7 @@ impl Hold {
 }
 
 impl OwnClient {
-    /// Starts a client on a new thread, and waits until it takes commands.
+    /// Starts it, and waits until commands can be taken.
     pub(super) fn start<R: Start>(
         state: &Path,
         bundle: Option<&Path>,

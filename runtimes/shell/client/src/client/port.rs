@@ -44,7 +44,7 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) identity: Identity,
     /// The state directory, which holds the keys.
     pub(super) state: PathBuf,
-    /// TLS configuration with the installation's key, which proves the GUID to a CN.
+    /// Proves the GUID to a CN.
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) inbox: Sender<Input>,
     /// Sender that triggers a new observation of the network (addresses, NAT).

@@ -399,8 +399,8 @@ pub fn url(object: &ObjectRef) -> String {
     format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
 }
 
-/// Parses `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}` into an
-/// object. The edge in the URL is ignored: bundle and bootstrap decide which edge is asked.
+/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
+/// names. Which edge is asked is the bundle's and the bootstrap's matter.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     // what comes after the path may be a token, which no message repeats
     let url = url.split(['?', '#']).next().unwrap_or_default();

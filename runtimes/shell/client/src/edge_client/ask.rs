@@ -78,7 +78,7 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     })
 }
 
-/// Resolves `host:port` to addresses; empty if the text is malformed or the name unknown.
+/// Resolves `host:port`; empty if the name is unknown.
 async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
     let Some((host, port)) = server.rsplit_once(':').and_then(|(h, p)| Some((h, p.parse().ok()?))) else {
         return Vec::new();

@@ -21,7 +21,7 @@ use swarmedge_ground::rt::Rt;
 use swarmedge_ground::tcp;
 use swarmedge_ground::tls;
 
-/// Delay before the next address is tried while earlier attempts continue (RFC 8305 §5).
+/// Delay before the next address is tried beside the earlier ones (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// The peer to dial, and the way to do it.

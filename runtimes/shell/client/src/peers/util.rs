@@ -90,8 +90,7 @@ impl Stall {
     }
 }
 
-/// Returns the first success; `None` if all attempts fail. An attempt starts `stagger` after the one before it, or at
-/// once when one fails.
+/// The first success, starting each attempt `stagger` after the one before, or at once when one fails.
 pub(super) async fn first_of<R: Rt, F: Future<Output = Option<T>>, T>(
     rt: &R,
     stagger: Duration,

@@ -168,7 +168,7 @@ struct Shared {
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
     kept: Mutex<KeepIndex>,
     queue: Arc<writer::Queue>,
-    /// Whether a finished file may become a hard link to the data file; otherwise it is a copy.
+    /// A finished file may get a second name instead of a copy.
     links: AtomicBool,
     lost: Callback<Loss>,
     not_placed: Callback<(Handle, String)>,
@@ -396,8 +396,8 @@ impl Store {
         self.0.shared.not_placed.set(tell);
     }
 
-    /// Sets whether finished files are hard links to the store's data files where the file system can (the default),
-    /// or copies.
+    /// Whether finished files share their bytes with the store's where the file system can (the default), or are
+    /// copies.
     pub fn set_links(&self, on: bool) {
         self.0.shared.links.store(on, Ordering::Relaxed);
     }

@@ -149,8 +149,7 @@ fn output_state(
     }
 }
 
-/// Makes a partial file beside the output's path. The journal records it first, so that after a crash the next start
-/// deletes it.
+/// Makes a file beside the user's place. The journal names it first: what a crash leaves of it goes at the next start.
 fn make(shared: &Shared, version: &Version, part: &Path) -> Result<(), Failure> {
     // a file with two names of the user's would let a change of one of them change the other
     let links = shared.links.load(Ordering::Relaxed) && version.file()?.stamp()?.names == 1;
