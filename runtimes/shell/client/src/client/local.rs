@@ -1,6 +1,5 @@
 //! The local API over a Unix domain socket in the state directory: one request a connection, answered by a thread of
-//! its own. Only the directory's owner can connect. Connections beyond the limit wait in the kernel's
-//! queue.
+//! its own. Only the directory's owner can connect. Connections beyond the limit wait in the kernel's queue.
 
 mod call;
 
