@@ -312,7 +312,7 @@ fn an_unreadable_published_file_is_503_and_a_withdrawn_one_404() {
     is(404);
 }
 
-/// While the catalogue cannot be read, its last state stays in force and /healthz names it.
+/// Rule: while the catalogue cannot be read, its last state stays in use, and /healthz names the file.
 #[test]
 fn health_names_a_catalogue_that_cannot_be_read() {
     let lab = Lab::start(|_| {});
@@ -332,7 +332,7 @@ fn health_names_a_catalogue_that_cannot_be_read() {
     assert_eq!(health(), Some((200, "ok\n".to_owned())));
 }
 
-/// Asks for a grant under the signature of `signer`.
+/// Requests a grant; `signer` signs the request.
 fn ask(lab: &Lab, signer: &Key, request: &GrantRequest, more: &[&str]) -> Option<(u16, Vec<u8>)> {
     let body = serde_json::to_string(request).expect("JSON");
     let nonce = data_encoding::HEXLOWER.decode(request.nonce.as_bytes()).expect("hexadecimal");

@@ -20,7 +20,7 @@ pub trait Port<M: Machine> {
     /// Reads the machine after each input or timer, for gauges and status reports.
     fn observe(&mut self, _machine: &M) {}
 
-    /// Whether the machine has finished, so that [`drive`] returns.
+    /// Returns whether the machine has finished, so that [`drive`] must return.
     fn is_over(&self) -> bool {
         false
     }

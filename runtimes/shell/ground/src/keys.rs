@@ -411,7 +411,8 @@ mod tests {
         }
     }
 
-    /// A sealed grant opens until the second rotation after it; a server that has missed a rotation opens newer seals.
+    /// Rule: a sealed grant can be opened until the second rotation after its sealing; a server that has missed one
+    /// rotation can open newer grants.
     #[test]
     fn a_seal_opens_at_servers_one_rotation_behind_or_ahead() {
         let (before, grant) = (SealRing::fresh(), signed_grant());

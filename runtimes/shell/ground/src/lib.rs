@@ -1,6 +1,6 @@
-//! The ground floor of the shell, which every role and command stands on: errors, files, the runtime trait, mailboxes,
-//! keys, TLS, HTTP, QUIC, TCP, links between servers, the drive loop, the host of a server's roles, and the spool. It
-//! decides nothing about a protocol.
+//! The base crate of the shell, used by every role and command: errors, files, the runtime trait, mailboxes, keys,
+//! TLS, HTTP, QUIC, TCP, links between servers, the drive loop, the host of a server's roles, and the spool. It makes
+//! no protocol decisions.
 // tests may match one variant of an enum with a wildcard for the rest
 // printing goes through `terminal::out`, since `println!` panics on a closed pipe
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

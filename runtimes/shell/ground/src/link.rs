@@ -217,7 +217,7 @@ impl<M> Default for Links<M> {
 }
 
 impl<M: Wire + Clone + 'static> Links<M> {
-    /// Queues a message. If the link has ended the message is dropped; [`Event::Closed`] is on its way.
+    /// Queues a message. If the link has ended the message is dropped; [`Event::Closed`] reports the end.
     pub fn send(&self, conn: ConnId, msg: &M) {
         if let Some(link) = self.0.borrow().get(&conn) {
             link.send(msg);

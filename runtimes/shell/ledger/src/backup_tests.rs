@@ -29,7 +29,8 @@ fn shown(database: &Database) -> Result<Vec<DownloadUsage>, Error> {
     block_on(async { Reader::open(database).await?.downloads(&Filter::default()).await })
 }
 
-/// Copies the ledger's file elsewhere, with or without its log, as a killed machine would leave them.
+/// Copies those of the ledger's files whose endings are in `with` (such as `-wal`, the log) to another path, as a
+/// killed machine would leave them.
 fn moved(books: &Books, to: &str, with: &[&str]) -> Books {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join(to);

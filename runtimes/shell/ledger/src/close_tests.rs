@@ -78,7 +78,8 @@ fn evidence(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Vec
     })
 }
 
-/// Makes `n` completed downloads of provider 7 on a day, one of provider 8, and plain traffic.
+/// Makes the records of `n` completed downloads of provider 7 on a day, of one of provider 8, and of plain HTTP
+/// traffic.
 fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
     let mut records =
         vec![granted_on(day, day.0 * 100 + 99, 8), edge(day.0 * 1_000 + 999, None, day.0, u64::from(day.0))];
@@ -112,7 +113,7 @@ pub(super) fn close_up_to(ledger: &Fixture, last: Day) -> usize {
     })
 }
 
-/// Exports provider 7's days as JSON lines.
+/// Returns provider 7's closed days as exported JSON lines.
 fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
     block_on(async {
         let mut reader = Reader::open(&ledger.path).await.expect("opens");
@@ -129,7 +130,7 @@ fn audit(text: &str) -> Result<Totals, String> {
     check_days(&trust(), &days).map_err(|(at, finding)| format!("day {at}: {finding:?}"))
 }
 
-/// Closes three days, the second without traffic.
+/// Scenario: three days are closed, of which the second has no traffic.
 pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     store_on(&ledger, FIRST, &traffic(FIRST, 3));
@@ -165,7 +166,7 @@ pub(super) fn closed_days_are_provable_and_never_change(fixture: &mut dyn FnMut(
     assert_eq!((all.downloads, all.peer_bytes), (6, 200), "until it expires");
 }
 
-/// Makes a ledger with the records that `write` stores, closed up to `last`.
+/// Makes a ledger of the records that `write` stores, with all days up to `last` closed.
 pub(super) fn honest_with(write: impl FnOnce(&Fixture), last: Day) -> Fixture {
     let ledger = super::tests::fixture();
     write(&ledger);
@@ -303,7 +304,7 @@ pub(super) fn trimming_records_keeps_settled_figures(fixture: &mut dyn FnMut() -
     assert_eq!(said(), before);
 }
 
-/// Tampers with each part of a download's evidence and expects the audit to find it.
+/// Changes each part of a download's exported evidence in turn and expects the audit to find the change.
 #[test]
 fn any_tampering_with_evidence_is_found() {
     let (ledger, _) = honest();
@@ -346,8 +347,8 @@ fn any_tampering_with_evidence_is_found() {
     assert_eq!(check(&honest, &foreign), Err(Doubt::Ungranted));
 }
 
-/// A download granted on the first day ends an hour before that day may be closed; its uploader reports ten hours
-/// later.
+/// Scenario: a download that was granted on the first day ends an hour before that day may be closed; its uploader
+/// reports ten hours later.
 pub(super) fn a_download_ending_before_its_day_closes_still_gets_late_records(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let (download, hour) = (FIRST.0 * 100, DAY_MS / 24);
@@ -371,7 +372,7 @@ pub(super) fn a_download_ending_before_its_day_closes_still_gets_late_records(fi
     assert_eq!(proven(&ledger, FIRST.0 + 1..=FIRST.0 + 1).map(|p| p.receipts), Ok(1));
 }
 
-/// Replaced records, and records of closed downloads, are never read again.
+/// Rule: settlement never again reads records that later ones replaced, nor records of downloads on closed days.
 pub(super) fn replaced_records_are_stored_and_not_read_again(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let download = FIRST.0 * 100;
@@ -417,7 +418,7 @@ pub(super) fn replaced_records_are_stored_and_not_read_again(fixture: &mut dyn F
     assert_eq!(audit(&exported(&ledger, FIRST.0..=FIRST.0)).map(|t| t.peer_bytes), Ok(40));
 }
 
-/// A client uses the id of a grant's record before that arrives.
+/// Scenario: a client sends a usage record with the id of a grant's record before the grant's record arrives.
 pub(super) fn record_ids_cannot_be_stolen_and_nothing_is_billed_twice(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = traffic(FIRST, 1);

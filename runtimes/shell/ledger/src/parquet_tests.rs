@@ -59,8 +59,8 @@ fn a_parquet_file_has_every_statement_and_the_sums_of_the_report() {
     assert!(all.iter().all(|row| row.get_string(2).is_ok_and(|kind| kind == "download" || kind == "plain")));
 }
 
-/// Script that prints a line per group of rows: kind, name, downloads, completed, and bytes of edges, peers, flagged,
-/// plain.
+/// Script that prints a line per group of rows: kind, name, numbers of downloads and completed ones, and bytes from
+/// edges, from peers, flagged, and plain HTTP.
 const SCRIPT: &str = r#"
 import duckdb, sys
 file = duckdb.read_parquet(sys.argv[1])

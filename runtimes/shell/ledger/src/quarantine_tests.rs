@@ -1,4 +1,4 @@
-//! Quarantine follows a client to its new keys.
+//! Quarantine of a client extends to its later keys.
 
 use super::close_tests::{close_up_to, proven};
 use super::tests::{Fixture, gave, got, granted_on, offered};
@@ -25,7 +25,7 @@ fn guid(n: u8) -> Guid {
     Guid::of(&key(n).public())
 }
 
-/// Makes a CN's rekey record; key `by` signs in place of the new one.
+/// Makes a CN's rekey record from client key `old` to `new`; key `by` signs where the new one should.
 fn rekeyed(old: u8, new: u8, by: u8) -> LedgerRecord {
     rekeyed_by(&key(old), &key(new), &key(by))
 }
@@ -39,14 +39,14 @@ fn rekeyed_by(old: &Key, new: &Key, by: &Key) -> LedgerRecord {
     LedgerRecord::Log(LogRecord { id, at_ms: 1, guid, event: LogEvent::Rekeyed(signed) })
 }
 
-/// Makes the n-th of many keys.
+/// Makes the key with number `n`; different numbers give different keys.
 fn made(n: u16) -> Key {
     let mut seed = [0xaa; 32];
     seed[..2].copy_from_slice(&n.to_be_bytes());
     Key::from_seed(seed)
 }
 
-/// Makes rekey records of client 1 to more successors than quarantine follows.
+/// Makes rekey records from client 1 to more successors than quarantine may add for one client.
 fn many_heirs() -> Vec<LedgerRecord> {
     let more = u16::try_from(HEIRS_MAX + 6).expect("small");
     (0..more).map(|n| rekeyed_by(&key(1), &made(n), &made(n))).collect()
@@ -111,7 +111,7 @@ fn name(n: u8) -> Vec<String> {
     vec![guid(n).to_string()]
 }
 
-/// Suspect 1 is copied: its copies become 2 and 3, and 3 becomes 4.
+/// Scenario: client 1 is in quarantine and was copied; its copies take keys 2 and 3, and then 3 takes key 4.
 pub(super) fn quarantine_follows_a_client_to_its_new_key(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     assert_eq!(books.put_in(1), (1, 0, vec![]));
@@ -135,7 +135,7 @@ pub(super) fn quarantine_follows_a_client_to_its_new_key(fixture: &mut dyn FnMut
     assert_eq!(books.is_in(), all(&[]));
 }
 
-/// Client 1 becomes 2 before 1 is put into quarantine.
+/// Scenario: client 1 takes key 2 before key 1 is put into quarantine.
 pub(super) fn quarantining_an_old_guid_includes_its_successor(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.store(&[rekeyed(1, 2, 2), rekeyed(2, 1, 1)]);
@@ -147,8 +147,8 @@ pub(super) fn quarantining_an_old_guid_includes_its_successor(fixture: &mut dyn 
     assert_eq!(books.let_out(2), (2, name(1), vec![]), "a circle is walked once");
 }
 
-/// Two downloads expire without a report of their downloaders: receipts of 3 are billed, those of 1, in quarantine, are
-/// not.
+/// Scenario: two downloads expire without a report of their downloaders. Bytes with receipts of client 3 are billed;
+/// those with receipts of client 1, which is in quarantine, are not.
 pub(super) fn receipts_of_a_silent_downloader_in_quarantine_are_not_billed(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.put_in(1);
@@ -169,7 +169,7 @@ pub(super) fn receipts_of_a_silent_downloader_in_quarantine_are_not_billed(fixtu
     assert_eq!(proven(&books.ledger, DAY.0..=DAY.0).map(|p| (p.receipts, p.peer_bytes)), Ok((2, 40)));
 }
 
-/// A client with too many successors is put into quarantine all the same.
+/// Rule: a client with more successors than quarantine may add is still put into quarantine itself.
 pub(super) fn a_client_with_too_many_keys_is_quarantined_all_the_same(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.store(&many_heirs());
@@ -179,7 +179,7 @@ pub(super) fn a_client_with_too_many_keys_is_quarantined_all_the_same(fixture: &
     assert_eq!(books.put_in(2), (1, 0, vec![]), "nor does it keep others out");
 }
 
-/// New keys taken in parallel or one after another do not fill the list.
+/// Rule: a client in quarantine that takes many new keys, in parallel or one after another, does not fill the list.
 pub(super) fn new_keys_of_one_client_do_not_fill_the_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
     let mut books = Books::open(fixture());
     books.put_in(1);

@@ -1,4 +1,5 @@
-//! Reports are equal for open and closed days, also by country and network; and the balance of networks.
+//! Reports are equal whether days are open or closed, also by country and network; the same holds for the balance of
+//! networks.
 
 use super::close_tests::{close_up_to, store_on};
 use super::tests::{Fixture, edge, gave, got, granted_on, offered};
@@ -23,8 +24,8 @@ fn located(n: u32, guid: u32, at_ms: u64, country: &[u8; 2], asn: u32) -> Ledger
     LedgerRecord::Log(LogRecord { id: RecordId::numbered(3_000_000_000 + n), at_ms, guid: Guid::numbered(guid), event })
 }
 
-/// Makes the records of client 1's ended download, 60 bytes from the edge, 25 and 15 from clients 2 and 3; and plain
-/// traffic.
+/// Makes the records of an ended download of client 1: 60 bytes from the edge, 25 and 15 from clients 2 and 3. Also
+/// plain HTTP traffic.
 fn ended(day: Day, d: u32) -> Vec<LedgerRecord> {
     let peers = [(d * 2, 25), (d * 2 + 1, 15)];
     vec![
@@ -58,7 +59,8 @@ fn execute(ledger: &Fixture, sql: &'static str) {
     });
 }
 
-/// Writes four days of traffic, the third empty; clients in two networks, of which one is unknown.
+/// Stores four days of traffic, of which the third is empty. Clients 1 and 2 are in two networks; the network of
+/// client 3 is unknown.
 pub(super) fn written(ledger: &Fixture) {
     let logins = [located(1, 1, 0, b"DE", 64_500), located(2, 2, 0, b"FR", 64_501)];
     store_on(ledger, FIRST, &logins);
@@ -88,7 +90,7 @@ pub(super) fn reports_of_closed_and_open_days_are_equal_to_the_byte(fixture: &mu
     assert_eq!(reported(&ledger), late);
 }
 
-/// Synthetic rows as in `bench ledger --fill`: 30 days, 200 objects.
+/// Scenario: synthetic download rows as in `bench ledger --fill`, over 30 days and 200 objects.
 pub(super) fn synthetic_download_rows_are_reported(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let last = Day(FIRST.0 + 29);
@@ -133,7 +135,7 @@ pub(super) fn countries_and_networks_add_up_to_the_whole(fixture: &mut dyn FnMut
     assert_eq!((balance.peer_bytes, balance.inside_bytes), (320, 0));
 }
 
-/// Browsers fetch two versions, of which clients have downloaded one.
+/// Scenario: browsers fetch two versions, of which clients have downloaded only one.
 pub(super) fn plain_traffic_of_unknown_objects_is_reported(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let LedgerRecord::Edge(mut other) = edge(5, None, 1, 30) else { panic!("an edge's") };
@@ -153,7 +155,7 @@ pub(super) fn plain_traffic_of_unknown_objects_is_reported(fixture: &mut dyn FnM
     assert!(report.unknown.iter().any(|what| what.contains("31 B of plain HTTPS")), "{:?}", report.unknown);
 }
 
-/// One client logs in from Paris and New York every hour.
+/// Scenario: one client logs in from Paris and New York, in turn, every hour.
 pub(super) fn a_client_in_two_places_at_once_is_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let hour = |n: u32| u64::from(n) * 3_600_000;

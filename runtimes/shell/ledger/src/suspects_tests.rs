@@ -38,7 +38,8 @@ pub(super) fn guids_without_any_record_are_found(fixture: &mut dyn FnMut() -> Fi
     assert_eq!(unnamed, Ok([Guid::numbered(3)].into()));
 }
 
-/// Makes the records of download `d`: client `who` is offered `peers` and uses its friends among them.
+/// Makes the records of download `d` by client `who`. It is offered `peers` and gets bytes only from its friends
+/// among them.
 fn download(d: u32, who: u32, peers: &[u32]) -> Vec<LedgerRecord> {
     let intro = |peer: u32| d * 100 + peer;
     let offered = Offered {
@@ -73,8 +74,8 @@ fn stored(ledger: &Fixture, records: &[LedgerRecord]) {
     });
 }
 
-/// Five friends download twenty times each and use only one another, not ten others offered as often; one other client
-/// was restored from a backup.
+/// Scenario: five friends download twenty times each and use only one another, but not ten other clients that were
+/// offered as often. Another client was restored from a backup.
 pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records: Vec<_> = (1..=20).map(|n| login(n, &[n])).collect();
@@ -113,7 +114,7 @@ pub(super) fn a_clique_and_a_fork_are_found_with_their_evidence(fixture: &mut dy
     assert_eq!(found.repeated_by_client.len(), 5);
 }
 
-/// Bytes were transferred over introductions that the CN, which logs others, never logged.
+/// Scenario: bytes were transferred over introductions that the CN did not log, although it logged others.
 pub(super) fn introductions_without_an_offer_are_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = download(1, 1, &[2, 9]);
@@ -129,7 +130,8 @@ pub(super) fn introductions_without_an_offer_are_found(fixture: &mut dyn FnMut()
     assert_eq!(not_offered.uploader, Guid::numbered(2).to_string());
 }
 
-/// Client 1 signs receipts for 100 MB and reports 10; client 2 reports all; client 3 lost a little in a crash.
+/// Scenario: client 1 signs receipts for 100 MB and reports 10 MB; client 2 reports all; client 3 reports 95 MB,
+/// since it lost the rest in a crash.
 pub(super) fn clients_that_report_less_than_they_receipted_are_found(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = Vec::new();
@@ -149,8 +151,8 @@ pub(super) fn clients_that_report_less_than_they_receipted_are_found(fixture: &m
     assert!(!found.guids().contains(&understated.guid), "evidence for people, no accusation");
 }
 
-/// Challenges in ten downloads each: client 1 answers wrongly twice, client 2 reports none to an edge, client 3 passes,
-/// and client 4 fails once.
+/// Scenario: four clients have ten downloads each, all with a challenge. Client 1 answers twice wrongly, client 2
+/// never reports completion to an edge, client 3 passes all, and client 4 answers once wrongly.
 pub(super) fn failed_possession_is_shown_without_accusation(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let mut records = Vec::new();

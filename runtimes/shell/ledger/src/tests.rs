@@ -52,7 +52,7 @@ pub(super) fn offered(download: u32, intros: &[u32]) -> LedgerRecord {
     LedgerRecord::Log(LogRecord { id, at_ms: 1, guid: Guid::numbered(1), event })
 }
 
-/// K_d: the key of every download in these tests.
+/// Returns K_d, the same download key for every download in these tests.
 fn download_key() -> Key {
     Key::from_seed([7; 32])
 }
@@ -180,7 +180,7 @@ fn repetition_and_order_over_restarts_make_no_difference(fixture: &mut dyn FnMut
     assert_eq!(once.show(&Filter::default()), again.show(&Filter::default()));
 }
 
-/// The second of three batches arrives a day before the first.
+/// Scenario: of three batches of records the second arrives, by the ledger's clock, shortly before the first.
 fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture) {
     let (ledger, story, day) = (fixture(), story(), Day(20_000));
     block_on(async {
@@ -194,7 +194,8 @@ fn a_clock_that_is_set_back_loses_no_record(fixture: &mut dyn FnMut() -> Fixture
     assert_eq!(ledger.show(&Filter::default())[0].peers_billed, 70);
 }
 
-/// A downloader reports its end, and later, in one batch, that it runs again and a second end; in either order of keys.
+/// Scenario: a downloader reports its end; later one batch says that it runs again and has ended again. The record
+/// keys in the batch have either order.
 fn a_final_report_dates_from_its_own_batch(fixture: &mut dyn FnMut() -> Fixture) {
     let said = |id, seq, state| {
         let LedgerRecord::Usage(r) = got(id, 1, 1, seq, &[(1, 40)]) else { panic!("usage") };
@@ -236,7 +237,7 @@ fn plain_traffic_is_reported_beside_downloads(fixture: &mut dyn FnMut() -> Fixtu
     assert_eq!((p.provider, p.bytes), (7, 51));
 }
 
-/// Returns a usage record as the first of a log that this start of client 1 began.
+/// Returns a usage record as the first of the log that start number `start` of client 1 began.
 fn logged(id: u32, start: u32) -> LedgerRecord {
     let key = Key::from_seed([1; 32]);
     let record = UsageRecord { reporter: Guid::of(&key.public()), ..usage(id, 1, 1, 1, Vec::new()) };
@@ -245,7 +246,7 @@ fn logged(id: u32, start: u32) -> LedgerRecord {
     LedgerRecord::Usage(Logged { record, head: SignedHead { head, key: key.public(), signature } })
 }
 
-/// A client that starts anew puts a record, which the ledger has already, into a new log.
+/// Scenario: after a new start a client puts a record that the ledger has already into its new log.
 fn each_log_head_is_stored_once_and_a_fork_is_proven(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let found = || {
@@ -285,7 +286,7 @@ fn a_batch_is_stored_whole_or_not_at_all(fixture: &mut dyn FnMut() -> Fixture) {
     });
 }
 
-/// A record that the database refuses is the only one lost.
+/// Rule: a record that the database refuses does not prevent the batch's other records from being stored.
 fn a_refused_record_is_set_aside_and_holds_up_no_other(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     ledger.store(&[&[]]);
@@ -347,7 +348,8 @@ fn another_schema_version_is_refused_with_advice(fixture: &mut dyn FnMut() -> Fi
     });
 }
 
-/// Two days and two objects: one download with peers, one failed, one of another provider, and plain traffic.
+/// Scenario: two days and two objects, with a download from peers, a failed one, one of another provider, and plain
+/// HTTP traffic.
 fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = Day(20_000);
@@ -383,7 +385,7 @@ fn a_report_adds_up_by_day_and_object(fixture: &mut dyn FnMut() -> Fixture) {
     });
 }
 
-/// Half of the bytes are reported before the quarantine, the rest during it, and again after it.
+/// Scenario: an uploader's bytes are reported in part before its quarantine, in part during it, and again after it.
 fn usage_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = Day(20_000);
@@ -415,7 +417,7 @@ fn usage_reported_in_quarantine_is_not_billed(fixture: &mut dyn FnMut() -> Fixtu
     assert_eq!((lines[0].peers_billed, lines[0].flagged), (20, 30));
 }
 
-/// Some clients entered quarantine a second before their downloads were granted, others never.
+/// Scenario: some clients entered quarantine a second before their downloads were granted, others never did.
 fn a_report_counts_clients_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
     let ledger = fixture();
     let day = Day(20_000);
@@ -494,7 +496,8 @@ fn every_rule_holds_on_postgres_even_with_a_killed_server() {
     tls_is_asked_for_and_checked(&mut postgres);
 }
 
-/// The URL's `sslmode` and `sslrootcert` are honoured: a server without TLS or with a foreign certificate is refused.
+/// Rule: `sslmode` and `sslrootcert` in the URL are honoured; a server without TLS or with a foreign certificate is
+/// refused.
 fn tls_is_asked_for_and_checked(postgres: &mut Postgres) {
     let plain = postgres.create("encrypted");
     let open = |options: &str| {
@@ -526,7 +529,8 @@ fn tls_is_asked_for_and_checked(postgres: &mut Postgres) {
     assert_eq!(open(&format!("sslmode=verify-ca&{ours}")), Ok(true), "but of the same authority");
 }
 
-/// Batches are sent, each until it is stored, while the server is killed and restarted.
+/// Scenario: batches are stored one after another, each retried until it succeeds, while the server is killed and
+/// restarted.
 fn killed_in_mid_batch(postgres: &mut Postgres) {
     const DOWNLOADS: u32 = 2_000;
     let ledger = Fixture { path: postgres.create("killed").into(), _dir: None };

@@ -23,7 +23,7 @@ pub struct Sample {
     pub server_cpu: Duration,
     /// Peak resident memory of the receiving side, in bytes.
     pub client_rss: u64,
-    /// Bytes that came from peers.
+    /// Bytes that the client got from peers.
     pub peer_bytes: u64,
 }
 
@@ -92,7 +92,7 @@ pub fn program(name: &str, args: &[&str], server: &[u32], interrupt: &Interrupt)
     Ok(Sample { wall, client_cpu, server_cpu, client_rss, peer_bytes: 0 })
 }
 
-/// Whether a program of this name is on the PATH.
+/// Returns whether a program of this name is on the PATH.
 #[must_use]
 pub fn is_installed(name: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();

@@ -220,7 +220,7 @@ impl ApiState {
         }
     }
 
-    /// Records why a finished file could not be written to the user's path; its download is then shown as failed.
+    /// Records why a finished file could not be written to the user's path; its download then counts as failed.
     pub fn not_placed(&self, handle: Handle, why: String) {
         self.lock().not_placed.insert(handle, why);
     }

@@ -36,7 +36,7 @@ const IO_TIMEOUT: Duration = Duration::from_secs(10);
 const EDGES_WITHIN: Duration = Duration::from_secs(3);
 /// Interval at which a watching thread checks whether its command has disconnected.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Time of waiting after which a `get` is told that it waits.
+/// Time of waiting after which a `get` is informed that it waits.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 /// Interval of checks that the socket file still exists: a program that cleans the directory may have deleted it.
 const SOCKET_EVERY: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ const TELLS_WITHIN: Duration = Duration::from_millis(300);
 /// The parts of the client that the local API uses.
 #[derive(Clone)]
 pub struct Api {
-    /// Current figures and the way to send commands.
+    /// Current figures of downloads, and the means to send commands to the machine.
     pub api_state: ApiState,
     /// The store of the providers' tokens.
     pub tokens: Tokens,

@@ -141,9 +141,9 @@ pub(super) async fn run_tcp<R: Rt>(peers: Peers<R>, listener: R::Listener, accep
     }
 }
 
-/// Receives the first message on an accepted TCP connection; its first byte tells which it is (RFC 7983 §7). A TLS
-/// handshake: performs it. A connectivity check of an uploader that dials its downloader: passed to the machine. A
-/// STUN server's message, which proves that this port is reachable: passed to the prober.
+/// Receives the first message on an accepted TCP connection, whose kind its first byte determines (RFC 7983 §7). TLS:
+/// performs the handshake. A connectivity check of an uploader that dials its downloader: passes it to the machine. A
+/// message of a STUN server, which proves that this port is reachable: passes it to the prober.
 async fn greet_tcp<R: Rt>(
     peers: &Peers<R>,
     acceptor: &TcpAcceptor,

@@ -72,7 +72,7 @@ impl Bundle {
     }
 }
 
-/// Whether a text is `https://host:port` without a path.
+/// Returns whether a text is `https://host:port` without a path.
 fn is_origin(url: &str) -> bool {
     url.strip_prefix("https://").is_some_and(|host| {
         !host.is_empty() && !host.contains(['/', '?', '#', '@', '"']) && !host.contains(char::is_whitespace)

@@ -12,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::thread::{self, JoinHandle};
 
-/// Capacity of the mailboxes between [`run`] and a thread: at most two orders one way and two news the other.
+/// Capacity of the mailboxes between [`run`] and a server's thread: at most two messages are queued in each
+/// direction.
 const MESSAGES_MAX: usize = 2;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Server, Error>>>>;

@@ -92,8 +92,8 @@ mod explored {
     use loom::future::block_on;
     use loom::thread;
 
-    /// Three threads: schedules with up to two preemptions, which find nearly all that more would (CHESS, Musuvathi and
-    /// Qadeer 2007) in seconds instead of hours.
+    /// Explores the schedules of three threads with at most two preemptions, in seconds instead of hours. These find
+    /// nearly all errors that more preemptions would find (CHESS, Musuvathi and Qadeer 2007).
     fn bounded(model: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(2);

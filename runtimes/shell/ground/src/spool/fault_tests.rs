@@ -137,8 +137,8 @@ fn far_apart(ids: std::ops::RangeInclusive<u8>) -> Vec<LedgerRecord> {
     ids.map(far).collect()
 }
 
-/// After a failed sync the kernel marks the refused batch's pages clean. A later batch that builds on them is durable
-/// only if they are written again.
+/// Scenario: after a failed sync the kernel marks the refused batch's pages clean. A later batch that depends on them
+/// is durable only if they are written again.
 #[test]
 fn durable_data_survives_a_crash_after_a_refused_batch() {
     let batch = |ids| Batch { records: far_apart(ids), ..Batch::default() };
