@@ -79,7 +79,7 @@ struct ObjectText {
     #[serde(default)]
     access: AccessText,
     policy: PolicyText,
-    /// The current version first, then older ones.
+    /// The object's versions: the current one first, then older ones, newest first.
     versions: Vec<VersionText>,
 }
 

@@ -11,10 +11,10 @@ pub use swarmedge_ground::policy::PolicyText;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessText {
-    /// Whoever knows the URL.
+    /// Whoever knows the URL may download the object.
     #[default]
     Public,
-    /// Whoever has a token that the provider signed.
+    /// Whoever has a token that the provider signed may download the object.
     Token,
 }
 

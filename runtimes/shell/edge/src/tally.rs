@@ -38,7 +38,7 @@ pub(super) struct Tally<R: Rt> {
     reserved: Rc<Cell<Reserved>>,
 }
 
-/// The part of the reservation that is not used yet.
+/// The unused part of an answer's reservation, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
     bytes: u64,
@@ -47,8 +47,8 @@ struct Reserved {
 }
 
 impl<R: Rt> Tally<R> {
-    /// Makes the tally of an answer and waits for its first reservation; a withheld one is the problem `uncounted`
-    /// (409).
+    /// Makes the tally of an answer and waits for its first reservation. If the machine withholds it, fails with the
+    /// problem `uncounted` (HTTP status 409).
     pub(super) async fn new(
         routes: &Routes<R>,
         grant: Option<Box<Grant>>,

@@ -208,7 +208,7 @@ impl fmt::Debug for SealKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealRing {
     epochs: Epochs,
-    /// One key per epoch, in the order of the file: current, next, previous.
+    /// The sealing keys, one per epoch, in the order of the file: current epoch, next, previous.
     keys: Vec<SealKey>,
 }
 

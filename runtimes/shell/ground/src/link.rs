@@ -51,7 +51,8 @@ pub struct Cap {
 impl Cap {
     /// Bound of links to clients, which get few messages.
     pub const CLIENT: Self = Self { items: 1024, bytes: 1024 * 1024 };
-    /// Bound of links among servers; a RE-ADD of all clients must fit.
+    /// Bound of links among servers. What a CN sends to rebuild a DN's directory, for all its clients at once, must
+    /// fit.
     pub const SERVER: Self = Self { items: 128 * 1024, bytes: 64 * 1024 * 1024 };
 }
 

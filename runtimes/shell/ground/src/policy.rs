@@ -8,9 +8,9 @@ use swarmedge_core::content::Policy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyText {
-    /// Clients may download the object from peers.
+    /// Whether clients may download the object from peers.
     pub peer_download: bool,
-    /// Clients that hold the object may upload it.
+    /// Whether clients that hold the object may upload it.
     pub peer_upload: bool,
     /// Most times one client may upload the whole object; 0: no cap.
     pub uploads_max: u32,

@@ -35,7 +35,7 @@ const TRIAL: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("trial");
 /// Length of a trial write in bytes; longer than any batch.
 const TRIAL_LEN: usize = 64 << 10;
 
-/// The records and counts that a spool held when it was opened.
+/// The ledger records and the byte counts that a spool had when it was opened.
 pub type SpoolContents = (Vec<LedgerRecord>, Vec<Count>);
 
 /// The spool's database. A batch is written in one transaction: all of it becomes durable, or nothing.

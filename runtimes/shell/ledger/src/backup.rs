@@ -66,7 +66,7 @@ async fn size_of(db: &mut Connection) -> Result<(i64, i64), sqlx::Error> {
     Ok((records, days))
 }
 
-/// A reserved file name, and the part file beside it that is renamed to it when complete.
+/// A reserved name for a file, and the temporary file beside it that is renamed to it when complete.
 struct ReservedName {
     to: PathBuf,
     part: PathBuf,
@@ -98,7 +98,7 @@ impl ReservedName {
         Ok(reserved)
     }
 
-    /// Renames the part file durably to its final name; returns its bytes.
+    /// Renames the temporary file durably to its final name; returns its length in bytes.
     fn keep(mut self) -> Result<u64, Error> {
         let keep = || {
             let file = File::open(&self.part)?;

@@ -1,4 +1,4 @@
-//! Closed days are immutable and provable from the exported file alone, on both engines.
+//! Closed days are immutable and provable from the exported file alone, in SQLite and PostgreSQL.
 
 use super::close::Signer;
 use super::tests::{Fixture, edge, gave, got, granted_on, offered};

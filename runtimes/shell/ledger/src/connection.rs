@@ -12,7 +12,8 @@ use std::sync::Once;
 const SQLITE: &str = include_str!("schema/sqlite.sql");
 /// Tables and indexes of a new PostgreSQL database.
 const POSTGRES: &str = include_str!("schema/postgres.sql");
-/// Version of both schemas, which an open database must have. Smaller numbers were used before release 0.1.0.
+/// Version of the SQLite and PostgreSQL schemas, which an open database must have. Smaller numbers were used before
+/// release 0.1.0.
 pub(super) const VERSION: i64 = 10;
 
 /// Key of the advisory lock that serialises PostgreSQL writers ("swmledge").

@@ -147,7 +147,7 @@ impl Database {
         }
     }
 
-    /// Opens the database for reading beside its writer.
+    /// Opens the database for reading, while a ledger server may write it.
     pub(super) async fn open_reader(&self) -> Result<Connection, Error> {
         self.check_there()?;
         let mut db = self.connect_whole("ro").await?;

@@ -8,7 +8,8 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe};
 
-/// Numbers of rows per statement, largest first. 256 rows of 20 columns stay below both engines' parameter limits.
+/// Numbers of rows per statement, largest first. 256 rows of 20 columns stay below the parameter limits of SQLite and
+/// PostgreSQL.
 const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// A value of a column.
@@ -22,7 +23,7 @@ pub(super) enum Value {
 }
 
 impl From<u64> for Value {
-    /// Converts a number; both engines' integers are signed, so that it is capped.
+    /// Converts a number; larger ones become `i64::MAX`, since the integers of SQLite and PostgreSQL are signed.
     fn from(n: u64) -> Self {
         Self::Int(i64::try_from(n).unwrap_or(i64::MAX))
     }

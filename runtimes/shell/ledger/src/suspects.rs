@@ -259,7 +259,7 @@ struct Reading {
     /// Downloads with a recorded challenge outcome.
     challenged: BTreeSet<DownloadId>,
     possession: BTreeMap<u32, Tally>,
-    /// Number of downloads and bytes, by client number.
+    /// By client number: the number of downloads that the client understated, and the bytes that it did not report.
     understated: BTreeMap<u32, (u64, u64)>,
     looked_at: LookedAt,
 }

@@ -1,4 +1,4 @@
-//! Detection in the CNs' logs, on both engines.
+//! Detection from the CNs' logs, in SQLite and PostgreSQL.
 
 use super::tests::{Fixture, gave, got, granted_on};
 use super::*;

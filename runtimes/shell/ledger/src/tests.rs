@@ -438,7 +438,7 @@ fn a_report_counts_clients_in_quarantine(fixture: &mut dyn FnMut() -> Fixture) {
 
 type Rule = fn(&mut dyn FnMut() -> Fixture);
 
-/// Tests that are run on both engines.
+/// Tests that run on SQLite and PostgreSQL.
 const RULES: &[Rule] = &[
     a_download_is_settled_from_the_newest_record_of_each_side,
     repetition_and_order_over_restarts_make_no_difference,

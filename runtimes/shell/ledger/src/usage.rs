@@ -128,7 +128,7 @@ impl Reader {
         Ok(all)
     }
 
-    /// Returns the claims on each introduction of a download.
+    /// Returns the bytes that downloader and uploader claim, by introduction of the download.
     pub async fn claims(&mut self, download: DownloadId) -> Result<BTreeMap<IntroId, Claims>, Error> {
         let records = self.records_of(&download.0).await.map_err(|e| self.failed(&e))?;
         Ok(book_of(records).claims(verify, 0))

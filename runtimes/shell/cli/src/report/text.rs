@@ -61,7 +61,8 @@ pub(super) fn is_located(rows: &[Row]) -> bool {
     rows.iter().any(|row| row.name != "unknown")
 }
 
-/// Formats the peer efficiency as `71.4 %`, or `-`.
+/// Formats the peer efficiency (share of clients' bytes that peers delivered) as `71.4 %`, or `-` if there are no
+/// bytes.
 pub(super) fn efficiency(f: &Figures) -> String {
     f.peer_efficiency_permille.map_or_else(|| "-".into(), |p| format!("{}.{} %", p / 10, p % 10))
 }

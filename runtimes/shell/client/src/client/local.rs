@@ -147,7 +147,7 @@ fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>
     }
 }
 
-/// A counting semaphore for the [`CONNECTIONS_MAX`] connections served at once.
+/// A counting semaphore: it limits the connections served at once to [`CONNECTIONS_MAX`].
 #[derive(Default)]
 struct Seats {
     state: Mutex<SeatsTaken>,
@@ -318,7 +318,7 @@ impl Following<'_> {
 enum Came {
     AtOnce,
     Later,
-    /// The command has gone, or was informed that the client ends.
+    /// The command has disconnected, or was informed that the client ends.
     Gone,
 }
 

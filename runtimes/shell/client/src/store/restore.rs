@@ -25,7 +25,7 @@ struct Restoring {
     kept: KeepIndex,
     versions: BTreeMap<VersionId, Arc<Version>>,
     restored: Restored,
-    /// The journal rows to delete.
+    /// Journal changes that delete rows which nothing needs any more.
     drops: Vec<Change>,
 }
 

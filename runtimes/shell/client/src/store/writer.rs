@@ -37,7 +37,7 @@ pub(super) enum What {
     Save(Box<Save>),
     /// A finished file is at the user's path: keep the version for sharing.
     Placed(VersionId),
-    /// A data file is damaged. If the user has a hard link to it, it becomes the user's alone.
+    /// A data file is damaged. If the user has a hard link to it, the store gives it up.
     Lost(Arc<Version>, Damage),
 }
 

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Maximum length of a request's head in bytes (DESIGN §12).
+/// Maximum length of a request's head (request line and header fields) in bytes.
 const HEAD_LEN_MAX: usize = 8 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;

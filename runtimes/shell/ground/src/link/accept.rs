@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::wire::Wire;
 
-/// Time-out from acceptance to the first frame, TLS handshake included (DESIGN §12).
+/// Time-out from the acceptance of a connection to its first frame, TLS handshake included.
 const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// Pause after an accept failed, as when file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

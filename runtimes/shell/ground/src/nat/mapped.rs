@@ -7,8 +7,9 @@ use swarmedge_core::nat::mapping::io::{Protocol, Status, Why};
 /// at their end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedLine {
-    /// The state of the port mapping: `open`, `busy`, `off`, `unneeded`, `no_gateway`, `no_answer`, `refused`,
-    /// `double_nat`, `too_short`, `deaf` or `unseen`.
+    /// The state of the port mapping: `open`, `busy` (in progress), `off` (not wanted), `unneeded`, or the reason for
+    /// a failure: `no_gateway`, `no_answer`, `refused`, `double_nat` (another NAT beyond the router), `too_short`
+    /// (its lifetime), `deaf` (nothing passes), `unseen` (no STUN server can test it).
     pub state: String,
     /// The protocol that the router answered: `pcp`, `nat_pmp` or `upnp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
