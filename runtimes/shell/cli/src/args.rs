@@ -279,10 +279,10 @@ pub struct PublishArgs {
     /// The object's path in URLs, without a leading slash
     #[arg(long)]
     pub path: String,
-    /// Who may download it
+    /// Who may download the object
     #[arg(long, value_name = "public|token")]
     pub access: Option<AccessText>,
-    /// What clients may do with it: a TOML file, see below [default: as it is]
+    /// The policy for clients: a TOML file, see below [default: as it is]
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Configuration file of the deployment.

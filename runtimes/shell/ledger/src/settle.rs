@@ -19,7 +19,7 @@ use swarmedge_core::wire::records::LedgerRecord;
 /// Below this number, downloads are settled on one thread.
 const ONE_THREAD_MAX: usize = 32;
 
-/// Which records of a download still count for its bill.
+/// The state of a download that decides which of its new records count for its bill.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// No grant record is known yet: nothing can be settled.

@@ -16,7 +16,7 @@ const BUNDLE: &str = "bundle.toml";
 /// A TCP port on which a client listens for peers that cannot use UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpPort {
-    /// The same port number as that of the client's UDP socket.
+    /// The port with the same number as the client's UDP socket.
     AsUdp,
     /// A fixed port number.
     Port(u16),

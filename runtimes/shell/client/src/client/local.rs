@@ -424,7 +424,7 @@ fn watch(
     }
 }
 
-/// What a command has sent while its request is being answered.
+/// Message of a command while its request is being answered.
 enum Heard {
     Nothing,
     /// The command withdraws its `get`.

@@ -72,7 +72,7 @@ fn dir_of(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What is at the output's path.
+/// The kind of file at the output's path.
 enum OutputState {
     Nothing,
     /// The finished file itself, placed earlier.

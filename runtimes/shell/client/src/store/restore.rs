@@ -33,7 +33,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
     Error::Io { path: path.to_owned(), error }
 }
 
-/// What was found in the store's directory: journal, names of data files, and the lock.
+/// Contents of the store's directory: journal, names of data files, and the lock.
 pub(super) struct Found {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) pieces_dir: PathBuf,

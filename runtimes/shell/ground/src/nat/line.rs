@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use swarmedge_core::nat::gatherer::Report;
 use swarmedge_core::nat::{CandidateKind, Ipv6Reach, NatBehaviour};
 
-/// What was observed between this host and the Internet. Field names are stable; units are at their end.
+/// The observations of the path between this host and the Internet. Field names are stable; units are at their end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatLine {
     /// Whether UDP datagrams get out and answers come back.

@@ -201,7 +201,7 @@ fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server broke the TLS connection off")
 }
 
-/// What the connection needs next.
+/// The next need of a TLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing: plaintext was passed on, and there may be more.
