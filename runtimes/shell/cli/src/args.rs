@@ -5,6 +5,7 @@ mod books;
 mod certificates;
 mod keys;
 mod manual;
+mod proxy;
 
 pub use certificates::{CertificatesCommand, RenewArgs};
 pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
@@ -12,6 +13,7 @@ pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRem
 pub use books::*;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use manual::{CompletionsArgs, ManArgs};
+pub use proxy::ProxyArgs;
 use std::path::PathBuf;
 use swarmedge_client::client::TcpPort;
 use swarmedge_edge::policy::AccessText;
@@ -382,6 +384,9 @@ pub struct ClientRunArgs {
     /// Do not ask this network's router to forward a port (by PCP, NAT-PMP or UPnP)
     #[arg(long, env = "SWARMEDGE_NO_PORT_MAPPING")]
     pub no_port_mapping: bool,
+    /// The proxy on the way to edges and control plane.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -410,6 +415,9 @@ pub struct GetArgs {
     /// The install bundle, where no client has run before
     #[arg(long, value_name = "FILE", env = "SWARMEDGE_BUNDLE")]
     pub bundle: Option<PathBuf>,
+    /// The proxy on the way to edges and control plane.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,

@@ -9,6 +9,7 @@ use swarmedge_client::client::commands::{self, default_state_dir};
 use swarmedge_client::client::get::{self, Get};
 use swarmedge_client::client::{ClientConfig, process};
 use swarmedge_ground::ops;
+use swarmedge_ground::reach::Reach;
 use swarmedge_ground::rt::Start;
 
 /// Runs the command `swarmedge client run`.
@@ -20,6 +21,7 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
         config.tcp.clone_from(&args.tcp_port);
     }
     config.port_mapping = !args.no_port_mapping;
+    config.reach = Reach::chosen(args.proxy.proxy.as_deref())?;
     ops::init_metrics();
     let ready = |_: &ApiState| tracing::info!("client is ready");
     process::run_on::<R, _>(&config, ready, move |rt| {
@@ -31,8 +33,8 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
 /// Runs the command `swarmedge get`.
 pub(super) fn get<R: Start>(args: GetArgs, json: bool) -> Result<(), Error> {
     let state = state_of(&args.client)?;
-    let GetArgs { url, token, output, force, bundle, client: _ } = args;
-    get::get::<R>(&Get { url, token, output, force, json, bundle, state })
+    let GetArgs { url, token, output, force, bundle, proxy, client: _ } = args;
+    get::get::<R>(&Get { url, token, output, force, json, bundle, state, proxy: proxy.proxy })
 }
 
 /// Runs the command `swarmedge cache …`.

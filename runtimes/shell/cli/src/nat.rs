@@ -8,9 +8,9 @@ use hyper::Request;
 use std::net::SocketAddr;
 use swarmedge_client::client::{ClientConfig, commands};
 use swarmedge_ground::edge_api::Bootstrap;
-use swarmedge_ground::http::client::resolve;
 use swarmedge_ground::http::{Body, Client, Origin};
 use swarmedge_ground::nat::{self, NatLine};
+use swarmedge_ground::reach::{Reach, Way, host_and_port, interleave, resolve};
 use swarmedge_ground::rt::{Rt, Start};
 use swarmedge_ground::terminal::out::{print_json, say};
 use swarmedge_ground::tls;
@@ -48,12 +48,11 @@ async fn servers<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<SocketAddr>, Error
     let names = if args.stun.is_empty() { servers_of_deployment(rt, args).await? } else { args.stun.clone() };
     let mut servers = Vec::new();
     for name in &names {
-        let parts = name.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        let Some((host, port)) = parts else {
+        let Some((host, port)) = host_and_port(name) else {
             return Err(Error::usage(format!("{name:?} is no STUN server")).next("use HOST:PORT, as in 192.0.2.1:3478"));
         };
-        match resolve(rt, host.trim_matches(['[', ']']), port).await {
-            Ok(found) => servers.extend(found),
+        match resolve(rt, host, port).await {
+            Ok(found) => servers.extend(interleave(found)),
             Err(e) => tracing::warn!(server = %name, error = %e, "name not found"),
         }
     }
@@ -74,7 +73,8 @@ async fn servers_of_deployment<R: Rt>(rt: &R, args: &NatArgs) -> Result<Vec<Stri
                 .bundle
         }
     };
-    let http = Client::new(rt.clone(), tls::client_config(&bundle.ca, None)?);
+    let way = Way { tls: tls::client_config(&bundle.ca, None)?, reach: Reach::chosen(None)? };
+    let http = Client::new(rt.clone(), way);
     let mut last = Error::new(Code::Unreachable, "the bundle names no edge");
     for edge in bundle.bootstrap.iter().filter_map(|url| Origin::parse(url)) {
         let request = || Request::get("/v1/bootstrap").body(Body::empty()).unwrap_or_default();

@@ -23,6 +23,7 @@ pub mod nat;
 pub mod ops;
 pub mod policy;
 pub mod quic;
+pub mod reach;
 pub mod rt;
 pub mod seals;
 pub mod spool;

@@ -12,15 +12,26 @@ use swarmedge_core::ids::ProviderId;
 use swarmedge_edge::Publish;
 
 /// Time-out of each wait, generous for busy machines.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 /// Limit of the edge's rate over all downloads, in bytes a second.
 const EDGE_RATE: u64 = 2_000_000;
 /// Size of an object that takes some seconds at that rate.
-const LARGE: usize = 6_000_000;
-const SMALL: usize = 30_000;
+pub(super) const LARGE: usize = 6_000_000;
+pub(super) const SMALL: usize = 30_000;
+
+/// Variables of the environment that would change what the binary does.
+const UNSET: [&str; 7] = [
+    "SWARMEDGE_CONFIG",
+    "SWARMEDGE_STATE",
+    "SWARMEDGE_BUNDLE",
+    "SWARMEDGE_LOG",
+    "RUST_LOG",
+    "HTTPS_PROXY",
+    "https_proxy",
+];
 
 /// A child process; dropping the value kills it.
-struct Process(Child);
+pub(super) struct Process(pub(super) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -31,13 +42,13 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("it runs").success());
     }
 
     /// Waits until the process has a handler for SIGTERM.
-    fn until_it_listens(&self) {
+    pub(super) fn until_it_listens(&self) {
         const SIGTERM: u64 = 1 << (15 - 1);
         let until = Instant::now() + PATIENCE;
         loop {
@@ -52,7 +63,7 @@ impl Process {
     }
 
     /// Waits for the process to end; returns its exit code.
-    fn code(&mut self) -> Option<i32> {
+    pub(super) fn code(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait().expect("it was started") {
@@ -65,19 +76,24 @@ impl Process {
 }
 
 /// A deployment whose servers run in one process, with a user's directory.
-struct Cdn {
+pub(super) struct Cdn {
     dir: tempfile::TempDir,
-    made: Deployment,
+    pub(super) made: Deployment,
     objects: PathBuf,
-    _servers: Process,
+    pub(super) servers: Process,
 }
 
 impl Cdn {
     fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// Starts a deployment whose servers are reached by `host`.
+    pub(super) fn start_at(host: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let made = init::make(&init::Plan {
             dir: dir.path().join("cdn"),
-            host: "127.0.0.1".into(),
+            host: host.into(),
             region: "local".into(),
             ports: Ports::free().expect("free ports"),
             provider: ProviderId(1),
@@ -90,15 +106,15 @@ impl Cdn {
         let objects = ServerConfig::load(&made.config).expect("reads back").edge.expect("an edge").objects;
         let config = made.config.to_str().expect("UTF-8");
         let servers = spawn(dir.path(), "servers", &["serve", "--config", config]);
-        Self { dir, made, objects, _servers: servers }
+        Self { dir, made, objects, servers }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Publishes an object of unique content under this name.
-    fn publish(&self, name: &str, len: usize) -> Vec<u8> {
+    pub(super) fn publish(&self, name: &str, len: usize) -> Vec<u8> {
         let mut x = name.bytes().fold(len as u64 | 1, |x, b| x.wrapping_mul(31).wrapping_add(b.into()));
         let mut next = || {
             x ^= x << 13;
@@ -123,7 +139,13 @@ impl Cdn {
 
     /// Starts `get`; its output file also names its log.
     fn get(&self, object: &str, output: &str) -> Process {
-        start(self.dir.path(), output, Command::new(crate::BINARY).args(self.args_of_get(object, output)))
+        self.get_with(object, output, &[])
+    }
+
+    /// Starts `get` with more options.
+    pub(super) fn get_with(&self, object: &str, output: &str, options: &[&str]) -> Process {
+        let mut command = Command::new(crate::BINARY);
+        start(self.dir.path(), output, command.args(self.args_of_get(object, output)).args(options))
     }
 
     /// Starts `get` with so many KiB of address space.
@@ -138,14 +160,20 @@ impl Cdn {
     }
 
     fn client(&self) -> Process {
+        self.client_with(&[])
+    }
+
+    /// Starts the background client with more options; its log is `client.log`.
+    pub(super) fn client_with(&self, options: &[&str]) -> Process {
         let (bundle, state) = (self.made.bundle.to_str().expect("UTF-8"), self.at("state"));
         let args = ["client", "run", "--no-port-mapping", "--bundle", bundle, "--state"];
-        let client = spawn(self.dir.path(), "client", &[&args[..], &[state.to_str().expect("UTF-8")]].concat());
+        let state = [state.to_str().expect("UTF-8")];
+        let client = spawn(self.dir.path(), "client", &[&args[..], &state, options].concat());
         self.until("the client answers", |_| true);
         client
     }
 
-    fn until(&self, what: &str, goal: impl Fn(&StatusLine) -> bool) {
+    pub(super) fn until(&self, what: &str, goal: impl Fn(&StatusLine) -> bool) {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Ok(Some(Answer::Status(line))) = Call::ask(&self.at("state"), &Request::Status)
@@ -159,7 +187,7 @@ impl Cdn {
     }
 
     /// Waits until the object is being downloaded and its first bytes are durable.
-    fn until_under_way(&self, object: &str) {
+    pub(super) fn until_under_way(&self, object: &str) {
         let name = format!("/{object}");
         self.until(object, |status| {
             let mut lines = status.downloads.iter().filter(|d| d.url.ends_with(&name));
@@ -168,11 +196,15 @@ impl Cdn {
     }
 
     /// Checks that a `get` succeeds and its file has these bytes.
-    fn ends_well(&self, get: &mut Process, output: &str, bytes: &[u8]) {
+    pub(super) fn ends_well(&self, get: &mut Process, output: &str, bytes: &[u8]) {
         let code = get.code();
-        let said = fs::read_to_string(self.at(&format!("{output}.log"))).unwrap_or_default();
-        assert_eq!(code, Some(0), "{output}: {said}");
+        assert_eq!(code, Some(0), "{output}: {}", self.said(output));
         assert!(fs::read(self.at(output)).expect("it is there") == bytes, "{output} has other bytes");
+    }
+
+    /// Returns the log of a process.
+    pub(super) fn said(&self, name: &str) -> String {
+        fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default()
     }
 }
 
@@ -184,7 +216,7 @@ fn spawn(dir: &Path, name: &str, args: &[&str]) -> Process {
 fn start(dir: &Path, name: &str, command: &mut Command) -> Process {
     let log = fs::File::create(dir.join(format!("{name}.log"))).expect("made");
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
+    for name in UNSET {
         command.env_remove(name);
     }
     Process(command.spawn().expect("the binary starts"))

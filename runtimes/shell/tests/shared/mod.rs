@@ -11,6 +11,7 @@ mod disk_faults;
 mod floods;
 mod gets;
 mod mobility;
+mod networks;
 mod outputs;
 mod peers;
 mod scenarios;

@@ -9,6 +9,7 @@ use swarmedge_core::limits;
 use swarmedge_edge::EdgeConfig;
 use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::error::Error;
+use swarmedge_ground::reach::host_and_port;
 use swarmedge_ledger::config::LedgerConfig;
 
 /// The whole file. Relative paths in the file start from its directory; here they are resolved already.
@@ -137,8 +138,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 fn check_host_port(addr: &str) -> Result<(), String> {
-    let port = addr.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
-    port.map(|_| ()).ok_or_else(|| format!("{addr:?} is not host:port"))
+    host_and_port(addr).map(|_| ()).ok_or_else(|| format!("{addr:?} is not host:port"))
 }
 
 #[cfg(test)]
@@ -213,6 +213,7 @@ rate_limit = "#;
             ("127.0.0.1:9001", "127.0.0.1", "server.toml:8:10: listen: invalid socket address syntax"),
             ("[\"127.0.0.1:9002\"]", "[]", "server.toml:14:7: dns: must name 1 to 32 DNs"),
             ("127.0.0.1:9002", "dn.example", "server.toml:14:7: dns: \"dn.example\" is not host:port"),
+            ("127.0.0.1:9002", "::1:9002", "server.toml:14:7: dns: \"::1:9002\" is not host:port"),
             ("dns =", "sesions_max = 5\ndns =", "server.toml:14:1: unknown key \"sesions_max\" in [cn]"),
         ] {
             let error = read(&CN.replacen(from, to, 1)).expect_err(expected).to_string();

@@ -161,7 +161,7 @@ impl Network {
         let state = self.dir.join("clients").join(name);
         make_dir(&state)?;
         let (bundle, dir) = (text(&self.made.bundle)?, text(&state)?);
-        let args = ["client", "run", "--bundle", &bundle, "--state", &dir];
+        let args = ["client", "run", "--proxy", "off", "--bundle", &bundle, "--state", &dir];
         let mut process = Process::start(name, program, &self.logs(), &args)?;
         process.wait_ready(interrupt, READY_WITHIN, || status(&state).is_ok_and(|s| s.is_some()))?;
         Ok(Client { name: name.to_owned(), state, process, download: None })

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::nat::NatLine;
+use swarmedge_ground::reach::Reach;
 use swarmedge_ground::terminal::out::{print_json, say};
 use swarmedge_ground::terminal::units::{bytes, percent};
 
@@ -30,6 +31,17 @@ pub(super) fn refuse_another_bundle(state: &Path, bundle: &Path) -> Result<(), E
         return Ok(());
     }
     Err(Error::usage(format!("the client that runs in {} was given another bundle", state.display()))
+        .next("end it, or name another directory with --state"))
+}
+
+/// Refuses a proxy other than that of a running client: it would not take effect.
+pub(super) fn refuse_another_proxy(state: &Path, reach: &Reach) -> Result<(), Error> {
+    let Some(Answer::Status(line)) = Call::ask(state, &Request::Status)? else { return Ok(()) };
+    if line.proxy == reach.shown() {
+        return Ok(());
+    }
+    let theirs = line.proxy.map_or_else(|| "no proxy".into(), |proxy| format!("the proxy {proxy}"));
+    Err(Error::usage(format!("the client that runs in {} uses {theirs}", state.display()))
         .next("end it, or name another directory with --state"))
 }
 
@@ -117,6 +129,9 @@ fn print_status(line: &StatusLine) -> Result<(), Error> {
     let uploads = if line.uploads { "on" } else { "off" };
     say!("client {} ({}, {}), up {}", line.guid, line.client_version, line.runtime, clock(line.uptime_s))?;
     say!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes))?;
+    if let Some(proxy) = &line.proxy {
+        say!("edges and control plane through the proxy {proxy}; peers directly")?;
+    }
     for d in &line.downloads {
         let got = percent(d.durable_bytes, d.size_bytes);
         let peers = percent(d.peer_bytes, d.peer_bytes.saturating_add(d.edge_bytes));

@@ -9,6 +9,7 @@ use swarmedge_core::nat::HTTPS;
 use swarmedge_ground::config::{Bundle, File};
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files;
+use swarmedge_ground::reach::Reach;
 
 /// File name of the install bundle's copy in the client's directory.
 const BUNDLE: &str = "bundle.toml";
@@ -61,6 +62,8 @@ pub struct ClientConfig {
     /// Whether the client runs for one `get` and those that join meanwhile; a `get` still waiting when the client ends
     /// continues with another client.
     pub one_shot: bool,
+    /// The way to edges and CNs.
+    pub reach: Reach,
     /// The machine's name, if known: an installation that starts on another machine was copied.
     pub machine: Option<String>,
 }
@@ -93,6 +96,7 @@ impl ClientConfig {
             birthday: false,
             port_mapping: true,
             one_shot: false,
+            reach: Reach::default(),
             machine: machine_id(),
         })
     }

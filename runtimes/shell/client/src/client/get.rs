@@ -1,7 +1,8 @@
 //! The command `get`: downloads through the client that runs on this machine, or starts one in this process if none
 //! runs. If that client ends before the download, `get` continues with the next client, whichever process starts it.
 
-use super::commands::refuse_another_bundle;
+use super::commands::{refuse_another_bundle, refuse_another_proxy};
+use super::config::ClientConfig;
 use super::local::Call;
 use super::own::{OwnClient, Started};
 use super::progress::Progress;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use swarmedge_core::role::client::START_WITHIN;
 use swarmedge_ground::edge_api::Token;
 use swarmedge_ground::error::{Code, Error};
+use swarmedge_ground::reach::Reach;
 use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::Interrupt;
 use swarmedge_ground::terminal::units::percent;
@@ -47,6 +49,8 @@ pub struct Get {
     pub bundle: Option<PathBuf>,
     /// The client's state directory.
     pub state: PathBuf,
+    /// The proxy to use (`--proxy`), or `off`; by default the environment's.
+    pub proxy: Option<String>,
 }
 
 /// Downloads an object and waits for its end. Ctrl-C pauses it, unless others wait for it too.
@@ -62,8 +66,10 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
         token: options.token.clone().map(Token).or_else(|| token_in_url(&options.url)),
     };
     options.bundle.as_deref().map_or(Ok(()), |bundle| refuse_another_bundle(&options.state, bundle))?;
+    let reach = Reach::chosen(options.proxy.as_deref())?;
+    options.proxy.as_ref().map_or(Ok(()), |_| refuse_another_proxy(&options.state, &reach))?;
     let interrupt = Interrupt::listen()?;
-    let mut way = Way { options, request, interrupt, own: None };
+    let mut way = Way { options, request, reach, interrupt, own: None };
     let result = way.go::<R>();
     match way.own {
         Some(own) => {
@@ -93,6 +99,7 @@ fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error
 struct Way<'a> {
     options: &'a Get,
     request: Request,
+    reach: Reach,
     interrupt: Interrupt,
     /// The client that this `get` has started, if any.
     own: Option<OwnClient>,
@@ -136,7 +143,9 @@ impl Way<'_> {
                 own.stop()?;
             }
             if self.own.is_none() && Instant::now() >= next_try {
-                match OwnClient::start::<R>(&self.options.state, self.options.bundle.as_deref(), &self.interrupt)? {
+                let config = ClientConfig::load(&self.options.state, self.options.bundle.as_deref())?;
+                let config = ClientConfig { one_shot: true, reach: self.reach.clone(), ..config };
+                match OwnClient::start::<R>(config, &self.interrupt)? {
                     Started::Ready(own) => {
                         self.own = Some(own);
                         continue;

@@ -4,7 +4,6 @@
 use super::api_state::ApiState;
 use super::process::{CLOSE_WITHIN, STOP_WITHIN};
 use super::{ClientConfig, process};
-use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -74,13 +73,7 @@ impl Hold {
 
 impl OwnClient {
     /// Starts it, and waits until commands can be taken.
-    pub(super) fn start<R: Start>(
-        state: &Path,
-        bundle: Option<&Path>,
-        interrupt: &Interrupt,
-    ) -> Result<Started, Error> {
-        let config = ClientConfig::load(state, bundle)?;
-        let config = ClientConfig { one_shot: true, ..config };
+    pub(super) fn start<R: Start>(config: ClientConfig, interrupt: &Interrupt) -> Result<Started, Error> {
         let (ready, is_ready) = mpsc::channel();
         let hold = Hold::default();
         let theirs = hold.clone();

@@ -10,7 +10,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
 use swarmedge_core::role::client::Client;
 use swarmedge_core::role::client::io::{
@@ -23,6 +22,7 @@ use swarmedge_ground::drive::Port;
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::link::{self, Event, Inlet};
 use swarmedge_ground::mailbox::Sender;
+use swarmedge_ground::reach::Way;
 use swarmedge_ground::rt::Rt;
 
 /// Names of the metrics: verified bytes from edges, verified bytes from peers, and bytes received and discarded.
@@ -44,8 +44,8 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) identity: Identity,
     /// The state directory, which holds the keys.
     pub(super) state: PathBuf,
-    /// Proves the GUID to a CN.
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    /// The way to CNs, on which the GUID is proven.
+    pub(super) way: Way,
     pub(super) inbox: Sender<Input>,
     /// Sender that triggers a new observation of the network (addresses, NAT).
     pub(super) looks: Sender<()>,
@@ -135,7 +135,7 @@ impl<R: Rt> ClientPort<R> {
         let server = self.edges.directory().cns.get(cn as usize).cloned();
         match server {
             Some(server) => {
-                link::dial(&self.rt, Arc::clone(&self.tls), &server, conn, &self.control);
+                link::dial(&self.rt, self.way.clone(), &server, conn, &self.control);
             }
             None => local.push_back(Input::ControlClosed { conn }),
         }

@@ -37,6 +37,7 @@ use swarmedge_ground::mailbox::{Receiver, Sender, mailbox};
 use swarmedge_ground::nat::{self, Called, NatLine, Sight, Told};
 use swarmedge_ground::ops;
 use swarmedge_ground::quic::{Datagram, Endpoint, RawSender};
+use swarmedge_ground::reach::Way;
 use swarmedge_ground::rt::{Rt, Start, begin_listen};
 use swarmedge_ground::tls;
 
@@ -99,7 +100,7 @@ pub async fn run<R: Rt>(
     let _closing = Closing(api_state.clone());
     let _server = serve_commands(&config, &api_state, &store, parts.edges.tokens().clone())?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
-    let Parts { edges, peers, tls, raw, datagrams, doors, called } = parts;
+    let Parts { edges, peers, way, raw, datagrams, doors, called } = parts;
     report_news(&edges, api_state.clone());
     let (looks, looked_for) = mailbox(1);
     let leaves = Signal::default();
@@ -128,7 +129,7 @@ pub async fn run<R: Rt>(
         control,
         identity,
         state: config.state.clone(),
-        tls,
+        way,
         inbox,
         looks,
         counted: BTreeMap::new(),
@@ -204,7 +205,7 @@ async fn stop_asked<R: Rt>(rt: R, api_state: ApiState, shutdown: impl Future<Out
 struct Parts<R: Rt> {
     edges: EdgeClient<R>,
     peers: Peers<R>,
-    tls: Arc<rustls::ClientConfig>,
+    way: Way,
     raw: RawSender,
     datagrams: Receiver<Datagram>,
     /// The TCP ports on which the client listens; STUN messages that arrive there go to `called`.
@@ -224,8 +225,12 @@ impl<R: Rt> Parts<R> {
             Origin::parse(url).ok_or_else(|| Error::usage(format!("the bundle's bootstrap {url:?} is no https URL")))
         };
         let bundle = config.bundle.bootstrap.iter().map(origin).collect::<Result<Vec<_>, _>>()?;
-        let plain = tls::client_config(&config.bundle.ca, None)?;
-        let tls = tls::client_config(&config.bundle.ca, Some(&identity.key))?;
+        if let Some(proxy) = config.reach.shown() {
+            tracing::info!(%proxy, "edges and control plane are reached through a proxy, peers directly");
+        }
+        let way =
+            |key| Ok::<_, Error>(Way { tls: tls::client_config(&config.bundle.ca, key)?, reach: config.reach.clone() });
+        let (plain, way) = (way(None)?, way(Some(&identity.key))?);
         let peer_tls = |over| tls::peer_server_config(&identity.upload_key, over);
         let (endpoint, datagrams) = bind(rt, config, &peer_tls(Transport::Udp)?)?;
         let (raw, datagrams) = (endpoint.raw(), sort(rt, datagrams, inbox.clone()));
@@ -239,7 +244,7 @@ impl<R: Rt> Parts<R> {
         for (port, listener) in doors {
             peers.listen(listener, TcpAcceptor { port, calls: calls.clone() });
         }
-        Ok(Self { edges, peers, tls, raw, datagrams, doors: ports, called })
+        Ok(Self { edges, peers, way, raw, datagrams, doors: ports, called })
     }
 }
 
@@ -404,6 +409,7 @@ fn api_state(
         client_version: env!("CARGO_PKG_VERSION").into(),
         runtime: runtime.into(),
         uploads: restored.uploads.unwrap_or(config.bundle.uploads),
+        proxy: config.reach.shown(),
         checkpoint: restored.checkpoint.as_deref().map(CheckpointLine::from),
         ..StatusLine::default()
     };

@@ -246,6 +246,9 @@ pub struct StatusLine {
     pub uploads: bool,
     /// Whether the control plane is connected; without it the edge alone delivers.
     pub control_connected: bool,
+    /// The URL of the proxy to edges and control plane, without user and password, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// The UDP address of the QUIC socket as STUN servers see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,

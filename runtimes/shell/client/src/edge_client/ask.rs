@@ -16,10 +16,10 @@ use swarmedge_core::wire::records::{SealedGrant, SigningContext};
 use swarmedge_ground::edge_api::{
     self, Bootstrap, GRANT, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE,
 };
-use swarmedge_ground::http::client::resolve;
 use swarmedge_ground::http::{Body, Origin};
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Permit;
+use swarmedge_ground::reach::{host_and_port, interleave, resolve};
 use swarmedge_ground::rt::Rt;
 
 /// Time that a grant request waits for a bootstrap answer, which contains the edges' clock time.
@@ -78,12 +78,10 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     })
 }
 
-/// Resolves `host:port`; empty if the name is unknown.
+/// Resolves `host:port`, families in turn; empty if the name is unknown.
 async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
-    let Some((host, port)) = server.rsplit_once(':').and_then(|(h, p)| Some((h, p.parse().ok()?))) else {
-        return Vec::new();
-    };
-    resolve(&edges.0.rt, host.trim_matches(['[', ']']), port).await.unwrap_or_default()
+    let Some((host, port)) = host_and_port(server) else { return Vec::new() };
+    resolve(&edges.0.rt, host, port).await.map(interleave).unwrap_or_default()
 }
 
 struct GrantParams {

@@ -18,12 +18,12 @@ use crate::store::Store;
 use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 use swarmedge_core::ids::XferId;
 use swarmedge_core::role::client::io::{EdgeError, EdgeOutput, FetchEnd, Input};
 use swarmedge_ground::http::{Client, Origin, Signal};
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Sender;
+use swarmedge_ground::reach::Way;
 use swarmedge_ground::rt::Rt;
 
 /// HTTP client of all edges; clones share its state.
@@ -65,12 +65,12 @@ pub struct Own {
 }
 
 impl<R: Rt> EdgeClient<R> {
-    /// Makes a client that knows the edges of its install bundle and trusts the CAs of `tls`.
+    /// Makes a client that knows the edges of its install bundle and reaches them by `way`.
     #[must_use]
-    pub fn new(rt: R, tls: Arc<rustls::ClientConfig>, bundle: Vec<Origin>, own: Own, inbox: Sender<Input>) -> Self {
+    pub fn new(rt: R, way: Way, bundle: Vec<Origin>, own: Own, inbox: Sender<Input>) -> Self {
         let Own { key, tokens, store } = own;
         Self(Rc::new(Inner {
-            http: Client::new(rt.clone(), tls),
+            http: Client::new(rt.clone(), way),
             rt,
             store,
             key,

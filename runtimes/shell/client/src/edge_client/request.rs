@@ -28,7 +28,7 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
 
 /// Converts a failure of connection, TLS or HTTP framing to the machine's error, and reports it to the user.
 pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
-    edges.tell(News::Trouble(Trouble::of(origin, error)));
+    edges.tell(News::Trouble(Trouble::of(origin, edges.0.http.proxy(origin), error)));
     tracing::info!(edge = %origin.authority(), %error, "a connection to an edge failed");
     match error {
         HttpError::Connect(_) | HttpError::Http(_) | HttpError::Silent => EdgeError::Unreachable,

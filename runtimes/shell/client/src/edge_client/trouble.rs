@@ -4,6 +4,7 @@ use rustls::CertificateError as Cert;
 use std::io;
 use swarmedge_ground::http::Origin;
 use swarmedge_ground::http::client::Error as HttpError;
+use swarmedge_ground::reach::ProxyError;
 
 /// News about the edges for a waiting user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +29,19 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Describes a failure of connection, TLS or HTTP framing.
-    pub(super) fn of(origin: &Origin, error: &HttpError) -> Self {
+    /// Describes a failure of connection, TLS or HTTP framing, where there is a `proxy` through that.
+    pub(super) fn of(origin: &Origin, proxy: Option<String>, error: &HttpError) -> Self {
         let edge = origin.authority();
+        let edge = match (proxy, error) {
+            // errors of the proxy name it themselves
+            (None, _) | (_, HttpError::Connect(_)) => edge,
+            (Some(proxy), _) => format!("{edge} through the proxy {proxy}"),
+        };
         let (what, next) = match error {
-            HttpError::Connect(e) => (format!("cannot reach the edge {edge}: {}", plain(e)), ""),
+            HttpError::Connect(e) => {
+                let proxy = e.get_ref().and_then(|e| e.downcast_ref::<ProxyError>());
+                (format!("cannot reach the edge {edge}: {}", plain(e)), proxy.map_or("", ProxyError::next))
+            }
             HttpError::Tls(e) => return Self::tls(&edge, e),
             HttpError::Http(e) => (format!("the edge {edge} has broken off: {e}"), ""),
             HttpError::Silent => (format!("the edge {edge} does not answer in time"), ""),
@@ -97,10 +106,12 @@ mod tests {
     fn certificate_errors_advise_the_user() {
         let origin = Origin { host: "edge.example".into(), port: 443 };
         let rustls = rustls::Error::InvalidCertificate(Cert::Expired);
-        let trouble = Trouble::of(&origin, &HttpError::Tls(io::Error::new(io::ErrorKind::InvalidData, rustls)));
+        let trouble = Trouble::of(&origin, None, &HttpError::Tls(io::Error::new(io::ErrorKind::InvalidData, rustls)));
         assert_eq!(trouble.what, "the certificate of the edge edge.example:443 has expired");
         assert!(trouble.next.contains("certificates renew"), "{trouble:?}");
-        let refused = Trouble::of(&origin, &HttpError::Connect(io::Error::from_raw_os_error(111)));
+        let silent = Trouble::of(&origin, Some("http://p:1".into()), &HttpError::Silent);
+        assert_eq!(silent.what, "the edge edge.example:443 through the proxy http://p:1 does not answer in time");
+        let refused = Trouble::of(&origin, None, &HttpError::Connect(io::Error::from_raw_os_error(111)));
         assert_eq!(refused.what, "cannot reach the edge edge.example:443: connection refused");
     }
 }

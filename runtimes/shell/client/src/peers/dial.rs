@@ -3,26 +3,23 @@
 use super::conn::{self, Conn};
 use super::link::{Link, RecvStream, SendStream};
 use super::raw_tcp::PastCheck;
-use super::util::{Cancel, DIAL_TIMEOUT, first_of, within};
+use super::util::{Cancel, DIAL_TIMEOUT, within};
 use super::{Entry, Peers};
 use futures_lite::future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use swarmedge_core::ids::{ConnId, DownloadId, PublicKey};
 use swarmedge_core::limits::CANDIDATES_MAX;
 use swarmedge_core::nat::connectivity::Along;
 use swarmedge_core::role::client::io::{CloseReason, Input};
 use swarmedge_core::wire::peer::CONTROL_STREAM;
 use swarmedge_ground::mailbox::Permit;
+use swarmedge_ground::reach::first_of;
 use swarmedge_ground::rt::Rt;
 use swarmedge_ground::tcp;
 use swarmedge_ground::tls;
-
-/// Delay before the next address is tried beside the earlier ones (RFC 8305 §5).
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// The peer to dial, and the way to do it.
 pub(super) struct Whom {
@@ -71,9 +68,9 @@ async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<Opened> {
         .ok()?;
     let attempts = addrs.into_iter().take(CANDIDATES_MAX).map(|addr| {
         let link = connect(peers, addr, Arc::clone(&config), along);
-        async move { link.await.map_err(|error| tracing::debug!(%addr, %error, "no connection to a peer")).ok() }
+        async move { link.await.map_err(|error| tracing::debug!(%addr, %error, "no connection to a peer")) }
     });
-    let link = first_of(&peers.0.rt, STAGGER, attempts).await?;
+    let link = first_of(&peers.0.rt, attempts).await.ok()?;
     let (mut send, recv) = link.open_bi().await?;
     send.write_all(&[CONTROL_STREAM]).await.ok()?;
     Some((link, send, recv))

@@ -3,7 +3,6 @@
 use futures_lite::future;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -86,49 +85,6 @@ impl Stall {
                 return;
             }
             rt.sleep_until(due).await;
-        }
-    }
-}
-
-/// The first success, starting each attempt `stagger` after the one before, or at once when one fails.
-pub(super) async fn first_of<R: Rt, F: Future<Output = Option<T>>, T>(
-    rt: &R,
-    stagger: Duration,
-    attempts: impl IntoIterator<Item = F>,
-) -> Option<T> {
-    let mut attempts = attempts.into_iter();
-    let mut running: Vec<std::pin::Pin<Box<F>>> = Vec::new();
-    let mut more = true;
-    loop {
-        if more {
-            match attempts.next() {
-                Some(attempt) => running.push(Box::pin(attempt)),
-                None => more = false,
-            }
-        }
-        if !more && running.is_empty() {
-            return None;
-        }
-        let mut timer = pin!(rt.sleep_until(rt.now() + stagger));
-        // ready: one has succeeded, or it is time for the next
-        let step = poll_fn(|cx| {
-            let before = running.len();
-            let mut won = None;
-            running.retain_mut(|attempt| match attempt.as_mut().poll(cx) {
-                Poll::Ready(Some(value)) => {
-                    won = won.take().or(Some(value));
-                    false
-                }
-                Poll::Ready(None) => false,
-                Poll::Pending => true,
-            });
-            if won.is_some() || running.len() < before || (more && timer.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(won);
-            }
-            Poll::Pending
-        });
-        if let Some(won) = step.await {
-            return Some(won);
         }
     }
 }

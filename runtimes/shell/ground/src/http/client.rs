@@ -1,6 +1,7 @@
 //! An HTTPS client that keeps idle connections for further requests.
 
 use super::Body;
+use crate::reach::{Way, authority};
 use crate::rt::Rt;
 use crate::tls::TlsStream;
 use bytes::{Bytes, BytesMut};
@@ -16,10 +17,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -52,11 +51,7 @@ impl Origin {
     /// Returns `host:port`, as in a `Host` header field.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        authority(&self.host, self.port)
     }
 }
 
@@ -95,7 +90,7 @@ type Pool = Rc<RefCell<BTreeMap<Origin, Vec<SendRequest<Body>>>>>;
 #[derive(Clone)]
 pub struct Client<R> {
     rt: R,
-    tls: Arc<rustls::ClientConfig>,
+    way: Way,
     pool: Pool,
 }
 
@@ -111,9 +106,9 @@ pub struct Answer<R> {
 }
 
 impl<R: Rt> Client<R> {
-    /// A client that trusts whom `tls` trusts.
-    pub fn new(rt: R, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { rt, tls, pool: Pool::default() }
+    /// A client that reaches servers by `way`, and trusts whom that trusts.
+    pub fn new(rt: R, way: impl Into<Way>) -> Self {
+        Self { rt, way: way.into(), pool: Pool::default() }
     }
 
     /// Sends a request whose URI is only the path. `request` is called again if a kept connection turns out to be
@@ -133,6 +128,12 @@ impl<R: Rt> Client<R> {
         let mut fresh = self.connect(origin).await?;
         let response = self.exchange(&mut fresh, origin, request()).await?;
         Ok(self.answer(response, origin, fresh))
+    }
+
+    /// Returns the URL of the proxy on the way to a server, if there is one.
+    #[must_use]
+    pub fn proxy(&self, origin: &Origin) -> Option<String> {
+        self.way.reach.proxy(&origin.host, origin.port).map(ToString::to_string)
     }
 
     /// Closes what is kept: the network has changed, and no connection leads anywhere any more.
@@ -169,8 +170,8 @@ impl<R: Rt> Client<R> {
         within(&self.rt, CONNECT_WITHIN, async {
             let name = ServerName::try_from(origin.host.clone())
                 .map_err(|e| Error::Connect(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
-            let tcp = self.dial(origin).await.map_err(Error::Connect)?;
-            let tls = TlsStream::connect(self.tls.clone(), name, tcp).await.map_err(Error::Tls)?;
+            let tcp = self.way.reach.connect(&self.rt, &origin.host, origin.port).await.map_err(Error::Connect)?;
+            let tls = TlsStream::connect(self.way.tls.clone(), name, tcp).await.map_err(Error::Tls)?;
             let (sender, connection) = hyper::client::conn::http1::handshake(tls).await.map_err(Error::Http)?;
             self.rt.spawn(async move {
                 if let Err(error) = connection.await {
@@ -181,23 +182,6 @@ impl<R: Rt> Client<R> {
         })
         .await?
     }
-
-    async fn dial(&self, origin: &Origin) -> io::Result<R::Tcp> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for addr in resolve(&self.rt, &origin.host, origin.port).await? {
-            match self.rt.connect(addr).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(e) => last = e,
-            }
-        }
-        Err(last)
-    }
-}
-
-/// The addresses of a host, by the system's resolver.
-pub async fn resolve<R: Rt>(rt: &R, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let host = host.to_owned();
-    rt.blocking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect)).await
 }
 
 async fn within<R: Rt, T>(rt: &R, limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
