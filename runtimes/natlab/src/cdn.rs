@@ -76,7 +76,7 @@ impl Cdn {
         // port 443 over TCP, so that clients without UDP find the server too
         let also = format!("\nalso = [\"{first}:443\"]");
         let listen = format!("listen = \"{first}:{STUN_PORT}\"{}{also}", other.unwrap_or_default());
-        replace(&own, &format!("listen = \"0.0.0.0:{port}\""), &listen)?;
+        replace(&own, &format!("listen = \"[::]:{port}\""), &listen)?;
         cdn.serve(lab, "stun", "stun", &own)?;
         let ports = cdn.made.ports;
         for (node, proto, port) in

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::{self, Arc};
 use std::time::Instant;
+use swarmedge_ground::quic::canonical;
 use swarmedge_ground::rt::{Rt, Start};
 
 use crate::quic::Quic;
@@ -97,7 +98,7 @@ impl Rt for Smol {
     async fn accept(&self, listener: &Self::Listener) -> io::Result<(Self::Tcp, SocketAddr)> {
         let (stream, from) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        Ok((stream, from))
+        Ok((stream, canonical(from)))
     }
 
     fn quic(&self) -> Arc<dyn quinn::Runtime> {

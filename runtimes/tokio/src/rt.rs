@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
+use swarmedge_ground::quic::canonical;
 use swarmedge_ground::rt::{AsyncRead, AsyncWrite, Rt, Start};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
@@ -77,7 +78,7 @@ impl Rt for Tokio {
     async fn accept(&self, listener: &Self::Listener) -> io::Result<(Tcp, SocketAddr)> {
         let (stream, from) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        Ok((Tcp(stream), from))
+        Ok((Tcp(stream), canonical(from)))
     }
 
     fn quic(&self) -> Arc<dyn quinn::Runtime> {

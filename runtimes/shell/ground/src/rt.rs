@@ -36,7 +36,7 @@ pub trait Rt: Clone + 'static {
     fn connecting(&self, socket: std::net::TcpStream) -> impl Future<Output = io::Result<Self::Tcp>> + 'static;
     /// Takes over a bound, listening, non-blocking socket.
     fn listen(&self, socket: std::net::TcpListener) -> io::Result<Self::Listener>;
-    /// Accepts the next connection, with its remote address.
+    /// Accepts the next connection, with its remote address; IPv4 is never in IPv6-mapped form.
     fn accept(&self, listener: &Self::Listener) -> impl Future<Output = io::Result<(Self::Tcp, SocketAddr)>>;
     /// Returns quinn's view of the runtime: timers, tasks and UDP sockets.
     fn quic(&self) -> Arc<dyn quinn::Runtime>;
@@ -139,7 +139,8 @@ pub(crate) mod testing {
             smol::net::TcpListener::try_from(socket)
         }
         async fn accept(&self, listener: &Self::Listener) -> io::Result<(Self::Tcp, SocketAddr)> {
-            listener.accept().await
+            let (stream, from) = listener.accept().await?;
+            Ok((stream, crate::quic::canonical(from)))
         }
         fn quic(&self) -> Arc<dyn quinn::Runtime> {
             Arc::new(quinn::SmolRuntime)

@@ -1,9 +1,9 @@
-//! Tests networks as they are: names of which some addresses are dead, and proxies.
+//! Tests networks as they are: IPv6, names of which some addresses are dead, and proxies.
 
 use super::gets::{Cdn, SMALL};
 use crate::Rt as R;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 use swarmedge_ground::reach::race;
@@ -109,6 +109,24 @@ fn an_address_that_swallows_packets_delays_the_next_by_little() {
         });
         assert!(!never.await, "nobody answers there");
     });
+}
+
+#[test]
+fn a_deployment_on_ipv6_publishes_serves_and_connects() {
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        println!("SKIPPED: this system has no IPv6");
+        return;
+    }
+    let cdn = Cdn::start_at("::1");
+    let bytes = cdn.publish("object", SMALL);
+    let client = cdn.client_with(&[]);
+    cdn.until("a control connection over IPv6", |status| status.control_connected);
+    let mut get = cdn.get_with("object", "out", &[]);
+    cdn.ends_well(&mut get, "out", &bytes);
+    cdn.until("the STUN server's view", |status| {
+        status.public_address.as_ref().is_some_and(|addr| addr.starts_with("[::1]:"))
+    });
+    drop(client);
 }
 
 #[test]

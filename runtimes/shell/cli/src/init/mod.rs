@@ -16,6 +16,7 @@ use swarmedge_core::ids::{ProviderId, PublicKey};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
 use swarmedge_ground::keys::{Key, SealRing, certify, replace_secret, save_cert};
+use swarmedge_ground::reach::authority;
 use swarmedge_ground::terminal::out::say;
 use swarmedge_ground::tls::CertAuthority;
 
@@ -24,7 +25,7 @@ use swarmedge_ground::tls::CertAuthority;
 pub struct Plan {
     /// Directory of the deployment.
     pub dir: PathBuf,
-    /// Host name or IPv4 address by which clients reach the servers.
+    /// Host name or IP address, without brackets, by which clients reach the servers.
     pub host: String,
     /// Region of the edge, sent to clients in the bootstrap response.
     pub region: String,
@@ -37,12 +38,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Returns the IP address that public servers bind.
-    fn listen(&self) -> &str {
+    /// Returns the IP address that public servers bind, as in `ADDRESS:PORT`.
+    fn listen(&self) -> String {
         match self.host.parse::<IpAddr>() {
-            Ok(ip) if ip.is_loopback() => &self.host,
-            Ok(_) | Err(_) if self.host == "localhost" => "127.0.0.1",
-            Ok(_) | Err(_) => "0.0.0.0",
+            Ok(ip) if ip.is_loopback() && ip.is_ipv6() => format!("[{ip}]"),
+            Ok(ip) if ip.is_loopback() => ip.to_string(),
+            Ok(_) | Err(_) if self.host == "localhost" => "127.0.0.1".into(),
+            // IPv4 too: what has an IPv4 address may get others
+            Ok(_) | Err(_) => "[::]".into(),
         }
     }
 }
@@ -67,10 +70,10 @@ pub struct Deployment {
 /// Runs the command `swarmedge init`.
 pub fn run(args: &InitArgs, json: bool) -> Result<(), Error> {
     let ports = args.base_port.map_or_else(Ports::usual_or_free, Ports::at)?;
-    check_host(&args.host)?;
+    let host = checked_host(&args.host)?;
     let plan = Plan {
         dir: args.dir.clone(),
-        host: args.host.clone(),
+        host,
         region: "local".into(),
         ports,
         provider: ProviderId(args.provider),
@@ -94,7 +97,7 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
     write(&dir.join("ca.pem"), ca.cert_pem().as_bytes())?;
     save_secret(&dir.join("ca.key.pem"), ca.key_pem().as_bytes())?;
     let mut names = vec![plan.host.as_str()];
-    names.extend(["localhost", "127.0.0.1"].iter().filter(|name| **name != plan.host));
+    names.extend(["localhost", "127.0.0.1", "::1"].iter().filter(|name| **name != plan.host));
     for role in ["edge", "cn", "dn", "ledger"] {
         let (cert, key) = ca.issue(&names)?;
         write(&dir.join(role).join("tls.pem"), cert.as_bytes())?;
@@ -109,7 +112,7 @@ pub fn make(plan: &Plan) -> Result<Deployment, Error> {
         config: dir.join("server.toml"),
         bundle: dir.join("install/bundle.toml"),
         ca: dir.join("ca.pem"),
-        edge_url: format!("https://{}:{}", plan.host, plan.ports.edge),
+        edge_url: format!("https://{}", authority(&plan.host, plan.ports.edge)),
         ports: plan.ports,
         root: root.public(),
     };
@@ -169,7 +172,10 @@ impl Deployment {
 
     /// Returns the next commands for the user to copy.
     fn next_commands(&self, program: &str, plan: &Plan) -> String {
-        let (dir, provider, url) = (plan.dir.display(), plan.provider, &self.edge_url);
+        let (dir, provider) = (plan.dir.display(), plan.provider);
+        let url = format!("{}/{provider}/files/FILE", self.edge_url);
+        // some shells take brackets for patterns
+        let url = if url.contains('[') { format!("'{url}'") } else { url };
         let (config, bundle, ca) = (self.config.display(), self.bundle.display(), self.ca.display());
         format!(
             "Made a deployment in {dir}. Next:\n\n  \
@@ -178,8 +184,8 @@ impl Deployment {
              # run all servers in one process (or each role by itself, see --help)\n  \
              {program} serve --roles edge,ledger,cn,dn,stun --config {config}\n\n  \
              # download it, in another terminal: by our client, or by any other\n  \
-             {program} get {url}/{provider}/files/FILE --bundle {bundle}\n  \
-             curl --cacert {ca} -O {url}/{provider}/files/FILE\n\n  \
+             {program} get {url} --bundle {bundle}\n  \
+             curl --cacert {ca} -O {url}\n\n  \
              # share what was downloaded, and look at the books\n  \
              {program} client run --bundle {bundle}\n  \
              {program} ledger show --config {config}\n\n\
@@ -193,10 +199,15 @@ fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "swarmedge".into())
 }
 
-fn check_host(host: &str) -> Result<(), Error> {
+/// Returns a name or an IP address as it stands in certificates and URLs, without brackets.
+fn checked_host(host: &str) -> Result<String, Error> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if let Some(ip) = bare.unwrap_or(host).parse::<IpAddr>().ok().filter(|ip| bare.is_none() || ip.is_ipv6()) {
+        return Ok(ip.to_string());
+    }
     let ok = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
-    let wrong = || Error::usage(format!("--host {host:?} is neither a name nor an IPv4 address"));
-    if ok { Ok(()) } else { Err(wrong().next("write it without scheme, port or path")) }
+    let wrong = || Error::usage(format!("--host {host:?} is neither a name nor an IP address"));
+    if ok { Ok(host.to_owned()) } else { Err(wrong().next("write it without scheme, port or path")) }
 }
 
 fn refuse_full(dir: &Path, force: bool) -> Result<(), Error> {
@@ -225,6 +236,7 @@ fn save_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarmedge_ground::tls::x509::Facts;
 
     fn plan(dir: &Path) -> Plan {
         Plan {
@@ -290,7 +302,42 @@ mod tests {
 
     #[test]
     fn a_host_with_a_scheme_is_refused() {
-        assert!(check_host("cdn.example.com").is_ok() && check_host("10.0.0.1").is_ok());
-        assert!(check_host("https://cdn.example.com").is_err() && check_host("").is_err());
+        for (host, bare) in [("cdn.example.com", "cdn.example.com"), ("10.0.0.1", "10.0.0.1"), ("[0::1]", "::1")] {
+            assert_eq!(checked_host(host).as_deref(), Ok(bare));
+        }
+        for bad in ["https://cdn.example.com", "", "::1:8443", "[::1", "[10.0.0.1]", "fe80::1%eth0", "[::1]:8443"] {
+            assert_eq!(checked_host(bad).expect_err(bad).code(), Code::Usage);
+        }
+    }
+
+    #[test]
+    fn a_deployment_on_ipv6_has_its_address_in_urls_and_certificates() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let plan = Plan { host: "::1".into(), ..plan(dir.path()) };
+        let made = make(&plan).expect("makes");
+        assert_eq!(made.edge_url, format!("https://[::1]:{}", made.ports.edge));
+        let config = ServerConfig::load(&made.config).expect("reads");
+        let (edge, cn, stun) = (config.edge.expect("there"), config.cn.expect("there"), config.stun.expect("there"));
+        assert_eq!(edge.cns[0].addr, format!("[::1]:{}", made.ports.cn));
+        assert_eq!(edge.stun, [format!("[::1]:{}", made.ports.stun)]);
+        assert!([edge.listen, cn.listen, stun.listen].iter().all(|at| at.ip() == std::net::Ipv6Addr::LOCALHOST));
+        let names = Facts::of(&fs::read_to_string(&edge.tls_cert).expect("reads")).expect("a certificate").names;
+        assert_eq!(names, ["::1", "localhost", "127.0.0.1"]);
+        assert!(made.next_commands("swarmedge", &plan).contains(&format!("'{}/7/files/FILE'", made.edge_url)));
+    }
+
+    #[test]
+    fn servers_with_a_name_listen_on_both_families() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (host, listen) in [
+            ("cdn.example.com", "[::]"),
+            ("192.0.2.1", "[::]"),
+            ("2001:db8::1", "[::]"),
+            ("localhost", "127.0.0.1"),
+            ("127.0.0.2", "127.0.0.2"),
+            ("::1", "[::1]"),
+        ] {
+            assert_eq!(Plan { host: host.into(), ..plan(dir.path()) }.listen(), listen, "{host}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Choice of the ports on which a new deployment listens.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use swarmedge_ground::error::Error;
 
@@ -83,8 +84,14 @@ impl Ports {
 }
 
 fn is_free(port: u16) -> bool {
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    TcpListener::bind((any, port)).is_ok() && UdpSocket::bind((any, port)).is_ok()
+    let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    // a port that cannot be had for other reasons is free: there may be no IPv6
+    let taken = |e: std::io::Error| e.kind() == ErrorKind::AddrInUse;
+    let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    TcpListener::bind((v4, port)).is_ok()
+        && UdpSocket::bind((v4, port)).is_ok()
+        && !TcpListener::bind((v6, port)).is_err_and(taken)
+        && !UdpSocket::bind((v6, port)).is_err_and(taken)
 }
 
 #[cfg(test)]

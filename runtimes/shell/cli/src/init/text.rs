@@ -1,11 +1,13 @@
 //! The text of `server.toml`, written for those who will edit it.
 
 use super::{Deployment, Plan, Ports};
+use swarmedge_ground::reach::authority;
 
 /// Returns the whole text of `server.toml`.
 pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
     let Plan { host, region, .. } = plan;
     let p = made.ports;
+    let (stun, cn_addr) = (authority(host, p.stun), authority(host, p.cn));
     let root = made.root;
     let url = &made.edge_url;
     let listen = plan.listen();
@@ -33,14 +35,14 @@ signing_key = "edge/signing.key"
 certificate = "edge/server.cert"
 seal_key = "seal.key"
 ledger = "{inner}:{ledger}"
-stun = ["{host}:{stun}"]
+stun = ["{stun}"]
 # the most that is sent to all clients together, as in "20MB/s" or in bytes a second; 0: no limit
 rate_limit = 0
 
 # what the bootstrap tells clients, nearest first
 [[edge.cns]]
 name = "cn-1"
-addr = "{host}:{cn}"
+addr = "{cn_addr}"
 
 # The clients' control connections (TLS).
 [cn]
@@ -65,10 +67,9 @@ ops = "{inner}:{ops_cn}"
         edge = p.edge,
         cn = p.cn,
         dn = p.dn,
-        stun = p.stun,
         ledger = p.ledger,
     );
-    clients_side + &inner_servers(p, listen, inner)
+    clients_side + &inner_servers(p, &listen, inner)
 }
 
 /// Returns the sections of DN, STUN server and ledger.

@@ -23,7 +23,6 @@ use swarmedge_core::wire::Framed;
 use swarmedge_core::wire::peer::{CONTROL_STREAM, PieceRequest, REQUEST_STREAM, RefuseCode};
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::nat::{Called, read_message};
-use swarmedge_ground::quic::canonical;
 use swarmedge_ground::rt::{AsyncRead, AsyncWrite, Rt};
 use swarmedge_ground::tcp;
 use swarmedge_ground::tls;
@@ -161,7 +160,7 @@ async fn greet_tcp<R: Rt>(
         peers.shown(again.tcp, from, bytes).await;
     } else {
         // with a full mailbox it is lost; the next round asks again
-        let _ = acceptor.calls.try_send(Called { from: canonical(from), local: acceptor.port, bytes });
+        let _ = acceptor.calls.try_send(Called { from, local: acceptor.port, bytes });
     }
     None
 }

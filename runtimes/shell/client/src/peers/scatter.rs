@@ -8,7 +8,7 @@ use swarmedge_core::ids::IntroId;
 use swarmedge_core::nat::connectivity::{Scatter, Scattered, is_check};
 use swarmedge_core::role::client::io::Input;
 use swarmedge_ground::nat::udp::Udp;
-use swarmedge_ground::quic::{bind_udp, canonical};
+use swarmedge_ground::quic::bind_udp;
 use swarmedge_ground::rt::Rt;
 
 impl<R: Rt> Peers<R> {
@@ -44,7 +44,7 @@ impl<R: Rt> Peers<R> {
                 let inbox = self.0.inbox.clone();
                 self.0.rt.spawn(udp.clone().receive(self.0.rt.clone(), move |from, _, datagram| {
                     if is_check(datagram) {
-                        let (from, bytes) = (canonical(from), datagram.to_vec());
+                        let bytes = datagram.to_vec();
                         // with a full mailbox it is lost, as UDP does
                         let _ = inbox.try_send(Input::Scattered(Scattered { intro, socket, from, bytes }));
                     }

@@ -13,7 +13,7 @@ pub use mapped::MappedLine;
 use crate::drive::{Port, drive};
 use crate::http::Signal;
 use crate::mailbox::{Receiver, Sender, mailbox};
-use crate::quic::{Datagram, RawSender, canonical};
+use crate::quic::{Datagram, RawSender};
 use crate::rt::{Rt, begin_connect};
 use futures_lite::future::or;
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -190,7 +190,7 @@ pub async fn once<R: Rt>(rt: R, servers: Vec<SocketAddr>, maps_ports: bool) -> i
 
 fn into_inbox(inbox: Sender<Input>, socket: Socket) -> impl FnMut(SocketAddr, Option<IpAddr>, &[u8]) {
     move |from, _, bytes| {
-        let came = discovery::Input::Datagram { socket, from: canonical(from), bytes: bytes.to_vec() };
+        let came = discovery::Input::Datagram { socket, from, bytes: bytes.to_vec() };
         let _ = inbox.try_send(came.into());
     }
 }

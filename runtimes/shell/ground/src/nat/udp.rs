@@ -1,7 +1,7 @@
 //! A UDP socket of one thread: sending never waits, and a callback gets received datagrams.
 
 use crate::http::Signal;
-use crate::quic::bind_udp;
+use crate::quic::{bind_udp, canonical};
 use crate::rt::Rt;
 use futures_lite::future::{or, poll_fn};
 use quinn::AsyncUdpSocket;
@@ -73,7 +73,8 @@ impl Udp {
         self.socket.try_send(&Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip })
     }
 
-    /// Passes each datagram to `each`: remote address, local address if known, and bytes.
+    /// Passes each datagram to `each`: remote address, local address if known, and bytes. IPv4 addresses are never in
+    /// IPv6-mapped form.
     pub async fn receive<R: Rt>(self, rt: R, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
         let mut buffer = vec![0; RECEIVE_LEN];
         let receiving = async {
@@ -88,7 +89,7 @@ impl Udp {
                 }
                 let [RecvMeta { addr: from, len, stride, dst_ip, .. }] = meta;
                 for datagram in buffer[..len.min(RECEIVE_LEN)].chunks(stride.max(1)) {
-                    each(from, dst_ip, datagram);
+                    each(canonical(from), dst_ip.map(|ip| ip.to_canonical()), datagram);
                 }
             }
         };
