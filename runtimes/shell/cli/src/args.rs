@@ -309,7 +309,8 @@ pub struct UnpublishArgs {
 /// Arguments of the commands that run one server: `edge`, `cn`, `dn`, `stun`, `ledger`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Ends cleanly on SIGTERM and Ctrl-C. /healthz and /metrics are served on the configured `ops` address."
+    after_help = "Ends cleanly on SIGTERM and Ctrl-C; on SIGHUP it reads configuration and certificates again. /healthz and \
+    /metrics are served on the configured `ops` address."
 )]
 pub struct ServerArgs {
     /// Configuration file of the deployment.
@@ -320,7 +321,9 @@ pub struct ServerArgs {
 /// Arguments of `swarmedge serve`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Each role has a thread of its own. Who is told to end, or sees one of them fail, ends all, the ledger last.\n\n\
+    after_help = "Each role has a thread of its own. Who is told to end, or sees one of them fail, ends all, the ledger last.\n\
+    SIGHUP reads configuration and certificates again: TLS certificates and, of [edge], rate_limit, region, cns, edges,\n\
+    stun and client_version_min are taken; the log names what needs a restart.\n\n\
     Example:\n  swarmedge serve --roles edge,ledger,cn,dn,stun --config my-cdn/server.toml"
 )]
 pub struct ServeArgs {

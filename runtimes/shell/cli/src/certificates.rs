@@ -4,8 +4,10 @@
 use super::Error;
 use super::args::CertificatesCommand;
 use crate::config::ServerConfig;
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::PublicKey;
 use swarmedge_core::wire::Wire as _;
@@ -51,12 +53,17 @@ impl Expiry {
         days_left_if_few(self.lifetime_s, self.not_after_s)
     }
 
+    /// Returns whether this is an X.509 certificate, which a running server takes on SIGHUP.
+    pub(super) fn is_of_tls(&self) -> bool {
+        self.kind == "tls"
+    }
+
     /// Returns what the operator must do before the certificate expires.
     const fn next_step(&self) -> &'static str {
         if self.own {
             "run `swarmedge certificates renew`, then restart"
         } else {
-            "this operator's CA did not issue it: renew it where it came from, then restart"
+            "this operator's CA did not issue it: renew it where it came from, then send the server SIGHUP"
         }
     }
 }
@@ -140,6 +147,17 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
     Ok(all)
 }
 
+/// Returns the files of keys and certificates that the chosen roles read at their start only.
+pub(super) fn fixed_files(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Vec<&Path> {
+    let edge = config.edge.as_ref().map(|c| ("edge", Some(&c.signing_key)));
+    let cn = config.cn.as_ref().map(|c| ("cn", Some(&c.signing_key)));
+    let ledger = config.ledger.as_ref().map(|c| ("ledger", c.signing_key.as_ref()));
+    let signing = [edge, cn, ledger].into_iter().flatten().filter(|(role, _)| of(role));
+    let signing = signing.filter_map(|(_, file)| file.map(PathBuf::as_path));
+    let certificates = cert_files(config).into_iter().filter(|p| of(p.role)).filter_map(|p| p.certificate);
+    std::iter::once(config.operator.ca.as_path()).chain(signing).chain(certificates).collect()
+}
+
 /// Whether this root key signed the server certificate, expired or not.
 fn is_signed_by_root(root: &PublicKey, cert: &ServerCert) -> bool {
     verify(root, SigningContext::Cert, &cert.body.to_bytes(), &cert.signature)
@@ -204,10 +222,10 @@ pub(super) fn with_new_validity(body: CertBody) -> CertBody {
 }
 
 /// Reports the remaining validity of certificates by metric, and warns in the log, until the process ends.
-pub(super) async fn watch<R: Rt>(rt: R, all: Vec<Expiry>) {
+pub(super) async fn watch<R: Rt>(rt: R, all: Rc<RefCell<Vec<Expiry>>>) {
     loop {
         let now = now().as_secs();
-        for e in &all {
+        for e in all.borrow().iter() {
             let left = e.not_after_s.saturating_sub(now);
             let gauge = metrics::gauge!("swarmedge_certificate_expires_seconds", "role" => e.role, "kind" => e.kind);
             gauge.set(f64::from(u32::try_from(left).unwrap_or(u32::MAX)));

@@ -25,7 +25,7 @@ pub(super) fn run<R: Start>(args: &ClientRunArgs, exit_with_parent: bool) -> Res
     ops::init_metrics();
     let ready = |_: &ApiState| tracing::info!("client is ready");
     process::run_on::<R, _>(&config, ready, move |rt| {
-        let stop = stop_signal(rt, exit_with_parent)?;
+        let stop = stop_signal(rt, exit_with_parent, None)?;
         Ok(async move { stop.wait().await })
     })
 }

@@ -20,6 +20,7 @@ mod nat;
 mod objects;
 pub mod process;
 mod quarantine;
+mod reload;
 mod report;
 mod serve;
 pub mod stop;

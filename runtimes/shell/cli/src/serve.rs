@@ -4,12 +4,15 @@ use super::Error;
 use super::args::Role;
 use super::certificates;
 use super::objects::no_section;
+use super::reload::Reload;
 use super::stop::stop_signal;
 use crate::config::ServerConfig;
 use std::path::Path;
 use swarmedge_control::{self, cn, dn};
 use swarmedge_ground::health::Health;
+use swarmedge_ground::host::Lives;
 use swarmedge_ground::host::crew::{self, Member};
+use swarmedge_ground::mailbox::mailbox;
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::{Rt, Start};
 
@@ -23,13 +26,17 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
     roles.dedup();
     ops::init_metrics();
     // the process is ready when all of its roles are
-    let health = Health::default();
+    let (health, lives) = (Health::default(), Lives::default());
     let members =
-        roles.iter().map(|role| member::<R>(*role, &config, path, health.clone())).collect::<Result<_, _>>()?;
+        roles.iter().map(|role| Ok::<_, Error>(member::<R>(*role, &config, path, health.clone())?.reporting(&lives)));
+    let members = members.collect::<Result<_, _>>()?;
+    let path = path.to_path_buf();
     R::block_on(move |rt| async move {
-        let stop = stop_signal(&rt, exit_with_parent)?;
-        let expiries = certificates::expiries(&config, |role| roles.iter().any(|r| name(*r) == role))?;
-        rt.spawn(certificates::watch(rt.clone(), expiries));
+        let (hangup, asked) = mailbox(1);
+        let stop = stop_signal(&rt, exit_with_parent, Some(hangup))?;
+        let reload = Reload::new(&path, roles.into_iter().map(name).collect(), config, lives)?;
+        rt.spawn(certificates::watch(rt.clone(), reload.expiries()));
+        rt.spawn(reload.follow(asked));
         crew::run(members, stop).await
     })
 }

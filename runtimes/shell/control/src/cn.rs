@@ -21,7 +21,7 @@ use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
 use swarmedge_ground::health::Health;
-use swarmedge_ground::host::{INBOX_MAX, Role, Server, certificate, load_tls, sockets::listen};
+use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, certificate, load_tls, sockets::listen};
 use swarmedge_ground::http::{Origin, Signal};
 use swarmedge_ground::keys::{Key, verify};
 use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, dial};
@@ -53,9 +53,10 @@ pub fn open<R: Rt>(
     let geo = Geo::open(cfg.geo_countries.as_deref(), cfg.geo_networks.as_deref())?;
     let config = machine_config(operator, cfg, cert, geo.has_database());
     let (listener, addr) = listen(rt, cfg.listen, "[cn] listen")?;
+    let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
     let acceptor = Accept::<R> {
         listener,
-        tls: load_tls(&cfg.tls_cert, &cfg.tls_key, true)?,
+        tls,
         connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         server: "cn",
     };
@@ -89,8 +90,7 @@ pub fn open<R: Rt>(
         clock: |unix_ms| Input::WallClock { unix_ms },
         shutdown: Some(Input::Shutdown),
     };
-    let (rt, stop) = (rt.clone(), stop.clone());
-    let name = cfg.name.clone();
+    let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
         // the spool's records must be the machine's first input
@@ -108,7 +108,7 @@ pub fn open<R: Rt>(
         tracing::info!("CN has stopped");
         Ok(())
     };
-    Ok(Server::new(addr, ops, run))
+    Ok(Server::new(addr, ops, run).living(Live::tls(live_tls)))
 }
 
 /// Opens the spool, if one is configured; without one there are no records, no handle and no writing task.

@@ -12,7 +12,7 @@ use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::health::Health;
-use swarmedge_ground::host::{INBOX_MAX, Role, Server, certificate, load_tls, sockets::listen};
+use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, certificate, load_tls, sockets::listen};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::keys::verify;
 use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links};
@@ -35,9 +35,10 @@ pub fn open<R: Rt>(
     let cert = certificate(&trust, ServerRole::Dn, &cfg.certificate, None)?;
     let config = Config::new(operator.root, verify, cert);
     let (listener, addr) = listen(rt, cfg.listen, "[dn] listen")?;
+    let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
     let acceptor = Accept::<R> {
         listener,
-        tls: load_tls(&cfg.tls_cert, &cfg.tls_key, true)?,
+        tls,
         connections_max: usize::try_from(config.cns_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         server: "dn",
     };
@@ -63,7 +64,7 @@ pub fn open<R: Rt>(
         tracing::info!("DN has stopped");
         Ok(())
     };
-    Ok(Server::new(addr, ops, run))
+    Ok(Server::new(addr, ops, run).living(Live::tls(live_tls)))
 }
 
 struct DnPort {

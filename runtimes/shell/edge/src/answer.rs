@@ -1,8 +1,8 @@
 //! What the routes and their parts share: the state of an edge's HTTP interface, and the answers that it makes.
 
-use super::config::EdgeConfig;
 use super::content::set;
 use super::handle::EdgeHandle;
+use super::live::LiveConfig;
 use super::pace::Pacer;
 use super::published::PublishedFiles;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -21,7 +21,7 @@ pub struct Routes<R> {
     /// Runtime for timers, tasks and blocking reads.
     pub rt: R,
     /// The `[edge]` section of the configuration.
-    pub cfg: Rc<EdgeConfig>,
+    pub cfg: LiveConfig,
     /// The published objects and the providers' keys.
     pub published: PublishedFiles<R>,
     /// Handle to the edge machine.

@@ -88,9 +88,9 @@ fn check_signature<R: Rt>(
     let unsigned = |detail: &str| problem(StatusCode::FORBIDDEN, "signature-invalid", detail);
     // the signature covers this edge's authority, so that a request forwarded to another edge is invalid there
     let host = head.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let own = Origin::parse(&routes.cfg.url).map(|o| o.authority());
+    let own = Origin::parse(&routes.cfg.get().url).map(|o| o.authority());
     if own.as_deref() != Some(host) {
-        let detail = format!("this edge is {}, the request was for {host:?}", routes.cfg.url);
+        let detail = format!("this edge is {}, the request was for {host:?}", routes.cfg.get().url);
         return Err(problem(StatusCode::MISDIRECTED_REQUEST, "wrong-edge", detail));
     }
     let key: PublicKey = asked.key.parse().map_err(|_| unsigned("key"))?;

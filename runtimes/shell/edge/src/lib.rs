@@ -13,6 +13,7 @@ pub mod content;
 pub mod error;
 mod grants;
 pub mod handle;
+pub mod live;
 pub mod pace;
 pub mod policy;
 mod port;

@@ -131,7 +131,7 @@ impl<R: Rt> Routes<R> {
     }
 
     fn bootstrap(&self) -> Bootstrap {
-        let cfg = &self.cfg;
+        let cfg = self.cfg.get();
         Bootstrap {
             name: cfg.name.clone(),
             now_ms: unix_ms(),
@@ -193,7 +193,7 @@ impl<R: Rt> Routes<R> {
         head_only: bool,
     ) -> Answer {
         check_expiry(object)?;
-        extra.push((CACHE_STATUS, format!("\"{}\"; hit", self.cfg.name)));
+        extra.push((CACHE_STATUS, format!("\"{}\"; hit", self.cfg.get().name)));
         let repr = Representation {
             version: id,
             size: version.size,

@@ -3,6 +3,7 @@
 use super::catalogue::Files;
 use super::config::EdgeConfig;
 use super::handle::EdgeHandle;
+use super::live::LiveConfig;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
 use super::published::PublishedFiles;
@@ -22,7 +23,7 @@ use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::host::sockets::listen;
-use swarmedge_ground::host::{INBOX_MAX, Server, certificate, load_tls, send_clock, unix_ms};
+use swarmedge_ground::host::{INBOX_MAX, Live, Server, certificate, load_tls, send_clock, unix_ms};
 use swarmedge_ground::http::{self, Limits, Signal, Site};
 use swarmedge_ground::keys::{Key, verify};
 use swarmedge_ground::link::{Cap, Inlet, Links};
@@ -55,7 +56,7 @@ pub fn open_on<R: Rt>(
     files.create()?;
     let published = PublishedFiles::open(rt.clone(), files.clone(), health)?;
     let (spool, (records, counts)) = Spool::open_remembered(&cfg.spool, "edge")?;
-    let tls = load_tls(&cfg.tls_cert, &cfg.tls_key, false)?;
+    let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, false)?;
     let ledger_tls = client_config(&read(&cfg.ca)?, Some(&key))?;
     let seals = Seals::open(&cfg.seal_key)?;
     ops::init_metrics();
@@ -79,14 +80,15 @@ pub fn open_on<R: Rt>(
         stopped: false,
     };
     let config = machine_config(cfg, &trust, cert);
+    let live = LiveConfig::new(cfg);
     let routes = Rc::new(Routes {
         rt: rt.clone(),
-        cfg: Rc::new(cfg.clone()),
+        cfg: live.clone(),
         published,
         machine,
         seals: seals.clone(),
         trust,
-        pacer: Rc::new(RefCell::new(Pacer::new(cfg.rate_limit.0))),
+        pacer: Rc::new(RefCell::new(Pacer::following(live.rate()))),
         pacers: RefCell::default(),
         health: health.clone(),
         read_errors: Rc::default(),
@@ -108,7 +110,8 @@ pub fn open_on<R: Rt>(
         tracing::info!("edge has stopped");
         Ok(())
     };
-    Ok(Server::new(addr, None, run))
+    let live = Live::tls(live_tls).section(LiveConfig::KEYS, move |section| live.take(section));
+    Ok(Server::new(addr, None, run).living(live))
 }
 
 /// Returns the configuration of the machine.

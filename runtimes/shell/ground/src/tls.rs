@@ -18,28 +18,69 @@ use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName as Dn, PeerMisbehaved, RootCertStore,
     ServerConfig, SignatureScheme,
 };
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use swarmedge_core::ids::PublicKey;
 use swarmedge_core::nat::Transport;
 use swarmedge_core::wire::{mux, peer};
 
-/// Makes a server's configuration. With `ask_client_key` a client must prove an Ed25519 key in a TLS 1.3 handshake (CN,
-/// DN, ledger); without it the server speaks HTTP/1.1 to any client, over TLS 1.2 too (edge).
-pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Result<Arc<ServerConfig>, Error> {
+/// A server's certificate with its key, which can be replaced while the server runs.
+#[derive(Debug)]
+pub struct LiveCert(RwLock<Arc<CertifiedKey>>);
+
+impl LiveCert {
+    /// Reads a certificate chain and its key (both PEM).
+    pub fn new(cert_pem: &str, key_pem: &str) -> Result<Arc<Self>, Error> {
+        Ok(Arc::new(Self(RwLock::new(Arc::new(certified_pem(cert_pem, key_pem)?)))))
+    }
+
+    /// Replaces both for new connections. Returns whether the certificate is another; an error leaves the old one.
+    pub fn replace(&self, cert_pem: &str, key_pem: &str) -> Result<bool, Error> {
+        let new = certified_pem(cert_pem, key_pem)?;
+        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = now.cert != new.cert;
+        if differs {
+            *now = Arc::new(new);
+        }
+        Ok(differs)
+    }
+}
+
+impl ResolvesServerCert for LiveCert {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn certified_pem(cert_pem: &str, key_pem: &str) -> Result<CertifiedKey, Error> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| Error::usage(format!("the TLS certificate is not PEM: {e}")))?;
+    if chain.is_empty() {
+        return Err(Error::usage("the TLS certificate's file holds no certificate"));
+    }
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
         .map_err(|e| Error::usage(format!("the TLS key is not PEM: {e}")))?;
+    CertifiedKey::from_der(chain, key, &provider())
+        .map_err(|e| Error::usage(format!("the TLS certificate and its key do not fit: {e}")))
+}
+
+/// Makes a server's configuration with a certificate that stays, as [`live_server_config`].
+pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Result<Arc<ServerConfig>, Error> {
+    live_server_config(LiveCert::new(cert_pem, key_pem)?, ask_client_key)
+}
+
+/// Makes a server's configuration. With `ask_client_key` a client must prove an Ed25519 key in a TLS 1.3 handshake (CN,
+/// DN, ledger); without it the server speaks HTTP/1.1 to any client, over TLS 1.2 too (edge).
+pub fn live_server_config(cert: Arc<LiveCert>, ask_client_key: bool) -> Result<Arc<ServerConfig>, Error> {
     let versions: &[_] = if ask_client_key { &[&TLS13] } else { &[&TLS13, &TLS12] };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
@@ -49,9 +90,7 @@ pub fn server_config(cert_pem: &str, key_pem: &str, ask_client_key: bool) -> Res
     } else {
         builder.with_no_client_auth()
     };
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|e| Error::usage(format!("the TLS certificate and its key do not fit: {e}")))?;
+    let mut config = builder.with_cert_resolver(cert);
     if ask_client_key {
         // control connections live for hours, and a resumed one would skip the proof of the key
         config.send_tls13_tickets = 0;

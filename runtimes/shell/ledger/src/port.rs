@@ -19,7 +19,7 @@ use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::health::{Condition, Health};
-use swarmedge_ground::host::{INBOX_MAX, Role, Server, load_tls, sockets::listen, unix_ms};
+use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, load_tls, sockets::listen, unix_ms};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::keys::verify;
 use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links};
@@ -54,9 +54,10 @@ pub async fn open<R: Rt>(
 ) -> Result<Server, Error> {
     let config = Config::new(operator.root, verify);
     let (listener, addr) = listen(rt, cfg.listen, "[ledger] listen")?;
+    let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
     let acceptor = Accept::<R> {
         listener,
-        tls: load_tls(&cfg.tls_cert, &cfg.tls_key, true)?,
+        tls,
         connections_max: usize::try_from(config.servers_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
         server: "ledger",
     };
@@ -99,7 +100,7 @@ pub async fn open<R: Rt>(
         tracing::info!("ledger has stopped");
         Ok(())
     };
-    Ok(Server::new(addr, ops, run))
+    Ok(Server::new(addr, ops, run).living(Live::tls(live_tls)))
 }
 
 /// Task that stores the machine's batches.

@@ -16,3 +16,4 @@ mod outputs;
 mod peers;
 mod scenarios;
 mod servers;
+mod signals;

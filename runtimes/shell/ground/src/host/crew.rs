@@ -1,6 +1,6 @@
 //! Runs the servers of one process, each on a thread with its own runtime, so that a busy one delays no other.
 
-use super::Server;
+use super::{Lives, Server};
 use crate::error::Error;
 use crate::http::Signal;
 use crate::mailbox::{Receiver, Sender, mailbox};
@@ -34,6 +34,24 @@ impl<R: Rt> Member<R> {
         F: Future<Output = Result<Server, Error>> + 'static,
     {
         Self { name, open: Box::new(move |rt, stop| Box::pin(open(rt, stop))), stops_last: false }
+    }
+
+    /// Has the open server add to `lives` what it can take from changed files.
+    #[must_use]
+    pub fn reporting(mut self, lives: &Lives) -> Self
+    where
+        R: 'static,
+    {
+        let (open, name, lives) = (self.open, self.name, lives.clone());
+        self.open = Box::new(move |rt, stop| {
+            let opening = open(rt, stop);
+            Box::pin(async move {
+                let mut server = opening.await?;
+                lives.add(name, server.take_live());
+                Ok(server)
+            })
+        });
+        self
     }
 
     /// Makes this member stop only after all others have ended, because they hand records over to it (the ledger).

@@ -4,21 +4,20 @@
 //! the resulting [`Server`] then runs until its stop signal. [`crew`] runs several servers in one process.
 
 pub mod crew;
+mod live;
 mod role;
 pub mod sockets;
 
+pub use live::{Live, LiveTls, Lives, load_tls};
 pub use role::{Role, certificate};
 
 use crate::error::Error;
-use crate::files::read;
 use crate::mailbox::Sender;
 use crate::rt::Rt;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Capacity of a server's mailbox, in inputs.
@@ -31,6 +30,7 @@ pub struct Server {
     addr: SocketAddr,
     ops: Option<SocketAddr>,
     run: Pin<Box<dyn Future<Output = Result<(), Error>>>>,
+    live: Live,
 }
 
 impl Server {
@@ -40,7 +40,18 @@ impl Server {
         ops: Option<SocketAddr>,
         run: impl Future<Output = Result<(), Error>> + 'static,
     ) -> Self {
-        Self { addr, ops, run: Box::pin(run) }
+        Self { addr, ops, run: Box::pin(run), live: Live::default() }
+    }
+
+    /// Says what the running server can take from changed files.
+    #[must_use]
+    pub fn living(mut self, live: Live) -> Self {
+        self.live = live;
+        self
+    }
+
+    fn take_live(&mut self) -> Live {
+        std::mem::take(&mut self.live)
     }
 
     /// Returns the bound address, which differs from the configured one if its port is 0.
@@ -78,10 +89,4 @@ pub async fn send_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -
     while inbox.send(wrap(unix_ms())).await.is_ok() {
         rt.sleep_until(rt.now() + CLOCK_EVERY).await;
     }
-}
-
-/// Loads the TLS configuration of a server, which may ask clients for keys. Errors name the files.
-pub fn load_tls(cert: &Path, key: &Path, asks_keys: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
-    crate::tls::server_config(&read(cert)?, &read(key)?, asks_keys)
-        .map_err(|e| Error::usage(format!("{} and {}: {e}", cert.display(), key.display())))
 }

@@ -1,20 +1,21 @@
-//! Interruption of commands by Ctrl-C or SIGTERM.
+//! Interruption of commands by Ctrl-C, SIGTERM or SIGHUP.
 
 use crate::error::{Code, Error};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Flag set by Ctrl-C and SIGTERM; waiting commands check it. Clones share the flag.
+/// Flag set by Ctrl-C, SIGTERM and SIGHUP; waiting commands check it. Clones share the flag.
 #[derive(Clone, Debug)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Installs the signal handlers: the first signal sets the flag, a second one ends the process at once.
     pub fn listen() -> Result<Self, Error> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
+        let hangup = (!ignores_hangup()).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             let code = i32::from(Code::Interrupted as u8);
             // order matters: the first signal runs the shutdown check before it sets the flag, so only a second one
             // exits
@@ -48,5 +49,29 @@ impl Interrupt {
             }
             std::thread::sleep(left.min(Duration::from_millis(50)));
         }
+    }
+}
+
+/// Whether this process was started to outlive its terminal, as by `nohup`: it ignores SIGHUP.
+#[must_use]
+pub fn ignores_hangup() -> bool {
+    // elsewhere than on Linux this cannot be seen
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status))
+}
+
+fn ignores(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // the lowest bit is of signal 1, SIGHUP
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_tells_of_hangup() {
+        assert!(ignores("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"));
+        assert!(!ignores("SigIgn:\t0000000000001000\nSigCgt:\t1\n") && !ignores(""));
     }
 }

@@ -5,4 +5,4 @@ pub mod log;
 pub mod out;
 pub mod units;
 
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, ignores_hangup};

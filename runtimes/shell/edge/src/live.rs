@@ -1,0 +1,81 @@
+//! The `[edge]` section while the edge runs, of which some keys can change.
+
+use super::config::EdgeConfig;
+use serde_json::Value;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The configuration of a running edge. Clones share it.
+#[derive(Clone, Debug)]
+pub struct LiveConfig(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    now: RwLock<Arc<EdgeConfig>>,
+    rate: Arc<AtomicU64>,
+}
+
+impl LiveConfig {
+    /// Keys of `[edge]` that a running edge takes.
+    pub const KEYS: &[&str] = &["rate_limit", "region", "client_version_min", "cns", "edges", "stun"];
+
+    /// Begins with this section.
+    #[must_use]
+    pub fn new(cfg: &EdgeConfig) -> Self {
+        let rate = Arc::new(AtomicU64::new(cfg.rate_limit.0));
+        Self(Arc::new(Shared { now: RwLock::new(Arc::new(cfg.clone())), rate }))
+    }
+
+    /// Returns the section as it is now.
+    #[must_use]
+    pub fn get(&self) -> Arc<EdgeConfig> {
+        self.0.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the present limit of bytes a second; 0: no limit.
+    #[must_use]
+    pub fn rate(&self) -> Arc<AtomicU64> {
+        self.0.rate.clone()
+    }
+
+    /// Takes [`Self::KEYS`] from a changed section.
+    pub fn take(&self, section: Value) -> Result<(), String> {
+        let new: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
+        let EdgeConfig { rate_limit, region, client_version_min, cns, edges, stun, .. } = new;
+        self.0.rate.store(rate_limit.0, Ordering::Relaxed);
+        let mut now = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
+        let old = EdgeConfig::clone(&now);
+        *now = Arc::new(EdgeConfig { rate_limit, region, client_version_min, cns, edges, stun, ..old });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::minimal;
+    use swarmedge_ground::terminal::units::Rate;
+
+    #[test]
+    fn the_keys_of_a_running_edge_are_taken_and_others_stay() {
+        let live = LiveConfig::new(&minimal());
+        let rate = live.rate();
+        let new = EdgeConfig {
+            rate_limit: Rate(7),
+            stun: vec!["s:1".into()],
+            edges: vec!["https://e:1".into()],
+            region: "r".into(),
+            client_version_min: "9.0.0".into(),
+            name: "another".into(),
+            ..minimal()
+        };
+        live.take(serde_json::to_value(&new).expect("a section")).expect("taken");
+        assert_eq!(*live.get(), EdgeConfig { name: minimal().name, ..new.clone() });
+        assert_eq!(rate.load(Ordering::Relaxed), 7);
+        let (old, new) = (serde_json::to_value(minimal()), serde_json::to_value(new));
+        let (old, new) = (old.expect("a section"), new.expect("a section"));
+        let changed = new.as_object().expect("keys").iter().filter(|(key, value)| old.get(key) != Some(value));
+        assert!(changed.map(|(key, _)| key).all(|key| LiveConfig::KEYS.contains(&key.as_str()) || key == "name"));
+        assert!(live.take(Value::Null).is_err());
+    }
+}
