@@ -1,4 +1,4 @@
-//! Test bench for one machine, with explicit inputs and time.
+//! Test bench for one machine: the test passes each input and advances the time explicitly.
 
 use crate::seeded::Seeded;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,10 +56,12 @@ impl<M: Machine> Bench<M> {
     }
 }
 
-/// A clause of a `check`: its message, and a corruption of a sound state that it must find.
+/// Message of one assertion in a machine's `check` function, and a corruption of a sound state that must make that
+/// assertion fail.
 pub type Clause<T> = (&'static str, fn(&mut T));
 
-/// Asserts that `check` accepts the sound state, and fires this clause once `corrupt` has changed the state.
+/// Asserts that `check` accepts `sound`, and that it panics with the message `clause` once `corrupt` has changed the
+/// state.
 pub fn assert_clause_fires<T: Clone>(sound: &T, check: fn(&T), clause: &str, corrupt: impl FnOnce(&mut T)) {
     check(sound);
     let mut state = sound.clone();
@@ -69,7 +71,8 @@ pub fn assert_clause_fires<T: Clone>(sound: &T, check: fn(&T), clause: &str, cor
     assert_eq!(said, Some(clause), "another clause has fired");
 }
 
-/// Asserts that `check` accepts the sound state, and that each corruption of it fires the clause with that message.
+/// Asserts that `check` accepts `sound`, and that each corruption of it in `clauses` makes `check` panic with the
+/// message beside it.
 pub fn assert_each_clause_fires<T: Clone>(sound: &T, check: fn(&T), clauses: &[Clause<T>]) {
     check(sound);
     for (clause, corrupt) in clauses {

@@ -22,7 +22,7 @@ pub struct Tooth<S: System> {
 pub struct Spec<S: System> {
     /// Name on the command line.
     pub name: &'static str,
-    /// Description of the model and its bounds.
+    /// Description of the model's nodes and the bounds of its faults.
     pub about: &'static str,
     /// Configuration without a defect.
     pub cfg: S::Cfg,
@@ -44,7 +44,7 @@ pub struct RuleReport {
     pub failure: Option<String>,
 }
 
-/// Result of checking with one seeded defect.
+/// Result of checking a model with one seeded defect.
 pub struct ToothReport {
     /// The seeded defect, in one sentence.
     pub defect: &'static str,
@@ -52,9 +52,9 @@ pub struct ToothReport {
     pub rule: &'static str,
     /// Number of steps until the rule failed; `None`: the defect was not found.
     pub steps: Option<usize>,
-    /// Distinct states until then.
+    /// Number of distinct states explored until the rule failed.
     pub states: usize,
-    /// The time it took.
+    /// Duration of the check with this defect.
     pub time: Duration,
 }
 
@@ -62,7 +62,7 @@ pub struct ToothReport {
 pub struct Report {
     /// The model's name on the command line.
     pub name: &'static str,
-    /// The parts that the model has, with their bounds.
+    /// Description of the model's nodes and the bounds of its faults.
     pub about: &'static str,
     /// Number of distinct states explored.
     pub states: usize,
@@ -70,7 +70,7 @@ pub struct Report {
     pub transitions: usize,
     /// Steps to the state that is farthest from the first.
     pub depth: usize,
-    /// The time it took.
+    /// Duration of the check without a defect.
     pub time: Duration,
     /// Result of each rule.
     pub rules: Vec<RuleReport>,

@@ -1,6 +1,7 @@
-//! World of secondary GUIDs: an installation that starts again and again, online or offline, and is copied at some
-//! time; the copy may be set back to its first state. Logins arrive late, twice, or never. The analysis of logins is
-//! production's ([`Starts`]), as is the installation's memory ([`clones::begun`]).
+//! World of secondary GUIDs (a random id for each start of an installation): one installation starts again and again,
+//! online or offline, and is copied at some time; the copy may be set back to its first state. Logins arrive late,
+//! twice, or never. The analysis of logins ([`Starts`]) and the installation's memory of its starts
+//! ([`clones::begun`]) are production code.
 
 pub mod model;
 
@@ -19,58 +20,58 @@ const COPIES: [usize; 2] = [0, 1];
 /// Configuration of the clones world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// Maximum number of starts of the installation and of its copy.
+    /// Maximum numbers of starts, of the installation and of its copy.
     pub starts: [u8; 2],
-    /// Maximum number of logins under way at a time; 0: all arrive at once.
+    /// Maximum number of logins in flight at a time; 0: each login arrives at once.
     pub late: usize,
-    /// Budget of events: copying is a change, setting back a crash.
+    /// Budget of external events: copying the installation costs a change, setting its copy back costs a crash.
     pub budget: Budget,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
-/// Defects; each must break a rule.
+/// Seeded defects of the clones world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Every other start is not stored, so that the next one does not know it.
+    /// Seeded defect: every other start is not stored, so that the next one does not know it.
     StartsAreForgotten,
-    /// The ledger takes the order of logins for the order of starts.
+    /// Seeded defect: the ledger takes the order of logins for the order of starts.
     TakesArrivalForOrder,
-    /// The ledger remembers the last login only.
+    /// Seeded defect: the ledger remembers the last login only.
     KeepsLastLogin,
-    /// A copy draws the same numbers as the original.
+    /// Seeded defect: a copy gives its starts the same secondary GUIDs as the original.
     DrawsAlike,
-    /// A branch of one start beside a longer one is ignored.
+    /// Seeded defect: the ledger ignores a fork of which one branch has a single start.
     ForgivesOneStart,
-    /// A login names three starts only.
+    /// Seeded defect: a login names three starts only.
     NamesThree,
-    /// The ledger takes an unknown start for the successor of the last known one.
+    /// Seeded defect: the ledger takes a start that it cannot link to others for the successor of the last one.
     BridgesGaps,
-    /// Histories with gaps are classified as forked.
+    /// Seeded defect: histories with gaps are classified as forked.
     GapsAreForks,
 }
 
 /// An external event in the clones world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// An installation starts, and logs in.
+    /// The installation (0) or its copy (1) starts, and logs in.
     Start(u8),
-    /// An installation starts offline.
+    /// The installation (0) or its copy (1) starts without a network, so no login is sent.
     StartOffline(u8),
     /// The installation is copied.
     Copy,
-    /// The copy is set back to its first state.
+    /// The copy of the installation is set back to the state in which it was made.
     SetBack,
 }
 
-/// One installation directory, with its true history.
+/// Directory of one installation, with the true history of its starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Install {
-    /// Starts that the installation remembers, newest first.
+    /// Secondary GUIDs of the starts that the installation remembers, newest first.
     remembers: Vec<SecondaryGuid>,
-    /// Every start in its past, oldest first.
+    /// Secondary GUIDs of all starts that led to the directory's state, oldest first.
     past: Vec<SecondaryGuid>,
-    /// Number of starts so far.
+    /// Number of times that this directory was started.
     starts: u8,
 }
 
@@ -81,16 +82,17 @@ pub struct Installs {
     /// State of the first installation when it was copied; `None` before.
     copied: Option<Install>,
     set_back: bool,
-    /// True predecessor of each start; `None` for the first.
+    /// True predecessor of each start in its installation's history; `None` for the first start.
     before: BTreeMap<SecondaryGuid, Option<SecondaryGuid>>,
     /// Starts whose logins have arrived.
     heard: BTreeSet<SecondaryGuid>,
-    /// Start whose login arrived last; kept for two defects only.
+    /// Start whose login arrived last; used by two seeded defects only.
     last: Option<SecondaryGuid>,
 }
 
 impl Installs {
-    /// Starts an installation; returns the starts that its login names.
+    /// Starts the installation (`copy` = 0) or its copy (1); returns the secondary GUIDs that its login names, newest
+    /// first.
     fn start(&mut self, mutant: Option<Mutant>, copy: usize) -> Vec<SecondaryGuid> {
         let made_at = self.copied.as_ref().map_or(0, |c| c.starts);
         let own = &mut self.all[copy];
@@ -113,13 +115,15 @@ impl Installs {
         named
     }
 
-    /// Returns the starts that the login of `start` truly names: `start` and those before it.
+    /// Returns the starts that the login of `start` names if nothing is defective: `start` and its predecessors,
+    /// newest first, at most [`SECONDARY_GUIDS_MAX`].
     fn window(&self, start: SecondaryGuid) -> Vec<SecondaryGuid> {
         let before = |s: &SecondaryGuid| self.before.get(s).copied().flatten();
         std::iter::successors(Some(start), before).take(SECONDARY_GUIDS_MAX).collect()
     }
 
-    /// Returns the starts with two successors, according to the logins that have arrived.
+    /// Returns the starts with two different successors (forks), computed from the true histories of the logins that
+    /// have arrived.
     fn told_forks(&self) -> BTreeSet<SecondaryGuid> {
         let mut after: BTreeMap<SecondaryGuid, BTreeSet<SecondaryGuid>> = BTreeMap::new();
         for window in self.heard.iter().map(|s| self.window(*s)) {
@@ -130,14 +134,15 @@ impl Installs {
         after.into_iter().filter(|(_, next)| next.len() > 1).map(|(start, _)| start).collect()
     }
 
-    /// Returns the longest run of unheard starts between two heard ones.
+    /// Returns the largest number of consecutive starts in `past` whose logins have not arrived, between two whose
+    /// logins have.
     fn unheard(&self, past: &[SecondaryGuid]) -> usize {
         let places: Vec<usize> = (0..).zip(past).filter(|(_, s)| self.heard.contains(s)).map(|(i, _)| i).collect();
         places.windows(2).map(|w| w[1] - w[0] - 1).max().unwrap_or(0)
     }
 
-    /// Returns whether each copy logged in under two starts since the copying, including the start that was running
-    /// then, with at most three unheard starts between them.
+    /// Returns whether the logins of two starts of each copy have arrived, counted from the start that was running
+    /// when the copy was made, with at most three starts in a row between them whose logins have not.
     fn heard_twice_each(&self) -> bool {
         let Some(copied) = self.copied.as_ref().filter(|_| !self.set_back) else { return false };
         let running = copied.past.len().saturating_sub(1);
@@ -257,7 +262,7 @@ fn history(w: &W) -> History {
     w.node(0).map(Starts::history).unwrap_or_default()
 }
 
-/// Returns whether the ledger classifies the installation as forked.
+/// Returns whether the ledger classifies the installation as forked, with the seeded defect if any.
 fn is_flagged(cfg: &Cfg, history: &History) -> bool {
     match cfg.mutant {
         Some(Mutant::ForgivesOneStart) if history.pattern() == Pattern::FailedUpdate => false,

@@ -32,7 +32,7 @@ pub(super) fn version() -> VersionId {
     VersionId::numbered(1)
 }
 
-/// Returns the deployment, with the limits for models.
+/// Returns the deployment's configuration, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![
@@ -124,7 +124,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     w
 }
 
-/// Returns a client's query for one peer that has [`version`].
+/// Returns a client's request to its session for one peer that has [`version`].
 pub(super) fn want(node: NodeIx, name: Name) -> Want {
     Want {
         download: DownloadId::numbered(u32::from(node)),
@@ -151,14 +151,15 @@ fn session(w: &World<Net>, ix: NodeIx) -> Option<&ClientSession> {
     }
 }
 
-/// Returns every registration of a DN in this small world.
+/// Returns the keys of all registrations in the DN's directory, found by trying all 144 keys that can occur in this
+/// small world.
 fn registrations(dn: &dn::Dn) -> impl Iterator<Item = PeerKey> + '_ {
     let keys = (0..12).flat_map(|link| (0..12).map(move |s| PeerKey { link, session: SessionId(s) }));
     keys.filter(|k| dn.directory().get(*k).is_some())
 }
 
-/// Returns whether both sessions are open, and the DN lists the seeder if and only if its user allows uploads, once,
-/// under its session.
+/// Returns whether both clients' sessions are open, the DN knows exactly these two clients, each once, and it lists
+/// the seeder as a peer if and only if the seeder's user allows uploads.
 fn is_true(w: &World<Net>) -> bool {
     let Some(dn) = dn(w) else { return false };
     let open = [SEEDER, SEEKER].into_iter().all(|c| session(w, c).is_some_and(ClientSession::is_open));
@@ -170,7 +171,7 @@ fn is_true(w: &World<Net>) -> bool {
     open && listed == wanted && known.len() == 2 && registrations(dn).count() == 2
 }
 
-/// Returns whether only the newest registration of each client is listed, if any.
+/// Returns whether no client is listed as a peer under a registration older than its newest one.
 fn newest_is_listed(cfg: &Cfg, w: &World<Net>) -> bool {
     let Some(dn) = dn(w) else { return true };
     let age = |k: PeerKey| {
@@ -181,7 +182,7 @@ fn newest_is_listed(cfg: &Cfg, w: &World<Net>) -> bool {
     dn.directory().listed(version()).all(|k| registrations(dn).all(|o| guid(o) != guid(k) || age(o) <= age(k)))
 }
 
-/// Returns whether each client has at most one open session on a CN.
+/// Returns whether each client has at most one open session on any one CN.
 fn one_session_a_guid(w: &World<Net>) -> bool {
     let mut seen = BTreeSet::new();
     let live = w.env.links.values().filter(|l| l.welcomed);

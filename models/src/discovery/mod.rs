@@ -29,25 +29,27 @@ const GATEWAY_DELAY: Duration = Duration::from_millis(1);
 pub const WALL_MS: u64 = 1_700_000_000_000;
 /// Local port of the main socket.
 const PORT: u16 = 5000;
-/// Listening TCP port, different from `PORT` since routers here do not tell protocols apart.
+/// Listening TCP port; its number differs from `PORT`, since the simulated routers do not tell TCP and UDP apart.
 const DOOR: u16 = 6000;
 
-/// A defect seeded into a model, which must break a rule.
+/// A defect seeded into a discovery model, which must break one of the model's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Every transaction has the same id, so that a forged answer is accepted.
+    /// Seeded defect: every transaction has the same id, so that a forged answer is accepted.
     RepeatsIds,
-    /// Another program on the same socket writes to the server's other addresses before filtering is tested.
+    /// Seeded defect: another program on the same socket writes to the server's other addresses before filtering is
+    /// tested.
     WritesAhead,
-    /// The time limit of a round is ten times too long.
+    /// Seeded defect: the time limit of a round is ten times too long.
     HasNoEnd,
-    /// Another program on the listening port writes to the server's other address before it dials back.
+    /// Seeded defect: another program on the listening port writes to the server's other address before it dials
+    /// back.
     KnocksAhead,
-    /// The server's other address reports over TCP what the first one has seen.
+    /// Seeded defect: the server's other address reports over TCP what the first one has seen.
     EchoesFirst,
-    /// The machine ignores its time-outs.
+    /// Seeded defect: the machine ignores its time-outs.
     ForgetsTimers,
-    /// The machine retransmits almost at once, without end.
+    /// Seeded defect: the machine retransmits almost at once, without end.
     NeverTires,
 }
 
@@ -60,9 +62,9 @@ pub struct Cfg {
     pub mapping: mapping::io::Config,
     /// Port-mapping behaviour of the innermost router, if it offers any.
     pub gateway: Option<Offers>,
-    /// Rules of the routers, the host's own first.
+    /// Rules of the routers between the host and the Internet, the one next to the host first.
     pub rules: Vec<Rules>,
-    /// Mapping and filtering behaviour of all routers together.
+    /// Mapping and filtering behaviour of all routers together, which discovery must find.
     pub truth: (NatBehaviour, NatBehaviour),
     /// Whether the server has two addresses.
     pub two_addresses: bool,
@@ -108,7 +110,7 @@ impl Cfg {
     }
 }
 
-/// Returns the STUN server's four endpoints.
+/// Returns the STUN server's four endpoints: two addresses with two ports each.
 fn servers() -> [SocketAddr; 4] {
     let at = |n, port| SocketAddr::new(Ipv4Addr::new(198, 51, 100, n).into(), port);
     Addresses { primary: at(1, 3478), alternate: at(2, 3479) }.all()
@@ -123,9 +125,9 @@ pub enum Event {
     Answer(Socket, SocketAddr, Vec<u8>),
     /// A STUN request arrives at the server over TCP.
     Tcp(SocketAddr, Vec<u8>),
-    /// The server's answer to a TCP connection from the listening port arrives.
+    /// The server's answer to a request over TCP from the host's listening port arrives.
     Knocked(SocketAddr, Vec<u8>),
-    /// A TCP connection of the server arrives at the listening port.
+    /// A TCP connection that the server dials to the client's listening port arrives.
     DialledBack(SocketAddr, Vec<u8>),
     /// A request of the host arrives at the gateway.
     Ask(Socket, Vec<u8>),
@@ -140,7 +142,7 @@ pub enum Move {
     Start,
     /// The client begins to listen on TCP.
     Listen,
-    /// An off-path attacker forges an answer of the server's other address.
+    /// An attacker who sees no traffic forges an answer of the server's other address.
     Forge,
     /// The gateway restarts: it loses its mappings and announces it.
     Reboot,
@@ -159,17 +161,17 @@ pub struct NatWorld {
     pub gateway: Option<Gateway>,
     started: bool,
     listens: bool,
-    /// Descriptor that the machine last reported.
+    /// NAT descriptor that the machine reported last.
     pub told: NatDescriptor,
-    /// Newest cookies of the machine's addresses.
+    /// Reflexive addresses of the client, each with the newest STUN cookie that proves it.
     pub proven: Vec<Proven>,
-    /// Report at the end of the machine's round.
+    /// Report of the last completed round of discovery; `None` before the first round has ended.
     pub report: Option<Report>,
-    /// Status of port mapping at the last report.
+    /// Status of port mapping that the machine reported last.
     pub mapping: Status,
     /// Time since the gateway last lost its mappings; `None` if it never did.
     pub forgotten: Option<Duration>,
-    /// Duration of the round so far.
+    /// Time since the current round of discovery began.
     pub age: Duration,
     over: bool,
     /// Number of datagrams that the machine has sent to the server.
@@ -188,25 +190,25 @@ impl NatWorld {
         SocketAddr::new(self.net.addr(self.client), port)
     }
 
-    /// Returns the address of the main socket.
+    /// Returns the local address of the client's main UDP socket.
     #[must_use]
     pub fn main(&self) -> SocketAddr {
         self.local(Socket::Main)
     }
 
-    /// Returns the address of the listening port.
+    /// Returns the local address of the TCP port on which the client listens.
     #[must_use]
     pub fn door(&self) -> SocketAddr {
         SocketAddr::new(self.net.addr(self.client), DOOR)
     }
 
-    /// Returns the innermost router, if any.
+    /// Returns the router next to the client; `None` if the client has a public address.
     #[must_use]
     pub fn router(&self) -> Option<&super::nat::Router> {
         self.net.router_of(self.client).map(|ix| self.net.router(ix))
     }
 
-    /// Removes the gateway's daemon and its mappings.
+    /// Removes the gateway's port-mapping daemon, and the forwarding to the main socket that it set up.
     pub fn end_gateway(&mut self) {
         let main = self.main();
         self.with_gateway(|_, router| router.forward_none(main));
@@ -419,7 +421,8 @@ impl System for NatWorld {
     }
 }
 
-/// Sends requests from the listening port; the server answers, and dials back from its other address.
+/// Sends STUN requests over TCP from the client's listening port to the server, which answers and dials back from its
+/// other address.
 fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u16), requests: &[Vec<u8>]) {
     let (now, client, [first, other]) = (world.now, world.env.client, world.env.hosts);
     let from = SocketAddr::new(world.env.net.addr(client), local);
@@ -459,7 +462,7 @@ fn knock(world: &mut World<NatWorld>, cfg: &Cfg, (server, local): (SocketAddr, u
     }
 }
 
-/// Returns the server's datagrams in answer to a request.
+/// Returns the STUN server's datagrams in answer to a request: source, destination and payload of each.
 fn serve(
     world: &mut World<NatWorld>,
     cfg: &Cfg,
@@ -529,7 +532,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
     World::new(env, std::vec![Gatherer::default()], budget)
 }
 
-/// Maximum number of datagrams in a round.
+/// Maximum number of datagrams that the machine may send in one round of discovery.
 pub const ROUND_MAX: u32 = 24;
 
 /// Rules of the model, checked in its reachable states.

@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: usize, kind: Kind, mutant: Mutant) -> Tooth
     Tooth { defect, rule: RULES[rule].name, cfg: Cfg::of(kind, Some(mutant)) }
 }
 
-/// Returns the model behind a port-restricted NAT, the usual home router.
+/// Returns the model of NAT discovery behind a port-restricted NAT, the usual home router.
 pub fn home() -> Spec<NatWorld> {
     let kind = Kind::PortRestricted;
     Spec {
@@ -32,7 +32,7 @@ pub fn home() -> Spec<NatWorld> {
     }
 }
 
-/// Returns the model of a client that also listens on TCP.
+/// Returns the model of NAT discovery for a client that also listens on TCP.
 pub fn listening() -> Spec<NatWorld> {
     let listens = |kind, mutant| Cfg { listens: true, ..Cfg::of(kind, mutant) };
     let (defect, rule) =
@@ -53,7 +53,7 @@ pub fn listening() -> Spec<NatWorld> {
     }
 }
 
-/// Returns the model behind a NAT with a separate mapping for each destination.
+/// Returns the model behind a symmetric NAT, which maps each destination to a separate port.
 pub fn symmetric() -> Spec<NatWorld> {
     let kind = Kind::SymmetricSequential;
     Spec {
@@ -66,7 +66,7 @@ pub fn symmetric() -> Spec<NatWorld> {
     }
 }
 
-/// Returns the model behind a NAT that filters by address alone.
+/// Returns the model behind a NAT that filters by remote address, not by port.
 pub fn restricted() -> Spec<NatWorld> {
     let kind = Kind::Restricted;
     Spec {

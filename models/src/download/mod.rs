@@ -1,5 +1,5 @@
-//! World of one download: the production [`Download`] machine, an edge that lives, peers that come and go, one of which
-//! may corrupt, and a disk that survives the client's crashes.
+//! World of one download: the production [`Download`] machine, an edge that never fails, peers that join and leave
+//! (one of which may send wrong blocks), and a disk that survives the client's crashes.
 
 pub mod model;
 
@@ -33,26 +33,26 @@ pub struct Cfg {
 pub struct Peer {
     /// Pieces that the peer has.
     pub has: Bitfield,
-    /// Whether the peer may send wrong blocks, within the budget.
+    /// Whether the peer may send wrong blocks, as often as the budget of corruptions allows.
     pub corrupts: bool,
     /// Maximum number of times that the peer joins.
     pub visits: u8,
 }
 
-/// Defects of the world; each must break a rule.
+/// Seeded defects of the download world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// A wrong block passes the check.
+    /// Seeded defect: a wrong block passes the check.
     BadBlockCounts,
-    /// A wrong block is reported as a broken transfer, without blame.
+    /// Seeded defect: a wrong block is reported as a broken transfer, without blame.
     BlameIsLost,
-    /// A complete piece is committed again.
+    /// Seeded defect: a complete piece is committed again.
     CommitsTwice,
-    /// The machine's window is twice as wide as the rules allow.
+    /// Seeded defect: the machine's window is twice as wide as the rules allow.
     WindowTwiceAsWide,
-    /// The journal after a crash lacks a piece but not its count.
+    /// Seeded defect: the journal after a crash lacks a piece but not its count.
     JournalLosesPiece,
-    /// The completion of a commit is lost.
+    /// Seeded defect: the completion of a commit is lost.
     SavedIsLost,
 }
 
@@ -63,9 +63,9 @@ pub enum Event {
     Transfer(Source, PieceIndex, Range<u32>),
     /// A transfer that was cancelled under way ends.
     Cancelled(Source, PieceIndex, Range<u32>),
-    /// An input arrives at the download machine.
+    /// An input arrives at the client's download machine.
     Told(Input),
-    /// A piece is committed, with its sources and their bytes.
+    /// A piece becomes durable on the client's disk; with the bytes that each source delivered of it.
     Save(PieceIndex, Vec<(SourceName, u32)>),
 }
 
@@ -87,7 +87,7 @@ pub struct Swarm {
     visits: Vec<u8>,
     journal: BTreeMap<PieceIndex, Vec<(SourceName, u32)>>,
     lost: BTreeMap<SourceName, u64>,
-    /// Blocks whose right bytes were received.
+    /// Blocks that were received with the right bytes, by piece.
     right: BTreeMap<PieceIndex, BTreeSet<u32>>,
     commits: BTreeMap<PieceIndex, u8>,
     caught: BTreeSet<u8>,
@@ -102,7 +102,7 @@ fn peer_of(world: &World<Swarm>, source: Source) -> Option<u8> {
     }
 }
 
-/// Returns the name by which a source is accounted.
+/// Returns the name under which the bytes of a peer are counted.
 fn name(peer: u8, conn: ConnId) -> SourceName {
     SourceName::Peer(IntroId::numbered(u32::try_from(conn.0).unwrap_or(0)), PublicKey::numbered(u32::from(peer)))
 }
@@ -111,7 +111,8 @@ fn lane(xfer: XferId) -> Lane {
     Lane { to: 0, what: "transfer", id: xfer.0 }
 }
 
-/// Returns the client's machine at its first start or after a crash.
+/// Returns the client's download machine, restored from the disk: empty at the first start, with durable pieces after
+/// a crash.
 fn download(cfg: &Cfg, env: &Swarm) -> Download {
     let mut have = Bitfield::empty(cfg.layout.pieces());
     let mut counted = env.lost.clone();
@@ -124,7 +125,7 @@ fn download(cfg: &Cfg, env: &Swarm) -> Download {
     Download::new(spec, &cfg.download)
 }
 
-/// Ends every transfer from a connection that is gone.
+/// Ends all transfers over a connection that has ended.
 fn cut(world: &mut World<Swarm>, conn: ConnId) {
     let gone: Vec<Lane> = world
         .under_way()
@@ -337,7 +338,7 @@ impl System for Swarm {
     }
 }
 
-/// Returns the world with a fetching client and no connected peers.
+/// Returns the world in which the client has begun to fetch and no peer has joined yet.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Swarm> {
     let env = Swarm { visits: std::vec![0; cfg.peers.len()], ..Swarm::default() };

@@ -29,9 +29,10 @@ const EDGES: [usize; 2] = [0, 1];
 const CN: usize = 2;
 /// Milliseconds by which the clocks of the two edges and the CN are ahead: none, or the most allowed.
 const CLOCKS: [[u64; 3]; 3] = [[0, 0, 0], [SKEW_MS, SKEW_MS / 2, 0], [0, 0, SKEW_MS]];
-/// Steps of time in milliseconds; their sums hit each end of a grant exactly.
+/// Amounts in milliseconds by which the time may advance in one step; sums of them fall exactly on the ends of a
+/// grant's lifetime.
 const TICKS: [u64; 3] = [SKEW_MS, LIVES.valid_ms - SKEW_MS, LIVES.renew_ms];
-/// Size in bytes of the version at its first grant, and at a renewal.
+/// Size in bytes of the object's version: when the first grant is made, and when it is renewed.
 const SIZES: [u64; 2] = [100, 200];
 
 /// Configuration of the grants model.
@@ -41,38 +42,38 @@ pub struct Cfg {
     pub mutant: Option<Mutant>,
 }
 
-/// Defects; each must break a rule.
+/// Seeded defects of the grants world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Rotation seals at once with a key that no server has loaded.
+    /// Seeded defect: rotation seals at once with a key that no server has loaded.
     SwitchesAtOnce,
-    /// Servers forget the key of the epoch before.
+    /// Seeded defect: servers forget the key of the epoch before.
     ForgetsPrevious,
-    /// The CN ignores the time.
+    /// Seeded defect: the CN ignores the time.
     CnHasNoClock,
-    /// The CN makes no allowance for clock skew.
+    /// Seeded defect: the CN makes no allowance for clock skew.
     NoAllowance,
-    /// The CN checks no signature.
+    /// Seeded defect: the CN checks no signature.
     CnTrusts,
-    /// The CN accepts a grant from any client.
+    /// Seeded defect: the CN accepts a grant from any client.
     AnyClient,
-    /// An edge renews without proof of K_d.
+    /// Seeded defect: an edge renews without proof of K_d.
     NoProof,
-    /// An edge renews a grant of any version.
+    /// Seeded defect: an edge renews a grant of any version.
     AnyVersion,
-    /// An edge renews a grant at any time after its expiry.
+    /// Seeded defect: an edge renews a grant at any time after its expiry.
     RenewsForever,
-    /// An edge renews without a limit on the download's age.
+    /// Seeded defect: an edge renews without a limit on the download's age.
     NeverEnds,
-    /// A renewal raises the byte ceiling to the object's present size.
+    /// Seeded defect: a renewal raises the byte ceiling to the object's present size.
     Widens,
-    /// A renewal begins another download.
+    /// Seeded defect: a renewal begins another download.
     NewDownload,
-    /// A renewal adopts the key of the request.
+    /// Seeded defect: a renewal adopts the key of the request.
     NewKey,
-    /// A client renews after its grant has expired.
+    /// Seeded defect: a client renews after its grant has expired.
     RenewsLate,
-    /// A client gives up when its first edge does not answer.
+    /// Seeded defect: a client gives up when its first edge does not answer.
     AsksOneEdge,
 }
 
@@ -81,7 +82,7 @@ pub enum Mutant {
 pub enum Move {
     /// The servers' clocks get these skews, by index in `CLOCKS`.
     Clocks(u8),
-    /// The client asks an edge for its first grant.
+    /// The client requests its first grant from this edge.
     Ask(u8),
     /// The time advances by this many milliseconds.
     Tick(u64),
@@ -93,13 +94,13 @@ pub enum Move {
     Fail(u8),
     /// The operator rotates the keys, once every server has loaded the previous rotation.
     Rotate,
-    /// A server loads the present keys.
+    /// A server (edge 0 or 1, CN 2) loads the operator's newest sealing keys.
     Load(u8),
-    /// The provider publishes another version.
+    /// The provider publishes another version of the object.
     Publish,
 }
 
-/// Whole state of the model; it has no nodes.
+/// Whole state of the grants model; there are no machines, since all decisions are pure functions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grants {
     clocks: Option<u8>,
@@ -110,17 +111,18 @@ pub struct Grants {
     failed: Option<u8>,
     version: u32,
     held: Option<SealedGrant>,
-    /// First grant of the present download.
+    /// First grant of the client's current download.
     first: Option<Grant>,
     /// Whether the client is switched on.
     awake: bool,
     /// Time of the client's next renewal, in milliseconds; `None` if it renews nothing.
     due_ms: Option<u64>,
-    /// Whether a renewal was too late or for a version that is not the present one.
+    /// Whether an edge renewed a grant after the end of its renewal time, or for a version that is not the current
+    /// one.
     wrongly_renewed: bool,
     /// Number of first grants requested so far.
     asks: u64,
-    /// Key epochs of the download's first grant and of its last renewal.
+    /// Epochs of the sealing keys of the download's first grant and of its latest one.
     epochs: [u32; 2],
 }
 
@@ -129,7 +131,7 @@ fn trust(mutant: Option<Mutant>) -> Trust {
     Trust { root: keys::root(), verify }
 }
 
-/// Returns the key of the client (0) or of a thief (1).
+/// Returns the public key of the client (0) or of a thief (1).
 fn client(n: u32) -> PublicKey {
     PublicKey::numbered(0x50 + n)
 }
@@ -140,7 +142,8 @@ impl Grants {
         self.now_ms + ahead
     }
 
-    /// Returns a client's request to an edge, for a first grant or a renewal.
+    /// Returns the request of the client with this key to an edge: for a first grant, or for a renewal if `renew` is
+    /// given.
     fn asked(&self, key: PublicKey, renew: Option<Renewal>) -> GrantAsked {
         let size = SIZES[usize::from(renew.is_some())];
         let object = ObjectFacts {
@@ -167,7 +170,8 @@ impl Grants {
         }
     }
 
-    /// Returns an edge's decision on renewing the held grant for this client; `None` without a grant.
+    /// Returns an edge's decision on a request by `key` to renew the client's grant; `None` if there is no grant.
+    /// `proven` tells whether the request is signed with the download's key K_d.
     fn renewal(
         &self,
         m: Option<Mutant>,
@@ -202,7 +206,7 @@ impl Grants {
         Some(decided)
     }
 
-    /// Signs and seals a grant at an edge, and stores it at the client.
+    /// Signs and seals a grant as the edge would; the client stores it and schedules its renewal.
     fn keep(&mut self, m: Option<Mutant>, edge: usize, grant: Grant) {
         let cert = keys::cert(Name(Role::Edge, u8::try_from(edge).unwrap_or(0)), ServerRole::Edge);
         let signature = keys::sign(&cert.body.key, SigningContext::Grant, &grant.to_bytes());
@@ -241,7 +245,8 @@ impl Grants {
         self.keep(m, edge, decision.grant);
     }
 
-    /// Advances the time; a client that is on renews when due, at an edge that answers.
+    /// Advances the time to `until_ms`. A client that is switched on renews its grant when that is due, at an edge
+    /// that has not failed.
     fn pass(&mut self, m: Option<Mutant>, until_ms: u64) {
         while let Some(due) = self.due_ms.filter(|due| *due <= until_ms) {
             self.now_ms = due;
@@ -254,13 +259,13 @@ impl Grants {
         self.now_ms = until_ms;
     }
 
-    /// Returns the held grant, without checking who can open it.
+    /// Returns the client's grant, opened without a check of its epoch or signature.
     fn opened(&self) -> Option<Grant> {
         let signed = SignedGrant::from_bytes(&self.held.as_ref()?.sealed).ok()?;
         Some(signed.grant)
     }
 
-    /// Returns whether the CN accepts the held grant, modified by `change`, from a client.
+    /// Returns whether the CN accepts the client's grant, modified by `change`, from a client with this key.
     fn is_taken(&self, m: Option<Mutant>, key: &PublicKey, change: fn(&mut Grant)) -> bool {
         let opened = self.held.as_ref().and_then(|sealed| keys::open(sealed, self.servers[CN]));
         let Some(mut signed) = opened else { return false };
@@ -274,7 +279,8 @@ impl Grants {
         check_shown(&trust(m), &signed, guid, now_ms).is_ok()
     }
 
-    /// Returns whether the CN and the edge that sealed the held grant are at most one rotation apart.
+    /// Returns whether the sealing keys of the CN and of the edge that sealed this grant are at most one rotation
+    /// apart.
     fn is_near(&self, sealed: &SealedGrant) -> bool {
         sealed.epoch.abs_diff(self.servers[CN].current) <= 1
     }

@@ -1,6 +1,6 @@
-//! World of clients' logs: a whole client with records and receipts of an earlier life on its disk, a CN and the
-//! ledger, all production machines. The client, the CN and the ledger may crash at any step; or the client's machine is
-//! set back to an image of itself, which makes it write its log anew.
+//! World of clients' record logs: a whole client whose disk holds a usage record and a receipt of an earlier start, a
+//! CN and the ledger, all production machines. The client, the CN and the ledger may crash at any step; or the
+//! client's machine is set back to a saved image, so that its log forks.
 
 pub mod model;
 
@@ -27,11 +27,11 @@ const LEDGER: NodeIx = 1;
 /// Node index of the edge, which only tells the client where CNs are.
 const EDGE: NodeIx = 2;
 const CLIENT: NodeIx = 3;
-/// Number of the client's starts with distinct ids.
+/// Number of the client's starts that have secondary GUIDs of their own.
 const LIVES: u8 = 8;
 
-/// Returns the deployment, with the limits for models: of three records that reach the CN at once, one is set aside, as
-/// are those that reach the ledger beyond two.
+/// Returns the deployment's configuration, with small limits: the CN defers a third usage record that arrives at once
+/// (it is sent again), and the ledger every record beyond two.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![Name(Role::Cn, 0), Name(Role::Ledger, 0), Name(Role::Edge, 0), Name(Role::Client, 0)];
@@ -55,7 +55,7 @@ fn reporter() -> Guid {
     Guid::of(&keys::key(Name(Role::Client, 0)))
 }
 
-/// Returns the unacknowledged record of a download in an earlier life.
+/// Returns the usage record of an earlier start that the ledger has not acknowledged when the model begins.
 fn left_record() -> UsageRecord {
     UsageRecord {
         id: RecordId::numbered(1 << 8),
@@ -72,7 +72,7 @@ fn left_record() -> UsageRecord {
     }
 }
 
-/// Returns a receipt for bytes that the client uploaded, which is in no record yet.
+/// Returns the receipt for bytes that the client uploaded in an earlier start, which no usage record contains yet.
 fn left_receipt() -> KeptReceipt {
     let uploader_key = keys::upload_key(CLIENT);
     let proof = ReceiptProof { uploader_key, seq: 1, bytes: 2000, signature: Signature([0; 64]) };
@@ -100,7 +100,7 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     }
 }
 
-/// Returns the world with all servers running, and the client about to start.
+/// Returns the world in which all servers run and the client is about to start.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -124,7 +124,7 @@ fn stored(w: &W) -> impl Iterator<Item = &UsageRecord> {
     w.env.database.values().filter_map(LedgerRecord::usage)
 }
 
-/// Returns the log heads that the ledger has, with usage records or alone.
+/// Returns the log heads in the ledger's database, those with usage records and those without.
 fn places(w: &W) -> impl Iterator<Item = &SignedHead> {
     w.env.database.values().filter_map(|r| match r {
         LedgerRecord::Usage(logged) => Some(&logged.head),
@@ -137,7 +137,7 @@ fn places(w: &W) -> impl Iterator<Item = &SignedHead> {
     })
 }
 
-/// Returns whether a record with the left record's id is on the client's disk.
+/// Returns whether the client's disk holds the usage record of the earlier start.
 fn keeps_left_record(w: &W) -> bool {
     let left = left_record();
     w.env.disks.get(&CLIENT).is_some_and(|d| d.usage.contains_key(&left.id))
@@ -156,7 +156,7 @@ fn ledger_has_both(w: &W) -> bool {
     stored(w).any(|r| r.download == record.download && r.seq >= record.seq) && stored(w).any(|r| receipt.is_in(r))
 }
 
-/// Returns whether each of the ledger's records has its log head there too.
+/// Returns whether the ledger's database has, for each usage record, the log head that was signed for it.
 fn each_has_its_place(w: &W) -> bool {
     let stands =
         |r: &UsageRecord, h: &SignedHead| logs::digest(h.head.start, h.head.place, &h.head.before, r) == h.head.digest;
@@ -176,7 +176,7 @@ fn forks<'a>(heads: impl IntoIterator<Item = &'a SignedHead>) -> bool {
     !logs::forks(keys::verify, heads.into_iter().cloned()).is_empty()
 }
 
-/// Returns whether the heads that reached CNs prove a fork.
+/// Returns whether the log heads that CNs have received prove a fork of the client's log.
 fn was_told_a_fork(w: &W) -> bool {
     let seen = &w.env.seen;
     forks(seen.signed.iter().filter(|(name, _)| seen.told_heads.contains(name)).map(|(_, head)| head))
@@ -215,6 +215,6 @@ pub const RULES: &[Rule<Net>] = &[
     }),
 ];
 
-/// Rules of the model in which a client is set back to an image.
+/// Rules of the model in which a client is set back to a saved image.
 pub const FORK_RULES: &[Rule<Net>] =
     &[RULES[1], RULES[2], RULES[3], RULES[5], RULES[6], Rule::sometimes("a fork is proven", |_, w| forks(places(w)))];

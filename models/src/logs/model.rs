@@ -1,4 +1,5 @@
-//! Models of clients' record logs: written ahead, signed entry by entry, kept by the ledger. A forked log is proven.
+//! Models of clients' record logs: each usage record is durable on the client's disk before it is sent, each log head
+//! is signed, and the ledger stores both. If a log forks, its heads prove it.
 
 use crate::check::{Spec, Tooth};
 use crate::logs::{FORK_RULES, RULES, cfg, world};
@@ -11,7 +12,7 @@ fn start(cfg: &Cfg) -> World<Net> {
     world(cfg, Budget { crashes: 1, fires: FIRES, ..Budget::default() })
 }
 
-/// Returns the model with crashes.
+/// Returns the model in which the client, the CN and the ledger crash.
 pub fn crashes() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {

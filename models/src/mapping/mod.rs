@@ -24,40 +24,41 @@ use swarmedge_core::nat::mapping::{Mapping, PORT, natpmp, pcp};
 use swarmedge_core::nat::stun::{Attribute, Class, Message, TransactionId};
 
 const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 3478));
-/// Address from which the STUN server writes uninvited, so that only forwarded ports receive it.
+/// Source address of the STUN server's datagrams to a claimed port: the host never writes there, so a NAT lets them
+/// in only through a forwarded port.
 const WITNESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 2), 3479));
 /// One-way latency on the host's own network; `FAR` is that to the STUN server.
 const NEAR: Duration = Duration::from_millis(1);
 const FAR: Duration = Duration::from_millis(15);
-/// Maximum age of a datagram under way; older ones are dropped.
+/// Maximum age of a datagram in flight; older ones are dropped.
 const LATE_MAX: Duration = Duration::from_secs(10);
-/// Uptime of the gateways when the world begins.
+/// Uptime of the gateways when the model begins.
 const UP: Duration = Duration::from_secs(5_000);
-/// Sliding period over which requests are counted.
+/// Length of the sliding window in which requests to gateways are counted.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A defect seeded into a model, which must break a rule.
+/// A defect seeded into a mapping model, which must break one of the model's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Every request has the same id, so that a forged answer is accepted.
+    /// Seeded defect: every request has the same id, so that a forged answer is accepted.
     RepeatsIds,
-    /// The machine reads each lifetime as four times as long.
+    /// Seeded defect: the machine reads each lifetime as four times as long.
     ReadsLifetimesLong,
-    /// An open port is never checked again.
+    /// Seeded defect: an open port is never checked again.
     NeverRechecks,
-    /// Announcements do not reach the machine.
+    /// Seeded defect: announcements do not reach the machine.
     HearsNoAnnouncement,
-    /// Requests to renew an open port are lost.
+    /// Seeded defect: requests to renew an open port are lost.
     RenewalsAreLost,
-    /// Requests to close a port are lost.
+    /// Seeded defect: requests to close a port are lost.
     ClosesNothing,
-    /// A failed attempt is repeated at once, without end.
+    /// Seeded defect: a failed attempt is repeated at once, without end.
     NeverTires,
-    /// The machine is not told that its host joined another network.
+    /// Seeded defect: the machine is not told that its host joined another network.
     KeepsGateway,
-    /// The protocols' time limits are ten times too long.
+    /// Seeded defect: the protocols' time limits are ten times too long.
     HasNoEnd,
-    /// The machine ignores its time-outs.
+    /// Seeded defect: the machine ignores its time-outs.
     ForgetsTimers,
 }
 
@@ -106,11 +107,11 @@ impl Cfg {
 /// A pending event of the mapping world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Discovery reports the network's state.
+    /// NAT discovery reports what it found on the host's network.
     Seen(Sight),
     /// A request datagram arrives at the gateway.
     Ask(Vec<u8>),
-    /// A request arrives at the STUN server.
+    /// A STUN request arrives at the server, which answers to the port that the request names.
     Look(Vec<u8>),
     /// A datagram arrives at the host.
     Datagram {
@@ -136,7 +137,7 @@ pub enum Move {
     Start(usize),
     /// The gateway restarts: it loses its mappings, and announces it if its protocol can.
     Reboot,
-    /// The host joins the other network.
+    /// The host leaves its network and joins the other one.
     Wander,
     /// The client shuts down.
     Stop,
@@ -150,43 +151,45 @@ pub enum Move {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MappingWorld {
     networks: [(Gateway, Router); 2],
-    /// Index of the network that the host is on.
+    /// Index of the network that the host is in: 0 or 1.
     at: usize,
     started: bool,
     stopped: bool,
-    /// Time from the beginning to the world's time zero, which rebasing moves.
+    /// Time between the model's beginning and the world's current time zero, which moves forward (see
+    /// [`World::rebase`]).
     passed: Duration,
-    /// External address at which the STUN server got through last.
+    /// External address at which a datagram of the STUN server last reached the host; `None` before that.
     shown: Option<SocketAddrV4>,
-    /// Time when the gateway lost its mappings; `None` once the server gets through again or a request restores the
-    /// mapping.
+    /// Time when the gateway lost its mappings; `None` once the STUN server reaches the host again or the gateway
+    /// forwards the port again.
     vanished: Option<Duration>,
-    /// Time when a gateway last restarted.
+    /// Time when a gateway last restarted; `None` if none did.
     rebooted: Option<Duration>,
-    /// Whether an answer from before the restart arrived after it.
+    /// Whether an answer that a gateway sent before its restart arrived after it.
     misled: bool,
-    /// Whether the gateway announced a restart and the server has not got through since.
+    /// Whether the gateway announced a restart since the STUN server last reached the host.
     doubted: bool,
-    /// Whether a claim may end because the host or its gateway changed.
+    /// Whether the machine may stop claiming its external port, because the host or its gateway changed.
     excused: bool,
-    /// Whether a claim ended without such a reason.
+    /// Whether the machine stopped claiming its external port although neither host nor gateway had changed.
     lapsed: bool,
-    /// Whether a claim lasted too long after its gateway lost the mapping.
+    /// Whether the machine claimed an external port for too long after its gateway had lost the mapping.
     overdue: bool,
     busy: Option<Duration>,
-    /// Whether the machine was busy for too long.
+    /// Whether an attempt of the machine to open a port took longer than the limit.
     dawdled: bool,
-    /// Whether a request went to a wrong address or closed a port that was not opened there.
+    /// Whether a request went to another address than the gateway's, or closed a port that was not opened at that
+    /// gateway.
     strayed: bool,
-    /// Whether a request to close or the result of a UPnP request was lost.
+    /// Whether a request to close a port, or the result of a UPnP request, was lost.
     untold: bool,
-    /// Times of the gateway requests within the last [`PERIOD`].
+    /// Times of the requests to gateways within the last [`PERIOD`].
     asked: Vec<Duration>,
-    /// Ports that UPnP opened, with the index of their network.
+    /// Ports that gateways opened over UPnP, each with the index of its network.
     opened: BTreeSet<(usize, u16)>,
 }
 
-/// Returns the gateway's and the host's addresses on a network.
+/// Returns the addresses of the gateway and the host in network `at` (0 or 1).
 fn site(at: usize) -> Site {
     let [gateway, host] = [1, 2].map(|n| if at == 0 { [192, 168, 1, n] } else { [192, 168, 7, n] }.into());
     Site { gateway, local: SocketAddrV4::new(host, 5000), over: Transport::Udp }
@@ -205,12 +208,12 @@ fn passed(w: &World<MappingWorld>) -> Duration {
 }
 
 impl MappingWorld {
-    /// Returns whether the gateway forwards this port to the main socket.
+    /// Returns whether the gateway of the host's network forwards this external port to the host's main socket.
     fn forwards(&self, now: Time, port: u16) -> bool {
         self.networks[self.at].1.forwards(now, port) == Some(site(self.at).local.into())
     }
 
-    /// Returns the behaviour of the present network's gateway.
+    /// Returns the behaviour of the gateway in the host's network.
     fn offers(&self) -> Offers {
         self.networks[self.at].0.offers
     }
@@ -220,18 +223,19 @@ impl MappingWorld {
     }
 }
 
-/// Returns the external address that the machine claims, if any.
+/// Returns the external address that the machine reports as open; `None` if it reports none.
 fn claimed(w: &World<MappingWorld>) -> Option<SocketAddrV4> {
     w.node(0).and_then(Mapping::claimed)
 }
 
-/// Notes that a claim on a lost mapping is valid again or has ended, and whether that took too long.
+/// Sets `overdue` if the machine claimed its external port for too long after the gateway had lost the mapping.
+/// Called when the claim is true again or has ended.
 fn righted(w: &mut World<MappingWorld>) {
     let now = passed(w);
     w.env.overdue |= w.env.vanished.is_some_and(|at| now.saturating_sub(at) > rules::FOUND_WITHIN);
 }
 
-/// Reports to the machine what discovery finds on the present network.
+/// Makes discovery report to the machine what it finds in the host's network.
 fn look_around(w: &mut World<MappingWorld>) {
     let sight = Sight {
         mapped: SocketAddrV4::new(w.env.outer(), 40_000),
@@ -449,7 +453,8 @@ impl System for MappingWorld {
     }
 }
 
-/// Forgets what was known of the previous network or process.
+/// Forgets the environment's notes about the claimed port, because the host joined another network or the client
+/// restarted.
 fn begin_anew(w: &mut World<MappingWorld>) {
     (w.env.shown, w.env.vanished, w.env.doubted, w.env.excused) = (None, None, false, true);
 }
@@ -465,7 +470,7 @@ fn closes(bytes: &[u8]) -> bool {
     natpmp || pcp::decode_request(bytes).is_ok_and(|r| r.lifetime_s == 0)
 }
 
-/// Returns whether a seeded defect loses this request.
+/// Returns whether the seeded defect, if any, loses this request; `closes`: it asks to close a port.
 fn is_lost(w: &World<MappingWorld>, cfg: &Cfg, closes: bool) -> bool {
     match cfg.mutant {
         Some(Mutant::ClosesNothing) => closes,
@@ -474,14 +479,14 @@ fn is_lost(w: &World<MappingWorld>, cfg: &Cfg, closes: bool) -> bool {
     }
 }
 
-/// Counts a request for a port.
+/// Adds the current time to the times of requests to gateways, and drops those older than [`PERIOD`].
 fn asked(w: &mut World<MappingWorld>) {
     let now = passed(w);
     w.env.asked.retain(|at| now.saturating_sub(*at) < PERIOD);
     w.env.asked.push(now);
 }
 
-/// Returns an answer with its lifetime multiplied by four.
+/// Returns a PCP answer with its lifetime multiplied by four; other bytes stay as they are.
 fn lengthened(bytes: Vec<u8>) -> Vec<u8> {
     match pcp::Answer::decode(&bytes) {
         Ok(pcp::Answer::Mapped(m)) => pcp::Answer::Mapped(pcp::Mapped { lifetime_s: m.lifetime_s * 4, ..m }).encode(),
@@ -489,7 +494,7 @@ fn lengthened(bytes: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Ends the time without a mapping if the gateway forwards the claimed port again.
+/// Notes that the claimed port is open again, if the gateway forwards it.
 fn forwarded_again(w: &mut World<MappingWorld>) {
     if claimed(w).is_some_and(|c| w.env.forwards(w.now, c.port())) {
         righted(w);
@@ -529,7 +534,8 @@ fn upnp_is_asked(w: &mut World<MappingWorld>, id: u32, ask: IgdAsk, way: Way) {
     w.send(lane("igd-end"), NEAR, Event::IgdEnd(IgdEnd { id, answer }));
 }
 
-/// Answers a STUN request from an address that the host never wrote to, which only a forwarded port receives.
+/// Answers a STUN request from an address that the host never writes to, so that the answer arrives only through a
+/// forwarded port.
 fn server_is_asked(w: &mut World<MappingWorld>, bytes: &[u8]) {
     let Ok(request) = Message::decode(bytes) else { return };
     let port = |a: &Attribute| if let Attribute::ResponsePort(port) = a { Some(*port) } else { None };

@@ -9,7 +9,7 @@ fn tooth(defect: &'static str, rule: usize, protocol: Protocol, mutant: Mutant) 
     Tooth { defect, rule: RULES[rule].name, cfg: Cfg::tiny(protocol, Some(mutant)) }
 }
 
-/// Returns the model of a gateway that restarts and loses its mappings.
+/// Returns the model of port mapping in which the gateway restarts and loses its mappings.
 pub fn forgotten() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::Pcp, mutant);
     Spec {
@@ -28,7 +28,7 @@ pub fn forgotten() -> Spec<MappingWorld> {
     }
 }
 
-/// Returns the model of a port that stays open for several lifetimes.
+/// Returns the model of port mapping in which a port stays open for several lifetimes of its mapping.
 pub fn renewed() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::Pcp, mutant);
     Spec {
@@ -44,7 +44,7 @@ pub fn renewed() -> Spec<MappingWorld> {
     }
 }
 
-/// Returns the model of NAT-PMP, whose answers come in two parts.
+/// Returns the model of NAT-PMP, where the external address and the mapped port come in separate answers.
 pub fn by_natpmp() -> Spec<MappingWorld> {
     let tooth = |defect, rule, mutant| tooth(defect, rule, Protocol::NatPmp, mutant);
     Spec {
@@ -76,7 +76,7 @@ pub fn client_stops() -> Spec<MappingWorld> {
     }
 }
 
-/// Returns the model of a client that moves to another network.
+/// Returns the model of port mapping in which the host moves to another network.
 pub fn moved() -> Spec<MappingWorld> {
     Spec {
         name: "mapping-moved",

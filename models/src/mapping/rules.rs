@@ -7,19 +7,21 @@ use crate::world::World;
 use std::time::Duration;
 use swarmedge_core::nat::mapping::io::{Config, Status};
 
-/// Maximum time until a lost mapping is noticed: the next check, its retransmissions, and datagrams under way.
+/// Maximum time until the machine notices that its gateway has lost the mapping: the next check, its retransmissions,
+/// and datagrams in flight.
 pub(super) const FOUND_WITHIN: Duration = Duration::from_secs(130);
-/// Maximum time in which all protocols are tried and the STUN server is asked.
+/// Maximum duration of one attempt to open a port, in which all protocols are tried and the STUN server is asked.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(12);
-/// Maximum number of requests to gateways in any ten seconds, whatever they answer and however often the host moves.
+/// Maximum number of requests to gateways in any ten seconds, whatever the gateways answer and however often the host
+/// changes its network.
 const ASKED_MAX: usize = 12;
 
-/// Returns whether the claimed port is forwarded to the main socket.
+/// Returns whether the gateway forwards the port that the machine claims to the host's main socket.
 fn is_right(w: &World<MappingWorld>) -> bool {
     claimed(w).is_some_and(|c| w.env.forwards(w.now, c.port()))
 }
 
-/// Returns whether the client has reached the result due with this gateway: an open port, or a failure.
+/// Returns whether the machine has the result that this gateway must lead to: an open port, or a failure.
 fn has_come_to_an_end(w: &World<MappingWorld>, cfg: &Config) -> bool {
     let offers = w.env.offers();
     let opens = matches!(offers.truth, Truth::Honest | Truth::GivesAnother) && offers.lifetime_s >= 60;

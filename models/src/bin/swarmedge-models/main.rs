@@ -49,13 +49,13 @@ enum Command {
     },
     /// Simulate a month of downloads with liars, cliques and cloned installations, settle it, and find who cheated.
     Month {
-        /// Number of downloads without faked ones; everything else is scaled with it.
+        /// Number of downloads, those that cliques fake not included; everything else is scaled with it.
         #[arg(long, default_value_t = Config::MONTH.downloads, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
         downloads: u32,
         /// Seed that determines the month.
         #[arg(long, default_value_t = Config::MONTH.seed)]
         seed: u64,
-        /// Seed this defect, which must break a promise.
+        /// Seed this defect, which must break one of the month's promises.
         #[arg(long, value_name = "NAME", value_parser = Defect::ALL.map(Defect::name))]
         defect: Option<String>,
         /// Print one line of JSON.
@@ -167,7 +167,7 @@ fn check(only: Option<&str>, json: bool, threads: Option<usize>) -> Result<bool,
     Ok(good)
 }
 
-/// Name for [`check`] of the small month, which is played after the models.
+/// Name by which `only` of [`check`] selects the small simulated month, which is played after the models.
 const MONTH: &str = "month";
 
 fn named(only: Option<&str>) -> Result<Vec<Box<dyn AnyModel>>, String> {

@@ -1,4 +1,5 @@
-//! Prints the simulated month: its figures, and whether every promise was kept.
+//! Prints the simulated month: its figures, and whether all of its promises were kept (such as: no honest client is
+//! found guilty).
 
 use crate::print::mark;
 use std::time::Instant;
@@ -26,13 +27,13 @@ pub(crate) fn play(cfg: Config, json: bool) -> bool {
     broken.is_empty()
 }
 
-/// Returns the defect of this name.
+/// Returns the seeded defect with this name on the command line; `None` if there is no such defect.
 pub(crate) fn defect(name: &str) -> Option<Defect> {
     Defect::ALL.into_iter().find(|d| d.name() == name)
 }
 
-/// Plays a small month, then one with each defect; returns whether the first keeps every promise and each defect breaks
-/// its own.
+/// Plays a small month without a defect, then one with each seeded defect. Returns whether the first kept every
+/// promise and each defect broke the promise that it is meant to break.
 pub(crate) fn check(json: bool) -> bool {
     let began = Instant::now();
     let cfg = Config::SMALL;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use swarmedge_models::sim::campaign;
 
-/// Plays every seed, prints those that fail and a summary; returns whether none failed.
+/// Plays the campaign of every seed, prints the campaigns that failed and a summary; returns whether none failed.
 pub(crate) fn run(seeds: Range<u64>) -> bool {
     let began = Instant::now();
     let (mut faults, mut clients, mut virtual_s, mut failed) = (0_u64, 0_u64, 0.0, Vec::new());
