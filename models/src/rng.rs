@@ -4,25 +4,26 @@ pub use crate::seeded::Seeded;
 
 use swarmedge_core::machine::Rng;
 
-/// Random source that replays a prefix of draws; the first draw beyond it returns 0 and is noted, so that an explorer
-/// can branch on it. Nonces count up: distinct, and equal in equal states.
+/// Random source that replays given draws. The first draw beyond them returns 0 and is noted in `missing`, so that an
+/// explorer can branch on it. Nonces count up, so they are distinct within a run and equal in equal states.
 #[derive(Debug)]
 pub struct Draws<'a> {
     given: std::slice::Iter<'a, u32>,
-    /// Range of the first draw beyond the prefix; `None` if there was none.
+    /// Range of the first draw beyond the given ones; `None` if there was no such draw.
     pub missing: Option<u32>,
     /// Number of nonces drawn.
     pub nonces: u64,
 }
 
 impl<'a> Draws<'a> {
-    /// Returns a source that replays `given` in order and counts nonces on from `nonces`.
+    /// Returns a source that replays `given` in order, and whose next nonce is number `nonces`.
     #[must_use]
     pub fn new(given: &'a [u32], nonces: u64) -> Self {
         Self { given: given.iter(), missing: None, nonces }
     }
 
-    /// Returns the results worth exploring for a draw below `n`: all if `n` ≤ 4, else the smallest and largest.
+    /// Returns the results that an explorer tries for a draw below `n`: all if `n` ≤ 4, else the smallest and the
+    /// largest.
     #[must_use]
     pub fn answers(n: u32) -> Vec<u32> {
         if n <= 4 { (0..n).collect() } else { std::vec![0, n - 1] }

@@ -3,7 +3,7 @@
 use super::rng::Seeded;
 use super::world::{System, World};
 
-/// Scope in which a rule's predicate must hold.
+/// States in which a rule's predicate must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     /// Every reachable state satisfies the predicate.
@@ -17,7 +17,7 @@ pub enum Demand {
 pub struct Rule<S: System> {
     /// Name of the rule, a plain sentence.
     pub name: &'static str,
-    /// Scope in which the predicate must hold.
+    /// States in which the predicate must hold.
     pub demand: Demand,
     /// Predicate: returns whether a state satisfies it.
     pub holds: fn(&S::Cfg, &World<S>) -> bool,

@@ -45,7 +45,7 @@ pub enum Mutant {
     ForgivesOneStart,
     /// Seeded defect: a login names three starts only.
     NamesThree,
-    /// Seeded defect: the ledger takes a start that it cannot link to others for the successor of the last one.
+    /// Seeded defect: the ledger links each start to the one of the last login, whatever lies between them.
     BridgesGaps,
     /// Seeded defect: histories with gaps are classified as forked.
     GapsAreForks,

@@ -1,21 +1,21 @@
-//! Defects that can be seeded into a [month](super), to show that its promises can be broken.
+//! Defects that can be seeded into a [simulated month](super), each of which must break one of the month's promises.
 
-/// A defect seeded into the month, which must break a promise.
+/// A defect seeded into the simulated month, which must break one of its promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
-    /// The larger of both sides' claims is billed.
+    /// Seeded defect: the larger of both sides' claims is billed.
     LargerClaim,
-    /// Bytes sent by edges are billed to peers too.
+    /// Seeded defect: bytes sent by edges are billed to peers too.
     NoClamp,
-    /// Introductions that no CN has recorded are billed.
+    /// Seeded defect: introductions that no CN has recorded are billed.
     Lenient,
-    /// Uploaders' receipts are lost, so no peer bytes are billed.
+    /// Seeded defect: uploaders' receipts are lost, so no peer bytes are billed.
     BillsNothing,
-    /// Detection does not know which offers were used.
+    /// Seeded defect: detection does not know which offers were used.
     BlindToBytes,
-    /// A client that takes from one peer three times is found guilty, also on a LAN.
+    /// Seeded defect: a client that takes from one peer three times is found guilty, also on a LAN.
     BytesAreGuilt,
-    /// Every history of starts is classified as a chain.
+    /// Seeded defect: every history of starts is classified as a chain.
     NoPatterns,
 }
 
@@ -59,7 +59,8 @@ impl Defect {
         }
     }
 
-    /// Returns the promise that the defect breaks; see [`Outcome::broken_promises`](super::Outcome::broken_promises).
+    /// Returns the text of the promise that the defect must break; see
+    /// [`Outcome::broken_promises`](super::Outcome::broken_promises).
     #[must_use]
     pub const fn breaks(self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! One download: the offered peers, the bytes delivered, the claims of each side, and the bill.
+//! One simulated download: the peers offered, the bytes that each delivered, the claims of each client, and the
+//! ledger's bill.
 
 use super::people::{Habit, Lie};
 use super::{Defect, Logged, Month};
@@ -15,21 +16,22 @@ use swarmedge_core::wire::records::{
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
-/// Number of peers in an answer; `LOOKED_AT` is that of holders a DN examines for it.
+/// Maximum number of peers that a DN offers for one query. `LOOKED_AT` is the number of clients with the object that
+/// it examines for that.
 const OFFERED: usize = 14;
 const LOOKED_AT: u32 = 48;
-/// Maximum number of queries by a member of a clique until it is offered friends.
+/// Maximum number of queries that a member of a clique sends until other members are offered to it.
 const ASKS_MAX: u32 = 6;
-/// Maximum number of holders of an object that a DN knows.
+/// Maximum number of clients that a DN lists for one object.
 const HOLDERS_MAX: usize = 3_000;
 
-/// Bytes that one uploader delivered, and the claim about them.
+/// Bytes that one uploader delivered in one download, and the clients' claims about them.
 struct Part {
     uploader: u32,
     intro: IntroId,
     key: PublicKey,
     delivered: u64,
-    /// Bytes that the downloader claims.
+    /// Bytes that the downloader claims to have received from this uploader.
     received: u64,
     /// Whether a CN made and recorded the introduction.
     introduced: bool,
@@ -41,7 +43,7 @@ impl Month {
         self.next_id
     }
 
-    /// Returns an object by popularity: half of the wishes are for a hundredth of the objects.
+    /// Returns a random object for a download: half of the downloads are of one hundredth of the objects.
     fn wish(&mut self) -> u32 {
         let all = self.cfg.objects;
         let most = match self.rng.below(4) {
@@ -128,7 +130,8 @@ impl Month {
         self.log(who, &offered, &used, from_peers);
     }
 
-    /// Returns the peers that a DN would offer: the nearest first, among holders that its lists bring up.
+    /// Returns the peers that a DN would offer, the nearest first: clients of the same office, and random others that
+    /// have the object.
     fn offer(&mut self, object: u32, who: u32) -> Vec<u32> {
         let holders = &self.holders[object as usize];
         let mut seen = BTreeSet::new();
@@ -156,7 +159,8 @@ impl Month {
         }
     }
 
-    /// Divides `bytes` among the used peers: near ones deliver far more.
+    /// Divides `bytes` among the uploaders in `used`, of which those at the downloader's address or in its network
+    /// deliver most.
     fn shares(&mut self, bytes: u64, who: u32, used: &[u32]) -> Vec<u64> {
         let weight = |u: &u32| match self.people.near(who, *u) {
             Near::Address => 200,
@@ -175,7 +179,8 @@ impl Month {
         Part { uploader, intro, key, delivered, received, introduced: true }
     }
 
-    /// Returns the lies in this download: the downloader's, and one uploader's.
+    /// Returns how the downloader lies in this download, and how one of the uploaders does; `None` for each that is
+    /// honest.
     fn habits(&self, who: u32, parts: &[Part]) -> [Option<Lie>; 2] {
         let lie = |n: u32| if let Habit::Liar(lie) = self.people.habit(n) { Some(lie) } else { None };
         [lie(who), parts.iter().find_map(|p| lie(p.uploader))]
@@ -191,7 +196,8 @@ impl Month {
         }
     }
 
-    /// Settles the records of all sides, and compares the bill with the bytes delivered.
+    /// Settles the records of the downloader, the uploaders and the CN, and compares the bill with the bytes that
+    /// were delivered.
     fn settle(&mut self, day: u32, at: &Statement, parts: &[Part], lies: [Option<Lie>; 2]) {
         let Statement { who, object, size, edge, whole, .. } = *at;
         let book = at.book(self, parts, lies);
@@ -238,7 +244,7 @@ fn bill(defect: Option<Defect>, book: &Book) -> Bill {
     Bill { peers_billed, ..bill }
 }
 
-/// Facts that all records of a download share.
+/// Facts on which all records of a download are based.
 struct Statement {
     download: u32,
     who: u32,
@@ -302,7 +308,7 @@ impl Statement {
         }
     }
 
-    /// Returns the CN's record of the introductions it made.
+    /// Returns the CN's record of the introductions that it made for the download.
     fn offered(&self, id: u32, parts: &[Part]) -> LogRecord {
         let peers = parts.iter().filter(|p| p.introduced).map(|p| OfferedPeer { intro: p.intro, upload_key: p.key });
         let (download, version) = (DownloadId::numbered(self.download), VersionId::numbered(self.object));
@@ -340,7 +346,7 @@ impl Statement {
         }
     }
 
-    /// Returns an uploader's record, with the receipt that the downloader signed for the bytes it took or claims.
+    /// Returns an uploader's usage record with the downloader's receipt, changed by the uploader's lie if any.
     fn uploader(&self, id: u32, p: &Part, lie: Option<Lie>) -> UsageRecord {
         let signed_for = if p.delivered > 0 { p.delivered } else { p.received };
         let download = DownloadId::numbered(if lie == Some(Lie::Replays) { self.download - 1 } else { self.download });

@@ -1,4 +1,5 @@
-//! Installations over a month: starts, logins, and the events that set an installation back (the paper's figure 12).
+//! Installations over a simulated month: starts, logins, and the events that set an installation back to an earlier
+//! state (figure 12 of the paper).
 
 use super::{Config, Defect};
 use crate::rng::Seeded;
@@ -9,17 +10,18 @@ use swarmedge_core::ids::SecondaryGuid;
 /// Results of analysing the installations' logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Installs {
-    /// Number of installations analysed, each with three starts or more.
+    /// Number of installations analysed, each with at least three starts.
     pub graphs: u64,
     /// Number of installations whose starts form a chain.
     pub linear: u64,
-    /// Number of installations by pattern found: failed update, restored backup, re-imaged or cloned, irregular.
+    /// Number of forked installations by the pattern that the analysis found: failed update, restored backup,
+    /// re-imaged or cloned, irregular.
     pub forked: [u64; 4],
-    /// Number of installations whose pattern was not recognised.
+    /// Number of installations whose pattern the analysis got wrong.
     pub wrong: u64,
 }
 
-/// Installation with its last starts, newest first.
+/// Installation: the secondary GUIDs of its last starts, newest first.
 #[derive(Clone, Default)]
 struct Install(Vec<SecondaryGuid>);
 
@@ -32,7 +34,8 @@ impl Install {
     }
 }
 
-/// Plays the month of every installation. Six in a thousand are set back or irregular, in the paper's proportions.
+/// Plays the month of every installation. Of a thousand installations six are set back or irregular, in the
+/// proportions of the paper's figure 12.
 pub(super) fn month(cfg: &Config, rng: &mut Seeded) -> Installs {
     let mut told = Installs::default();
     for _ in 0..cfg.clients {
@@ -63,7 +66,7 @@ pub(super) fn month(cfg: &Config, rng: &mut Seeded) -> Installs {
     told
 }
 
-/// Returns the starts of one installation with this pattern.
+/// Returns the recorded starts of one installation whose history has this pattern.
 fn live(happens: Pattern, rng: &mut Seeded) -> Starts {
     let (mut starts, mut install) = (Starts::default(), Install::default());
     let mut go = |install: &mut Install, n: u32, rng: &mut Seeded| {

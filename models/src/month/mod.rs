@@ -1,13 +1,13 @@
-//! A simulated month of the paper's network, through the production settlement and detection: clients that upload or do
-//! not, LANs, clients that take nearly all from peers, fast ones, liars one by one, cliques that fake downloads with
-//! true signatures, installations that were set back or cloned. It reports the bytes billed beyond those delivered, the
-//! guilty clients found, and the honest ones wrongly found. A month can be played with a [`Defect`], which must break a
-//! promise.
+//! A simulated month of the paper's network, settled and searched for cheats by production code. Its clients upload
+//! or do not, share LANs, take nearly all from peers, are fast, lie one by one, or form cliques that fake downloads
+//! with true signatures; some installations are set back or cloned. It reports the bytes billed beyond those
+//! delivered, the cheats found, and the honest clients wrongly found guilty. A month can be played with a seeded
+//! [`Defect`], which must break one of the month's promises.
 //!
-//! The ledger's own book makes the bills; in it only introductions count that a CN has recorded. Signatures are the
-//! fake ones of all test worlds: a checksum over key, purpose and the signed bytes. So a receipt verifies here exactly
-//! if it would under Ed25519, unless somebody breaks Ed25519, and a million downloads are settled in seconds. The tests
-//! of the shell check that real verification is strict.
+//! The production [`Book`](swarmedge_core::accounting::settlement::Book) of the ledger makes the bills and accepts only introductions
+//! that a CN has recorded. Signatures are the fake ones of all test worlds: a checksum of key, purpose and the signed
+//! bytes. They are so cheap that a million downloads settle in seconds, and they verify exactly when an Ed25519
+//! signature would. The tests of the shell check that real verification is strict.
 
 mod defect;
 mod download;
@@ -21,7 +21,7 @@ use people::{Habit, People};
 use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::accounting::detect::{self, Affinity, Clique, Demand, Near, Offer, demand};
 
-/// Size of the month, and its number of dishonest clients.
+/// Size of the simulated month, its number of dishonest clients, and its seeded defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Number of clients, liars and cliques included.
@@ -53,59 +53,61 @@ impl Config {
 pub struct Outcome {
     /// Number of downloads settled, faked ones included.
     pub downloads: u64,
-    /// Number of downloads with a liar on either side.
+    /// Number of downloads in which the downloader or an uploader lies.
     pub lied: u64,
-    /// Number of introductions recorded by the CN.
+    /// Number of peers that were offered to downloaders.
     pub offers: u64,
     /// Bytes that edges sent.
     pub edge_bytes: u64,
-    /// Bytes that peers delivered.
+    /// Bytes that peers delivered in all downloads.
     pub delivered: u64,
-    /// Bytes of peers that were billed.
+    /// Peer bytes that the ledger billed.
     pub billed: u64,
-    /// Bytes billed beyond those delivered, where at least one side of each introduction was honest.
+    /// Bytes billed beyond those delivered, over introductions of which at most one side lies: must be 0.
     pub over_billed: u64,
-    /// Bytes billed in cliques, where both sides signed and nothing was delivered.
+    /// Bytes billed for faked downloads of cliques, where both sides signed and nothing was delivered.
     pub faked: u64,
-    /// Part of `faked` beyond the ceilings (size less the edges' bytes): must be 0.
+    /// Part of `faked` above the downloads' ceilings (size less the bytes that edges sent): must be 0.
     pub faked_above_ceiling: u64,
-    /// Bytes that both sides claimed and signed over introductions that no CN has made.
+    /// Bytes that downloader and uploader both claimed and signed, over introductions that no CN has made.
     pub uninvited: u64,
-    /// Bytes billed in downloads with such introductions: must be 0.
+    /// Bytes billed in downloads with introductions that no CN has made: must be 0.
     pub uninvited_billed: u64,
     /// Bytes delivered between honest clients and not billed: must be 0.
     pub under_billed: u64,
-    /// Bytes claimed and not billed.
+    /// Bytes that clients claimed and that were not billed.
     pub flagged_bytes: u64,
-    /// Number of members of cliques.
+    /// Number of clients that belong to a clique.
     pub members: u64,
-    /// Number of members of cliques that were found.
+    /// Number of members of cliques that detection found guilty.
     pub members_found: u64,
-    /// Honest clients and those wrongly found guilty, by habit: plain, on a LAN, edge last, fast.
+    /// Number of honest clients, and of those among them wrongly found guilty, by habit: plain, on a LAN, edge last,
+    /// fast.
     pub honest: [(u64, u64); 4],
-    /// Number of groups that were found.
+    /// Number of groups that detection found guilty as cliques.
     pub groups: u64,
-    /// Number of clients found for downloading one version again and again.
+    /// Number of clients that detection found for downloading one version again and again.
     pub repeated: u64,
     /// Results of the analysis of secondary GUIDs.
     pub installs: Installs,
 }
 
 impl Outcome {
-    /// Returns the share of cliques' members that were found, in thousandths.
+    /// Returns how many of 1,000 members of cliques were found guilty.
     #[must_use]
     pub fn found_permille(&self) -> u64 {
         (self.members_found * 1_000).checked_div(self.members).unwrap_or(1_000)
     }
 
-    /// Returns the share of honest clients that were found guilty, in millionths.
+    /// Returns how many of a million honest clients were found guilty.
     #[must_use]
     pub fn wronged_ppm(&self) -> u64 {
         let (all, wronged) = self.honest.iter().fold((0, 0), |sum, h| (sum.0 + h.0, sum.1 + h.1));
         (wronged * 1_000_000_u64).checked_div(all).unwrap_or(0)
     }
 
-    /// Returns the promises of the project that this month broke.
+    /// Returns the texts of the promises that this month broke; such a promise is that no byte is billed that nobody
+    /// delivered.
     #[must_use]
     pub fn broken_promises(&self) -> Vec<&'static str> {
         let promises = [
@@ -121,12 +123,12 @@ impl Outcome {
     }
 }
 
-/// Offer of an uploader to a downloader, in 16 bytes.
+/// One peer that was offered to a downloader; 16 bytes, since a month has millions of them.
 #[derive(Clone, Copy, Debug)]
 struct Logged {
     downloader: u32,
     uploader: u32,
-    /// Bytes delivered in units of 64 KiB; at least one if the offer was used.
+    /// Bytes that the peer delivered, in units of 64 KiB; at least 1 if it delivered any, 0 if none.
     units: u32,
     near: Near,
 }
@@ -185,7 +187,8 @@ impl Month {
         }
     }
 
-    /// Defect: finds every client guilty that took from one peer three times, though an office explains it.
+    /// Seeded defect: finds every client guilty that took bytes from one peer three times, which happens honestly in
+    /// an office.
     fn busy_offices(&self) -> Vec<Clique> {
         let mut taken: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
         for l in self.offers.iter().filter(|l| l.units > 0) {

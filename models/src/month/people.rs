@@ -16,9 +16,9 @@ pub(super) enum Habit {
     EdgeLast,
     /// Connects with offered peers, and they with it, more often than most.
     Fast,
-    /// Lies alone, without accomplices.
+    /// Lies in its records, without accomplices.
     Liar(Lie),
-    /// Belongs to a clique of five that fakes downloads.
+    /// Belongs to a clique: five clients that fake downloads for one another.
     Member,
 }
 
@@ -37,15 +37,15 @@ impl Habit {
 /// False claim of a client that lies alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Lie {
-    /// A downloader says that it received twice as much, and invents an introduction.
+    /// The downloader claims twice the bytes that it received, and an introduction that no CN has made.
     Inflates,
-    /// A downloader says that it received half.
+    /// The downloader claims half of the bytes that it received.
     Deflates,
-    /// An uploader changes its receipts.
+    /// The uploader changes the byte counts in its receipts.
     ForgesReceipts,
-    /// An uploader files a receipt of another download.
+    /// The uploader files a receipt that belongs to another download.
     Replays,
-    /// An uploader files every record and receipt twice, under new ids and numbers.
+    /// The uploader files every record and receipt twice, under new ids and sequence numbers.
     Repeats,
 }
 
@@ -58,11 +58,11 @@ struct Person {
     network: u16,
     country: u8,
     uploads: bool,
-    /// Chance that others reach the client, in per cent of the usual.
+    /// Chance that others can connect to the client, in per cent of the average.
     quality: u8,
 }
 
-/// All clients of the month. Members of cliques come first, five by five.
+/// All clients of the month by number. The members of cliques come first, five for each clique.
 pub(super) struct People(Vec<Person>);
 
 impl People {
@@ -125,7 +125,7 @@ impl People {
         }
     }
 
-    /// Returns the other clients of a client's office, which have neighbouring numbers.
+    /// Returns the other clients of a client's office, whose numbers are near its own.
     pub(super) fn colleagues(&self, n: u32) -> impl Iterator<Item = u32> + '_ {
         let first = n.saturating_sub(20);
         let last = n.saturating_add(20).min(u32::try_from(self.0.len()).unwrap_or(u32::MAX).saturating_sub(1));
@@ -133,7 +133,7 @@ impl People {
         (first..=last).filter(move |m| *m != n && self.of(*m).address == address)
     }
 
-    /// Returns the chance, in thousandths, that an offered peer is used.
+    /// Returns the chance, in thousandths, that the downloader gets bytes from an offered uploader.
     pub(super) fn use_permille(&self, downloader: u32, uploader: u32) -> u32 {
         let usual = match self.near(downloader, uploader) {
             Near::Address => return 960,
@@ -146,7 +146,8 @@ impl People {
     }
 }
 
-/// Returns the bound of the random country number: every second client is in one of the first 6 of 60 countries.
+/// Returns the number of countries from which client `n`'s country is drawn: 6 for every second client, 60 for the
+/// others.
 const fn rng_country(n: u32) -> u32 {
     if n.is_multiple_of(2) { 6 } else { 60 }
 }

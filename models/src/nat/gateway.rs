@@ -7,7 +7,7 @@ use swarmedge_core::machine::Time;
 use swarmedge_core::nat::mapping::io::{IgdAsk, IgdError, Opened, Protocol};
 use swarmedge_core::nat::mapping::{natpmp, pcp};
 
-/// Truthfulness of a gateway daemon.
+/// Truthfulness of a gateway daemon: its answers, and whether it forwards what it grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Truth {
     /// Forwards each port that it grants.
@@ -31,18 +31,18 @@ pub struct Offers {
     pub lifetime_s: u32,
 }
 
-/// Port-mapping daemon of a router.
+/// Simulated port-mapping daemon (gateway) of a router.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gateway {
     /// Protocols and behaviour of the daemon.
     pub offers: Offers,
-    /// Time of the daemon's last start, and its uptime before the world's time zero.
+    /// Time of the daemon's last start; `before` is the uptime that it had at the world's time zero.
     since: Time,
     before: Duration,
 }
 
 impl Gateway {
-    /// Returns a daemon that starts now.
+    /// Returns a daemon that starts at `now`.
     #[must_use]
     pub const fn new(offers: Offers, now: Time) -> Self {
         Self { offers, since: now, before: Duration::ZERO }
@@ -58,7 +58,7 @@ impl Gateway {
         u32::try_from((now.since(self.since) + self.before).as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the announcement of a restart, which UPnP does not have.
+    /// Returns the datagram that announces a restart; `None` for UPnP, which has none.
     #[must_use]
     pub fn announcement(&self, now: Time, router: &Router) -> Option<Vec<u8>> {
         let epoch_s = self.epoch_s(now);
@@ -113,7 +113,7 @@ impl Gateway {
         }
     }
 
-    /// Handles a UPnP request.
+    /// Handles a UPnP request; returns the port that the daemon says it has opened.
     pub fn igd(&self, now: Time, router: &mut Router, ask: IgdAsk) -> Result<Opened, IgdError> {
         match (self.offers.protocol, self.offers.truth, ask) {
             (Protocol::Pcp | Protocol::NatPmp, _, _) => Err(IgdError::NoAnswer),
@@ -150,7 +150,7 @@ impl Gateway {
         port
     }
 
-    /// Moves all times back by `by`.
+    /// Moves all times in the daemon back by `by`.
     pub fn rebase(&mut self, by: Duration) {
         self.before += by.saturating_sub(self.since.since(Time::ZERO));
         self.since = self.since.rebased(by);

@@ -24,15 +24,16 @@ pub enum Kind {
     PortRestricted,
     /// NAT like [`Kind::PortRestricted`] that never keeps the inner port.
     PortRestrictedRandom,
-    /// Public address behind a stateful filter.
+    /// Public address behind a stateful firewall, which admits only answers to outgoing datagrams.
     Firewall,
     /// Home router behind a carrier's NAT with endpoint-independent mapping and filtering.
     Cgnat,
-    /// Masquerade without an input filter, in which an early datagram takes the port.
+    /// Linux masquerade without an input filter: a datagram that arrives before the host has sent one takes the outer
+    /// port.
     MasqueradeOpen,
-    /// NAT with a new port for each flow, in sequence.
+    /// Symmetric NAT that gives each flow the next port in sequence.
     SymmetricSequential,
-    /// NAT with a random new port for each flow.
+    /// Symmetric NAT that gives each flow a random port.
     Symmetric,
     /// Home router behind a carrier's symmetric NAT with a block of 1,024 ports.
     CgnatSymmetric,
@@ -116,7 +117,7 @@ impl Kind {
         }
     }
 
-    /// Returns the mapping and filtering that discovery should find; `Unknown` if no answer arrives.
+    /// Returns the mapping and filtering behaviour that discovery should find; `Unknown` if UDP is blocked.
     #[must_use]
     pub const fn behaviour(self) -> (NatBehaviour, NatBehaviour) {
         match self {
@@ -144,7 +145,7 @@ impl Kind {
         self.behaviour().1
     }
 
-    /// Returns the routers of this kind, the host's own first.
+    /// Returns the rules of this kind's routers, the one next to the host first.
     #[must_use]
     pub fn routers(self) -> Vec<Rules> {
         let home = Rules {
@@ -200,16 +201,18 @@ impl FromStr for Kind {
 pub enum Expect {
     /// The pair connects over UDP.
     Connects,
-    /// The pair connects if the other side's next port is predicted.
+    /// The pair connects over UDP if the next port of one side's NAT is predicted.
     ByPrediction,
-    /// The pair connects by chance only: many sockets against random probes.
+    /// The pair connects over UDP by chance only: many sockets of one side against random probes of the other
+    /// (birthday probing).
     ByBirthday,
     /// The pair never connects over UDP.
     Never,
 }
 
-/// Returns whether two peers behind different routers can connect: both use UDP, and either both map independently, or
-/// exactly one does not and the other does not filter by port. Beyond that a sequential NAT can be predicted.
+/// Returns the expected result over UDP for two peers behind different routers. They connect if both use UDP and the
+/// mappings of both are endpoint-independent, or if exactly one side's are not and the other side does not filter by
+/// port. Else a sequential NAT's port may be predicted.
 #[must_use]
 pub fn expected(a: Kind, b: Kind) -> Expect {
     if [a, b].contains(&Kind::UdpBlocked) {

@@ -21,7 +21,7 @@ pub type HostIx = usize;
 /// Index of a router in the network.
 pub type RouterIx = usize;
 
-/// Hosts and routers, connected by a core that costs one hop.
+/// Hosts and routers, connected by a core network that costs one hop of a datagram's TTL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Internet {
     hosts: Vec<Host>,
@@ -45,7 +45,7 @@ pub struct Arrival {
     pub to: SocketAddr,
 }
 
-/// Owner of an address on a network segment.
+/// Owner of an address on a network segment (the core, or the inside of a router).
 #[derive(Clone, Copy)]
 enum Owner {
     Host(HostIx),
@@ -53,14 +53,14 @@ enum Owner {
 }
 
 impl Internet {
-    /// Adds a router behind `parent`, or on the core.
+    /// Adds a router behind the router `parent`, or on the core if `None`; returns its index.
     pub fn add_router(&mut self, rules: Rules, outer: IpAddr, parent: Option<RouterIx>) -> RouterIx {
         let seed = 0x5eed + self.routers.len() as u64;
         self.routers.push((Router::new(rules, outer, seed), parent));
         self.routers.len() - 1
     }
 
-    /// Adds a host with these addresses behind a router, or on the core.
+    /// Adds a host with these addresses behind a router, or on the core if `None`; returns its index.
     pub fn add_host(&mut self, addrs: Vec<IpAddr>, behind: Option<RouterIx>) -> HostIx {
         self.hosts.push(Host { addrs, behind });
         self.hosts.len() - 1
@@ -88,7 +88,7 @@ impl Internet {
         self.hosts[host].addrs[0]
     }
 
-    /// Returns the innermost router of a host; `None` on the core.
+    /// Returns the router next to a host; `None` for a host on the core.
     #[must_use]
     pub fn router_of(&self, host: HostIx) -> Option<RouterIx> {
         self.hosts[host].behind
@@ -127,7 +127,8 @@ impl Internet {
         }
     }
 
-    /// Returns the host or router on a segment that has an address.
+    /// Returns the host or router that has the address `ip` on a segment: the inside of a router, or the core if
+    /// `None`.
     fn owner(&self, segment: Option<RouterIx>, ip: IpAddr) -> Option<Owner> {
         let host = self.hosts.iter().position(|h| h.behind == segment && h.addrs.contains(&ip));
         let behind = |r: RouterIx| self.hosts.iter().any(|h| h.behind == Some(r) && h.addrs.contains(&ip));
@@ -151,7 +152,7 @@ impl Internet {
         }
     }
 
-    /// Moves all times back by `by`.
+    /// Moves all times in the routers back by `by`.
     pub fn rebase(&mut self, by: Duration) {
         self.routers.iter_mut().for_each(|(r, _)| r.rebase(by));
     }

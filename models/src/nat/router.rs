@@ -32,10 +32,10 @@ pub struct Rules {
     pub filtering: NatBehaviour,
     /// Choice of outer ports for new mappings.
     pub ports: Ports,
-    /// Whether the router itself accepts uninvited datagrams and keeps an entry for them: its clients' flows to that
-    /// remote endpoint then leave from another port (a Linux masquerade without input filter).
+    /// Whether the router accepts uninvited datagrams itself and keeps an entry for each: a later flow of an inner
+    /// host to that remote endpoint then gets another outer port (a Linux masquerade without input filter).
     pub keeps_uninvited: bool,
-    /// Whether inner hosts reach each other by the outer address.
+    /// Whether hosts behind the router reach each other through its outer address.
     pub hairpin: bool,
     /// Time after which an unused entry is removed.
     pub lifetime: Duration,
@@ -51,24 +51,25 @@ pub struct Router {
     flows: BTreeMap<(SocketAddr, SocketAddr), Flow>,
     /// Uninvited datagrams that were accepted: outer port, remote endpoint and time.
     uninvited: BTreeMap<(u16, SocketAddr), Time>,
-    /// Ports forwarded for a gateway daemon, each with its inner endpoint and end.
+    /// Outer ports that a gateway daemon has made the router forward, each with the inner endpoint and the time when
+    /// that ends.
     forwarded: BTreeMap<u16, (SocketAddr, Time)>,
     drawn: u32,
     seed: u64,
 }
 
-/// Flow from one inner endpoint to one remote endpoint.
+/// State of the flow from one inner endpoint to one remote endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Flow {
     outer: SocketAddr,
     last: Time,
 }
 
-/// Time that Linux keeps an unanswered entry.
+/// Time for which Linux keeps the connection-tracking entry of an unanswered datagram.
 const UNINVITED_KEPT: Duration = Duration::from_secs(30);
 
 impl Router {
-    /// Returns a router without entries; `seed` determines its random ports.
+    /// Returns a router without flows; `seed` determines its random ports.
     #[must_use]
     pub const fn new(rules: Rules, outer: IpAddr, seed: u64) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl Router {
         }
     }
 
-    /// Removes every entry, as a reboot does; `outer` is the new address, if it changes.
+    /// Removes all flows and forwarded ports, as a reboot does; `outer` is the router's new address, if that changes.
     pub fn reset(&mut self, outer: Option<IpAddr>) {
         self.flows.clear();
         self.uninvited.clear();
@@ -90,7 +91,8 @@ impl Router {
         self.outer = outer.unwrap_or(self.outer);
     }
 
-    /// Forwards an outer port to an inner endpoint until a time, whoever sends; `None` ends it.
+    /// Forwards datagrams of any sender from an outer port to an inner endpoint, until the given time; `None` ends
+    /// the forwarding.
     pub fn forward(&mut self, port: u16, inner: Option<(SocketAddr, Time)>) {
         match inner {
             Some(inner) => drop(self.forwarded.insert(port, inner)),
@@ -98,7 +100,7 @@ impl Router {
         }
     }
 
-    /// Ends all forwarding to an inner endpoint.
+    /// Ends the forwarding of all ports to an inner endpoint.
     pub fn forward_none(&mut self, inner: SocketAddr) {
         self.forwarded.retain(|_, (to, _)| *to != inner);
     }
@@ -208,7 +210,7 @@ impl Router {
         Some(inner)
     }
 
-    /// Moves all times back by `by`.
+    /// Moves all times in the router back by `by`.
     pub fn rebase(&mut self, by: Duration) {
         self.flows.values_mut().for_each(|f| f.last = f.last.rebased(by));
         self.uninvited.values_mut().for_each(|at| *at = at.rebased(by));

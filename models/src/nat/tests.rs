@@ -5,7 +5,7 @@ use swarmedge_core::nat::NatBehaviour::{self, AddressAndPortDependent, AddressDe
 const TTL: u8 = 64;
 const NOW: Time = Time(0);
 
-/// Simulated Internet with two servers of two ports each, as RFC 5780 requires, and a site.
+/// Simulated Internet with two servers of two ports each, as RFC 5780 requires, and one host behind a NAT.
 struct Lab {
     net: Internet,
     servers: [HostIx; 2],
@@ -32,13 +32,13 @@ impl Lab {
         self.net.send(NOW, self.host, self.local, to, TTL).map(|a| a.from)
     }
 
-    /// Returns whether a server's answer from this port to `to` reaches the host.
+    /// Returns whether a datagram from port `port` of server `n` to `to` reaches the host.
     fn answer(&mut self, n: usize, port: u16, to: SocketAddr) -> bool {
         let from = self.server(n, port);
         self.net.send(NOW, self.servers[n], from, to, TTL).is_some_and(|a| (a.host, a.to) == (self.host, self.local))
     }
 
-    /// Returns mapping and filtering as RFC 5780 §4.3 and §4.4 determine them; `None` without UDP.
+    /// Returns the mapping and filtering behaviour as RFC 5780 §4.3 and §4.4 determine them; `None` without UDP.
     fn classify(&mut self) -> Option<(NatBehaviour, NatBehaviour)> {
         let first = self.ask(0, 3478)?;
         assert!(self.answer(0, 3478, first), "an answer from where it was asked always comes");

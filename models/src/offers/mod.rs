@@ -1,5 +1,6 @@
-//! World of offers: a client that looks for a peer, one that is found, a CN with its spool, a DN and the ledger, all
-//! production machines. CN or ledger crashes at any step, and the disk of either may refuse a write.
+//! World of offers (the introductions that answer one query): a client that looks for a peer, one that has the
+//! version, a CN with its spool, a DN and the ledger, all production machines. CN or ledger crashes at any step, and
+//! the disk of either may refuse a write.
 
 pub mod model;
 
@@ -23,7 +24,8 @@ const LEDGER: NodeIx = 2;
 const SEEDER: NodeIx = 3;
 const SEEKER: NodeIx = 4;
 
-/// Returns the deployment, with the limits for models; messages between clients, CN and DN arrive at once.
+/// Returns the deployment's configuration, with the limits for models; messages between clients, CN and DN arrive at
+/// once.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![
@@ -57,7 +59,8 @@ fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     }
 }
 
-/// Returns the world with all nodes connected, one client listed as sharing, and the other about to look for peers.
+/// Returns the world in which all nodes are connected, one client is listed as sharing the version, and the other is
+/// about to look for peers.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);

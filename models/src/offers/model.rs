@@ -1,5 +1,5 @@
-//! Model of introduction records, from the CN's spool to the ledger: bytes of an introduction without a record are not
-//! billed.
+//! Model of the records of introductions, on their way from the CN's spool to the ledger. Bytes of an introduction
+//! without a record are not billed.
 
 use crate::check::{Spec, Tooth};
 use crate::offers::{RULES, cfg, world};

@@ -1,6 +1,6 @@
-//! Two hosts behind NATs, the CN's broker between them, and a simulated Internet: the production machines of
-//! connectivity in one world. Models explore it with losses and duplicates; the timed variant computes which pairs of
-//! NATs can connect.
+//! World of hole punching: two hosts behind NATs, the CN's broker (which tells both when to connect), and a simulated
+//! Internet. The connectivity machines and the broker are production code. Models explore it with losses and
+//! duplicates; with production's time limits it computes which pairs of NATs can connect.
 
 pub mod model;
 mod rules;
@@ -25,9 +25,9 @@ use swarmedge_core::wire::List;
 
 /// Node index of the CN's broker; the hosts are 0 (downloader) and 1 (uploader).
 const CN: NodeIx = 2;
-/// Address of a host to which no peer was introduced.
+/// Address of a host that belongs to no peer and must get no datagram.
 const BYSTANDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
-/// First of the extra local ports of a host's scattered sockets.
+/// First local port of a host's extra sockets for birthday probing.
 const MANY: u16 = 20_000;
 /// Default IP time-to-live of datagrams.
 const TTL: u8 = 64;
@@ -35,21 +35,21 @@ const TTL: u8 = 64;
 /// Seeded defects of the punching world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The CN reports a bystander's address as the uploader's.
+    /// Seeded defect: the CN reports a bystander's address as the uploader's.
     AimsAtBystander,
-    /// An attacker who knows the key answers in the uploader's place.
+    /// Seeded defect: an attacker who knows the key answers in the uploader's place.
     KeyLeaks,
-    /// The CN takes one host's "opened" for both.
+    /// Seeded defect: the CN takes one host's "opened" for both.
     GoesTooSoon,
-    /// The CN introduces the same two hosts twice.
+    /// Seeded defect: the CN introduces the same two hosts twice.
     IntroducesTwice,
-    /// Connectivity checks do not reach the uploader.
+    /// Seeded defect: connectivity checks do not reach the uploader.
     ChecksAreLost,
-    /// The CN passes on addresses whose cookies are forged.
+    /// Seeded defect: the CN passes on addresses whose cookies are forged.
     BelievesAnything,
-    /// Hosts keep sending checks beyond their limits.
+    /// Seeded defect: hosts keep sending checks beyond their limits.
     NeverTires,
-    /// TCP connections to listening ports fail.
+    /// Seeded defect: TCP connections to listening ports fail.
     DoorIsShut,
 }
 
@@ -62,24 +62,26 @@ pub struct Cfg {
     pub broker: broker::Config,
     /// Kind of NAT in front of each host.
     pub kinds: [Kind; 2],
-    /// Whether a shared router hairpins, if both hosts are behind one; `None`: `kinds` applies.
+    /// Whether the router that both hosts share forwards between them by its outer address (hairpinning); `None`:
+    /// each host has a router of its own kind.
     pub shared: Option<bool>,
-    /// Whether each host listens on TCP and was reached there.
+    /// Whether each host listens on TCP at a port that was found reachable.
     pub doors: [bool; 2],
-    /// Whether a TCP connection that both hosts open succeeds or their NATs refuse it; `None`: not tried.
+    /// Result of TCP simultaneous open: `true` if it succeeds, `false` if the NATs refuse it; `None` if it is not
+    /// tried.
     pub crossing: Option<bool>,
     /// One-way latency of every message.
     pub latency: Duration,
     /// Extra delay of control messages to and from the uploader.
     pub skew: Duration,
-    /// Whether timers may fire while messages are under way: a pair that could connect may then fail.
+    /// Whether timers may fire while messages are in flight; then a pair that could connect may fail.
     pub hurried: bool,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
 
 impl Cfg {
-    /// Returns a configuration with production's limits.
+    /// Returns a configuration with production's limits, for hosts behind these kinds of NAT.
     #[must_use]
     pub fn timed(kinds: [Kind; 2]) -> Self {
         Self {
@@ -102,7 +104,7 @@ impl Cfg {
         Self { connectivity: connectivity::Config::tiny(), latency: Duration::ZERO, mutant, ..Self::timed(kinds) }
     }
 
-    /// Returns whether the two hosts must connect: over TCP, or by the pair matrix of NAT kinds.
+    /// Returns whether the two hosts must connect: over TCP, or over UDP by the pair matrix of NAT kinds.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
         let birthday = self.connectivity.birthday.is_some();
@@ -111,12 +113,12 @@ impl Cfg {
     }
 }
 
-/// A node: one of two hosts, or the CN.
+/// A node of the world: one of the two hosts, or the CN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// Connectivity machine of a peer.
+    /// Connectivity machine of a host.
     Host(Connectivity),
-    /// Broker of the CN, which collects "opened" from both hosts and tells them to go.
+    /// Broker of the CN, which waits until both hosts have reported an open NAT and then tells both to go.
     Cn(Broker<NodeIx>),
 }
 
@@ -138,7 +140,7 @@ pub enum Event {
     },
 }
 
-/// An input of a node's machine.
+/// An input of a node in the punching world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum In {
     /// Input of a host's machine.
@@ -147,12 +149,12 @@ pub enum In {
     Opened(IntroId, NodeIx),
 }
 
-/// An output of a node's machine.
+/// An output of a node in the punching world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Out {
     /// Output of a host's machine.
     Host(Output),
-    /// The CN tells both peers to start connecting.
+    /// The CN tells both hosts to start connecting.
     Go(IntroId),
 }
 
@@ -164,23 +166,24 @@ pub struct Punch {
     sockets: [SocketAddr; 2],
     /// Address of each host as the CN sees it.
     public: [IpAddr; 2],
-    /// Whether both hosts are behind one router.
+    /// Whether both hosts are behind one shared router.
     shared: bool,
-    /// Result of each host's attempt; `None` while it runs.
+    /// Outcome of each host's connection attempt; `None` while it runs.
     pub ended: [Option<Attempt>; 2],
-    /// Addresses of the UDP paths that each host took.
+    /// Remote addresses of the UDP paths that each host chose.
     pub paths: [Vec<SocketAddr>; 2],
-    /// Addresses of the TCP connections that each host began.
+    /// Destination addresses of the TCP connections that each host dialled.
     pub dials: [Vec<SocketAddr>; 2],
-    /// Lines, which are TCP connections: those the uploader opened and those the downloader took as a path.
+    /// Raw TCP connections between the hosts: those that are open, and those that the downloader chose as its path.
     pub raw_tcp: [Vec<RawTcpId>; 2],
-    /// Raw TCP connection of each host that waits for the other host to open one too.
+    /// Raw TCP connection by which each host takes part in a TCP simultaneous open, until the other host takes part
+    /// too.
     pub crossing: [Option<RawTcpId>; 2],
     /// Whether a datagram of each host has reached the other.
     delivered: [bool; 2],
     opened: [bool; 2],
     went: bool,
-    /// Whether "go" was said before both hosts had opened or their time was over.
+    /// Whether the CN said "go" before both hosts had reported an open NAT or their time to do so was over.
     too_soon: bool,
     /// Whether a datagram went to an address that the introduced peer cannot have.
     pub strayed: bool,
@@ -188,11 +191,11 @@ pub struct Punch {
     pub moved: [bool; 2],
     /// Number of datagrams sent by each host.
     pub sent: [u16; 2],
-    /// Time of the last "go".
+    /// Time when the CN last said "go".
     pub went_at: Time,
     /// Time at which each host's attempt connected.
     pub connected_at: [Option<Time>; 2],
-    /// Peer endpoint and the socket that a host uses towards it instead of its main one.
+    /// Per host: endpoint of the peer, and the extra socket that the host uses towards it instead of its main one.
     adopted: [Option<(SocketAddr, SocketAddr)>; 2],
 }
 
@@ -200,7 +203,7 @@ fn intro(n: u32) -> IntroId {
     IntroId::numbered(n)
 }
 
-/// Returns the address that the CN reports for a host.
+/// Returns the address of a host that the CN reports to the other host.
 fn seen_at(cfg: &Cfg, host: usize, public: IpAddr) -> IpAddr {
     let aims = cfg.mutant == Some(Mutant::AimsAtBystander) && host == 1;
     if aims { BYSTANDER.into() } else { public }
@@ -212,7 +215,7 @@ fn forged() -> List<Proven, { swarmedge_core::limits::PROVEN_MAX }> {
     List::truncated([Proven { addr: SocketAddr::new(BYSTANDER.into(), 4000), cookie }])
 }
 
-/// Returns the descriptor that a host behind this kind of NAT reports.
+/// Returns the NAT descriptor that a host behind this kind of NAT reports.
 pub(super) fn descriptor(kind: Kind, candidates: Vec<Candidate>) -> NatDescriptor {
     let (mapping, filtering) = kind.behaviour();
     NatDescriptor {
@@ -331,7 +334,7 @@ impl System for Punch {
     }
 }
 
-/// Runs the CN's broker and returns the introductions whose hosts may go now.
+/// Passes an input to the CN's broker, then its timers; returns the introductions whose hosts may connect now.
 fn broke(cfg: &Cfg, broker: &mut Broker<NodeIx>, now: Time, input: Option<In>) -> Vec<IntroId> {
     let mut gone = Vec::new();
     if let Some(In::Opened(intro, host)) = input {
@@ -442,7 +445,8 @@ fn datagram(
     world.send(Lane { to: other, what: "udp", id: 0 }, cfg.latency, Event::Tell(input));
 }
 
-/// Sends a flight of the QUIC handshake along the path. QUIC repeats lost flights, so losses only delay it.
+/// Sends a datagram of the QUIC handshake along the chosen path: the first flight, or the answer to it. QUIC repeats
+/// lost flights, so losses only delay the handshake.
 fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, (intro, answer): (IntroId, bool)) {
     let me = usize::from(node);
     let (host, socket, now) = (world.env.hosts[me], world.env.socket_to(me, to), world.now);
@@ -454,7 +458,8 @@ fn handshake(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr, 
     }
 }
 
-/// Forges the answer to a check: an attacker with the key answers before the check arrives.
+/// Answers a connectivity check in the uploader's name, as an attacker who knows the key would, before the check
+/// reaches the uploader.
 fn answer_in_its_place(world: &mut World<Punch>, cfg: &Cfg, to: SocketAddr, bytes: &[u8]) {
     use swarmedge_core::nat::stun::integrity::Hash;
     use swarmedge_core::nat::stun::{Attribute, Class, Message};
@@ -469,7 +474,7 @@ fn answer_in_its_place(world: &mut World<Punch>, cfg: &Cfg, to: SocketAddr, byte
 const KEY: [u8; 16] = [7; 16];
 
 impl Punch {
-    /// Returns whether both attempts are over.
+    /// Returns whether the connection attempts of both hosts have ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended.iter().all(Option::is_some)
@@ -481,7 +486,7 @@ impl Punch {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_none()))
     }
 
-    /// Returns whether both attempts have failed.
+    /// Returns whether the connection attempts of both hosts have failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.ended.iter().all(|e| e.as_ref().is_some_and(|a| a.failure.is_some()))
@@ -492,19 +497,20 @@ impl Punch {
         SocketAddr::new(self.public[host], swarmedge_core::nat::HTTPS)
     }
 
-    /// Returns the socket from which a host sends to an endpoint.
+    /// Returns the local socket from which a host sends to an endpoint.
     fn socket_to(&self, host: usize, to: SocketAddr) -> SocketAddr {
         self.adopted[host].filter(|(peer, _)| *peer == to).map_or(self.sockets[host], |(_, socket)| socket)
     }
 
-    /// Returns whether the peer cannot have this address: its own on a shared LAN, or its router's.
+    /// Returns whether `to` is an address that the other host cannot have: neither its own on a shared LAN nor its
+    /// router's.
     fn strays(&self, host: usize, to: SocketAddr) -> bool {
         let other = 1 - host;
         let own = self.shared && to == self.sockets[other];
         !(own || to.ip() == self.public[other])
     }
 
-    /// Returns whether a path leads to the other host.
+    /// Returns whether a datagram that the host sends along this path now would reach the other host.
     fn leads(&self, host: usize, path: SocketAddr, now: Time) -> bool {
         let arrival = self.net.clone().send(now, self.hosts[host], self.socket_to(host, path), path, TTL);
         arrival.is_some_and(|a| a.host == self.hosts[1 - host])

@@ -20,7 +20,7 @@ fn spec(name: &'static str, about: &'static str, kinds: [Kind; 2], teeth: Vec<To
     Spec { name, about, cfg: Cfg::tiny(kinds, None), start, rules: RULES, teeth }
 }
 
-/// Returns the model of two peers behind port-restricted NATs, the usual pair.
+/// Returns the model of two peers behind port-restricted NATs, the usual home routers.
 pub fn homes() -> Spec<Punch> {
     let kinds = [Kind::PortRestricted; 2];
     let teeth = vec![
@@ -34,14 +34,15 @@ pub fn homes() -> Spec<Punch> {
     spec("punching", "2 peers behind port-restricted NATs, 1 CN; 2 losses, 1 duplicate", kinds, teeth)
 }
 
-/// Returns the model of a peer whose address can only be learned from its connectivity checks.
+/// Returns the model of two peers of which one's address can be learned only from the connectivity checks that it
+/// sends.
 pub fn learned() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::Restricted];
     let teeth = vec![tooth("checks do not reach one side", 7, kinds, Mutant::ChecksAreLost)];
     spec("punching-learned", "a symmetric NAT and one that filters by address", kinds, teeth)
 }
 
-/// Returns the model of a pair that cannot connect.
+/// Returns the model of two peers whose NATs do not let them connect.
 pub fn hopeless() -> Spec<Punch> {
     let kinds = [Kind::Symmetric, Kind::PortRestricted];
     let teeth = vec![
@@ -51,7 +52,7 @@ pub fn hopeless() -> Spec<Punch> {
     spec("punching-hopeless", "a symmetric NAT and one that filters by port", kinds, teeth)
 }
 
-/// Returns the model of a downloader without UDP that dials the uploader's TCP port.
+/// Returns the model of a downloader without UDP that dials the uploader's listening TCP port.
 pub fn over_tcp() -> Spec<Punch> {
     let kinds = [Kind::UdpBlocked, Kind::Public];
     let door = |mutant| Cfg { doors: [false, true], ..Cfg::tiny(kinds, mutant) };
@@ -65,7 +66,7 @@ pub fn over_tcp() -> Spec<Punch> {
     Spec { cfg: door(None), ..spec("punching-tcp", about, kinds, teeth) }
 }
 
-/// Returns the model of an uploader without UDP that dials the downloader's TCP port.
+/// Returns the model of an uploader without UDP that dials the downloader's listening TCP port.
 pub fn uploader_dials() -> Spec<Punch> {
     let kinds = [Kind::Public, Kind::UdpBlocked];
     let door = |mutant| Cfg { doors: [true, false], ..Cfg::tiny(kinds, mutant) };
@@ -80,7 +81,7 @@ pub fn uploader_dials() -> Spec<Punch> {
     Spec { cfg: door(None), ..spec("punching-called", about, kinds, teeth) }
 }
 
-/// Returns the model of TCP simultaneous open: neither side can be dialled, so both open a connection at once.
+/// Returns the model of TCP simultaneous open: neither peer accepts connections, so both open one at the same time.
 pub fn crossing() -> Spec<Punch> {
     let cross = |mutant| Cfg { crossing: Some(true), ..Cfg::tiny(CROSSING, mutant) };
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cross(Some(mutant)) };
@@ -92,7 +93,7 @@ pub fn crossing() -> Spec<Punch> {
     Spec { cfg: cross(None), ..spec("punching-crossing", about, CROSSING, teeth) }
 }
 
-/// Returns the model of TCP simultaneous open that the NATs refuse.
+/// Returns the model of a TCP simultaneous open that the NATs refuse.
 pub fn refused() -> Spec<Punch> {
     let cross = |mutant| Cfg { crossing: Some(false), ..Cfg::tiny(CROSSING, mutant) };
     let defect = "hosts know no end of trying";

@@ -1,8 +1,8 @@
-//! How the world of a pair of hosts begins.
+//! First state of the world of hole punching.
 
 use super::*;
 
-/// Returns the Internet with its hosts: the STUN server, and the pair.
+/// Returns the simulated Internet with its hosts: the STUN server, and the two peers.
 fn internet(cfg: &Cfg) -> (Internet, HostIx, [HostIx; 2]) {
     let mut net = Internet::default();
     let stun = net.add_host(std::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None);
@@ -18,8 +18,8 @@ fn internet(cfg: &Cfg) -> (Internet, HostIx, [HostIx; 2]) {
     (net, stun, hosts)
 }
 
-/// Returns what a host that STUN has `seen` says of its network, what the CN believes of that, and where the CN has
-/// seen it.
+/// Returns the NAT descriptor that host `i` reports, the part of it that the CN believes, and the address at which
+/// the CN sees the host. `seen`: the host's address according to STUN.
 fn description(
     cfg: &Cfg,
     i: usize,

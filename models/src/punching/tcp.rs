@@ -1,4 +1,4 @@
-//! Raw TCP connections of the two hosts, which open or fail and lose nothing.
+//! Raw TCP connections (before any handshake) of the two hosts, which open or fail and lose no bytes.
 
 use super::{BYSTANDER, Cfg, Event, KEY, Mutant, Punch, intro};
 use crate::world::{Lane, NodeIx, World};
@@ -17,7 +17,7 @@ fn tell(world: &mut World<Punch>, cfg: &Cfg, (host, trips): (NodeIx, u32), input
     world.send(Lane { to: host, what: "tcp", id: 0 }, cfg.latency * trips, Event::Tell(input));
 }
 
-/// Records a dial, and returns whether the host's connection to this address opens.
+/// Records that a host dials an address, and returns whether that TCP connection opens.
 fn reaches(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr) -> bool {
     let (me, other) = (usize::from(node), usize::from(1 - node));
     world.env.dials[me].push(to);
@@ -25,14 +25,14 @@ fn reaches(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, to: SocketAddr) ->
     to == world.env.door(other) && cfg.doors[other] && cfg.mutant != Some(Mutant::DoorIsShut)
 }
 
-/// Performs the handshake with the uploader's listening address.
+/// Dials a listening address of the other host; if the connection opens, both hosts are connected.
 pub(super) fn dial(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, to): (IntroId, SocketAddr)) {
     if reaches(world, cfg, node, to) {
         connected(world, cfg, node, intro);
     }
 }
 
-/// Performs the handshake of the downloader on an open raw TCP connection.
+/// Chooses an open raw TCP connection as the downloader's path; both hosts are connected by it.
 pub(super) fn take(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (intro, id): (IntroId, RawTcpId)) {
     world.env.raw_tcp[1].push(id);
     if world.env.raw_tcp[0].contains(&id) {
@@ -68,7 +68,7 @@ pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, command
     }
 }
 
-/// Opens a host's half of a crossing connection, which opens once both halves exist.
+/// Begins a host's part of a TCP simultaneous open; the connection opens once the other host has begun its part.
 fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (id, to): (RawTcpId, SocketAddr)) {
     let (me, other) = (usize::from(node), usize::from(1 - node));
     world.env.dials[me].push(to);
@@ -85,7 +85,7 @@ fn cross(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, (id, to): (RawTcpId,
     world.env.crossing = [None; 2];
 }
 
-/// Sends a bystander's check to the downloader's listening port, in the uploader's name.
+/// Sends a forged check in the uploader's name from a host that is no peer to the downloader's listening port.
 pub(super) fn pretend(world: &mut World<Punch>, cfg: &Cfg) {
     let key = if cfg.mutant == Some(Mutant::KeyLeaks) { KEY } else { [8; 16] };
     let name = Attribute::Username(format!("{}:u", intro(1)).into_bytes());

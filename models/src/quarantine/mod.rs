@@ -1,5 +1,5 @@
-//! World of quarantine: a client that downloads while another has the version already, an edge, a CN, a DN and the
-//! ledger, all production machines. The downloading client enters and leaves quarantine at any time.
+//! World of quarantine: a client that downloads a version which another client has already, an edge, a CN, a DN and
+//! the ledger, all production machines. The downloading client is put into quarantine and released at any time.
 
 pub mod model;
 
@@ -32,7 +32,7 @@ fn version() -> VersionId {
     VersionId::numbered(1)
 }
 
-/// Returns the deployment, with the limits for models.
+/// Returns the deployment's configuration, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let of = |role, n| Name(role, n);
@@ -64,12 +64,12 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     }
 }
 
-/// Returns the GUID of the client that is put into quarantine.
+/// Returns the GUID of the downloading client, which is put into quarantine.
 fn suspect() -> Guid {
     Guid::of(&keys::key(Name(Role::Client, 1)))
 }
 
-/// Adds the move that puts the downloading client into quarantine or releases it.
+/// Adds to `moves` the event that puts the downloading client into quarantine, or releases it.
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     if w.budget.changes > 0 {
         let is_in = w.env.seen.suspects.contains(&suspect());
@@ -84,7 +84,7 @@ fn get(req: u64) -> In {
     In::Client(client::Input::Command(Command { req: ReqId(1 << 40 | req), kind }))
 }
 
-/// Returns the world with one client that shares the version and one that is told to get it.
+/// Returns the world in which one client shares the version and the other is commanded to download it.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);

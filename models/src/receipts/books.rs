@@ -1,5 +1,5 @@
-//! Records that the nodes of a [`Swarm`](super::Swarm) file, false variants of them, and how the production ledger's
-//! [`Book`] settles both. The ledger's seeded defects are here.
+//! Records that the nodes of a [`Swarm`](super::Swarm) send to the ledger, false variants of these records, and how
+//! the production ledger's [`Book`] settles them. The ledger's seeded defects are here.
 
 use super::names::{bytes, conn, download_key, intro_id, introduction, uploader};
 use super::{DOWNLOADER, Facts, Mutant, SIZE};
@@ -16,15 +16,15 @@ use swarmedge_core::wire::records::{
 };
 use swarmedge_core::wire::{List, Text, Wire as _};
 
-/// Introduction that no CN has made.
+/// Number of an introduction that some client claims although no CN has made it.
 pub(super) const INVENTED: u32 = 0x99;
 
-/// Usage records that both sides file about one download.
+/// Usage records of one download that the downloader and its uploaders send to the ledger (a filing).
 #[derive(Clone, Debug)]
 pub(super) struct Filing {
-    /// Claims of the downloader; `None` if it has fallen silent.
+    /// Bytes that the downloader claims, per introduction; `None` if it sends no record.
     down: Option<Vec<PeerBytes>>,
-    /// Records of the uploaders, one per uploader, in the order of their numbers.
+    /// Usage records of the uploaders, one for each, in the order of their node indices.
     up: Vec<UsageRecord>,
     download: DownloadId,
     version: VersionId,
@@ -59,7 +59,7 @@ fn usage(reporter: u32, seq: u32, side: Side, peers: Vec<PeerBytes>) -> UsageRec
     }
 }
 
-/// Returns a receipt of `bytes` bytes that the downloader has signed.
+/// Returns receipt number `seq` of an introduction, by which the downloader signs for `bytes` bytes.
 fn proof(intro: IntroId, seq: u32, bytes: u64) -> ReceiptProof {
     let (download, version) = (DownloadId::numbered(1), VersionId::numbered(1));
     let uploader_key = introduction(intro).uploader_key;
@@ -76,7 +76,7 @@ fn claimed(intro: IntroId, bytes: u64) -> PeerBytes {
     PeerBytes { intro, key: introduction(intro).uploader_key, bytes, receipt: None }
 }
 
-/// Returns the downloader's claims: the bytes on its disk, per introduction.
+/// Returns the downloader's true claims: the bytes of the pieces on its disk, per introduction.
 fn received(facts: &Facts) -> Vec<PeerBytes> {
     let mut claims: BTreeMap<IntroId, u64> = BTreeMap::new();
     for (piece, from) in &facts.journal {
@@ -87,13 +87,13 @@ fn received(facts: &Facts) -> Vec<PeerBytes> {
     claims.into_iter().map(|(intro, bytes)| claimed(intro, bytes)).collect()
 }
 
-/// Returns the downloader's usage record for what is on its disk.
+/// Returns the downloader's true usage record, of the pieces on its disk.
 pub(super) fn downloader(facts: &Facts) -> UsageRecord {
     usage(u32::from(DOWNLOADER), 1, Side::Downloader, received(facts))
 }
 
 impl Filing {
-    /// Returns the records that honest nodes file.
+    /// Returns the records that downloader and uploaders send if all are honest.
     pub(super) fn honest(facts: &Facts) -> Self {
         let record = |(intro, proof): (&IntroId, &ReceiptProof)| {
             usage(u32::from(uploader(conn(*intro))), 1, Side::Uploader, std::vec![receipted(*intro, proof.clone())])
@@ -110,7 +110,7 @@ impl Filing {
         Self { down: Some(received(facts)), up, download, version }
     }
 
-    /// Drops the downloader's record, as if it had fallen silent.
+    /// Removes the downloader's record, as if it had never sent one.
     pub(super) fn silent(self) -> Self {
         Self { down: None, ..self }
     }
@@ -125,7 +125,7 @@ impl Filing {
         told
     }
 
-    /// Returns filings with false claims by uploaders, while the downloader is honest or silent.
+    /// Returns filings in which one uploader's claims are false, while the others are honest.
     pub(super) fn lies_of_uploaders(&self, facts: &Facts) -> Vec<Self> {
         let more = self.with_up(|p| p.bytes += SIZE);
         let forged = self.with_up(|p| p.receipt.iter_mut().for_each(|r| r.bytes += SIZE));
@@ -153,7 +153,7 @@ impl Filing {
         std::vec![more, forged, moved, renamed, hoard]
     }
 
-    /// Returns filings with false claims by the downloader, while uploaders are honest.
+    /// Returns filings in which the downloader's claims are false, while the uploaders are honest.
     pub(super) fn lies_of_the_downloader(&self) -> Vec<Self> {
         let with = |lie: fn(&mut PeerBytes)| {
             let mut down = self.down.clone().unwrap_or_default();
@@ -167,13 +167,15 @@ impl Filing {
         [greedy, deny].into_iter().map(|down| Self { down: Some(down), ..self.clone() }).collect()
     }
 
-    /// Returns a filing in which both sides claim and sign that all bytes came over `intro`.
+    /// Returns a filing in which the downloader and one uploader both claim and sign that all bytes came over
+    /// `intro`.
     pub(super) fn collusion(&self, intro: IntroId) -> Self {
         let up = std::vec![usage(0x30, 1, Side::Uploader, std::vec![receipted(intro, proof(intro, 9, SIZE))])];
         Self { down: Some(std::vec![claimed(intro, SIZE)]), up, ..self.clone() }
     }
 
-    /// Returns this filing under another download or version, granted to the same client with the same key.
+    /// Returns the uploaders' records of this filing under another download, and under another version, of the same
+    /// client with the same key K_d.
     pub(super) fn elsewhere(&self) -> [Self; 2] {
         let of = |download, version| {
             let mut up = self.up.clone();
@@ -183,7 +185,8 @@ impl Filing {
         [of(DownloadId::numbered(2), VersionId::numbered(1)), of(DownloadId::numbered(1), VersionId::numbered(2))]
     }
 
-    /// Returns all records that the ledger receives.
+    /// Returns all records of the download that the ledger receives: grant, edge's count, introductions, and this
+    /// filing.
     pub(super) fn records(&self, facts: &Facts) -> Vec<LedgerRecord> {
         let granted = LedgerRecord::Granted(GrantRecord {
             id: RecordId::numbered(1),
@@ -222,7 +225,8 @@ impl Filing {
         all
     }
 
-    /// Returns earlier records: each introduction's receipt before its last, and an empty claim by the downloader.
+    /// Returns older records of the same clients: each introduction's last but one receipt, and a claim of the
+    /// downloader for no bytes.
     pub(super) fn older(&self, facts: &Facts) -> Vec<LedgerRecord> {
         let of = |p: &PeerBytes| {
             let last = p.receipt.as_ref().map_or(0, |r| r.seq);
@@ -247,7 +251,8 @@ impl Filing {
         LedgerRecord::Log(LogRecord { id: RecordId::numbered(3), at_ms: 0, guid, event: LogEvent::Offered(offered) })
     }
 
-    /// Settles this filing: immediately, or after the download has expired if the downloader is silent.
+    /// Returns what the ledger computes from this filing: at once, or when the download has expired if the downloader
+    /// sends no record.
     pub(super) fn settle(&self, mutant: Option<Mutant>, facts: &Facts) -> Settled {
         let at_ms = if self.down.is_none() { EXPIRES_MS } else { 0 };
         settle(mutant, &self.records(facts), at_ms)
@@ -259,20 +264,21 @@ fn layout_range(piece: u32) -> std::ops::Range<u64> {
     start..start + bytes(swarmedge_core::ids::PieceIndex(piece))
 }
 
-/// Returns the ledger's book of these records, all received at time 0.
+/// Returns the ledger's book of a download with these records, all received at time 0, and the seeded defect if any.
 fn book(mutant: Option<Mutant>, records: impl IntoIterator<Item = LedgerRecord>, at_ms: u64) -> Book {
     let mut book = if mutant == Some(Mutant::LedgerIsLenient) { Book::default() } else { Book::strict() };
     records.into_iter().for_each(|r| book.add(r, at_ms));
     book
 }
 
-/// Settles these records at `at_ms`, in milliseconds.
+/// Returns what the ledger computes at the time `at_ms`, in milliseconds, from these records.
 pub(super) fn settle(mutant: Option<Mutant>, records: &[LedgerRecord], at_ms: u64) -> Settled {
     let whole = book(mutant, records.iter().cloned(), 0);
     settled(mutant, &whole, records, at_ms)
 }
 
-/// Settles records that arrive twice, the second time in reverse, with older ones last.
+/// Returns what the ledger computes from records that arrive twice, the second time in reverse order, and older ones
+/// that arrive last.
 pub(super) fn settle_repeated(mutant: Option<Mutant>, records: &[LedgerRecord], older: &[LedgerRecord]) -> Settled {
     let mut again: Vec<_> = records.iter().chain(records.iter().rev()).chain(older).cloned().collect();
     if mutant == Some(Mutant::LastCounts) {
@@ -281,7 +287,7 @@ pub(super) fn settle_repeated(mutant: Option<Mutant>, records: &[LedgerRecord], 
     settled(mutant, &book(mutant, again, 0), records, 0)
 }
 
-/// Defect: renumbers records by arrival, so the last one to arrive counts as the newest.
+/// Seeded defect: numbers the records by their arrival, so that the one that arrives last counts as the newest.
 fn renumber(records: &mut [LedgerRecord]) {
     for (n, record) in (1..).zip(records) {
         if let LedgerRecord::Usage(r) = record {
@@ -290,7 +296,7 @@ fn renumber(records: &mut [LedgerRecord]) {
     }
 }
 
-/// Returns the bill before and after `late` records, which arrive after the download has closed.
+/// Returns the peer bytes billed before and after the records in `late` arrive, when the download is closed.
 pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late: &[LedgerRecord]) -> [u64; 2] {
     let ended = records.iter().cloned().map(|mut record| {
         if let LedgerRecord::Usage(r) = &mut record
@@ -313,7 +319,8 @@ pub(super) fn settle_late(mutant: Option<Mutant>, records: &[LedgerRecord], late
     [before, whole.bill(verify(mutant), LATE_MS).peers_billed]
 }
 
-/// Settles with one client in quarantine from `from_ms` on: `before` arrives earlier, `later` afterwards.
+/// Returns what the ledger computes with one client in quarantine from `from_ms` on. The records in `before` arrive
+/// earlier than that, those in `later` afterwards.
 pub(super) fn settle_quarantined(
     mutant: Option<Mutant>,
     (guid, from_ms): (Guid, u64),
@@ -370,7 +377,7 @@ fn billed(mutant: Option<Mutant>, bill: &Bill, agreed: u64) -> u64 {
     }
 }
 
-/// Defect: settles each uploader's record separately and adds up the results.
+/// Seeded defect: settles each uploader's record separately and adds up the agreed bytes.
 fn summed(records: &[LedgerRecord], at_ms: u64) -> BTreeMap<IntroId, u64> {
     let of_uploader = |r: &&LedgerRecord| r.usage().is_some_and(|u| u.side == Side::Uploader);
     let mut sums: BTreeMap<IntroId, u64> = BTreeMap::new();
@@ -384,7 +391,7 @@ fn summed(records: &[LedgerRecord], at_ms: u64) -> BTreeMap<IntroId, u64> {
     sums
 }
 
-/// Returns the ledger's check of a receipt's signature, with its seeded defect if any.
+/// Returns the function by which the ledger verifies signatures, with its seeded defect if any.
 pub(super) fn verify(mutant: Option<Mutant>) -> Verify {
     match mutant {
         Some(Mutant::LedgerTrusts) => |_, _, _, _| true,
@@ -404,7 +411,8 @@ pub(super) fn verify(mutant: Option<Mutant>) -> Verify {
     }
 }
 
-/// Returns whether the signature fits the receipt or one of its variants `change(receipt, 1)` and `change(receipt, 2)`.
+/// Seeded defect: returns whether the signature verifies for the receipt changed by `change(receipt, 1)` or
+/// `change(receipt, 2)`, so that one field is not covered by it.
 fn covers(
     key: &PublicKey,
     context: SigningContext,

@@ -1,9 +1,10 @@
-//! The world of receipts: the production machines of a downloader ([`Receipts`]) and of its uploaders ([`Uploads`]),
-//! their disks, the downloader's log, an edge that sends a piece too, and the ledger's rules, which bill what the disks
-//! hold. Anybody may crash and connections break; in every state each lie of one side is told to the ledger as well.
+//! World of receipts: the production machines of a downloader ([`Receipts`]) and of its uploaders ([`Uploads`]),
+//! their disks, the downloader's log, an edge that sends a piece too, and the ledger's rules, which bill by the
+//! records on the disks. Any node may crash and connections break; in every state the ledger also gets each possible
+//! lie of one side.
 //!
-//! The state space is small because events are delayed only where a delay can matter: a write waits while somebody may
-//! still crash, a message while a connection may still break; afterwards both arrive within the step that sends them.
+//! The state space is small because events are delayed only where a delay can matter: a write while a node may still
+//! crash, a message while a connection may still break. Afterwards both arrive within the step that sends them.
 
 mod books;
 pub mod model;
@@ -40,32 +41,32 @@ const PIECE: u64 = 64 * 1024;
 /// Limits and seeded defect of the receipts world.
 #[derive(Clone, Debug)]
 pub struct Cfg {
-    /// Rule that bounds the bytes sent on credit.
+    /// Rule that limits the bytes an uploader sends before it has a receipt for them.
     pub credit: CreditRule,
-    /// Number of uploaders in the model.
+    /// Number of uploaders in the world.
     pub uploaders: NodeIx,
-    /// Bounds on the faults explored; duplicates count pieces sent by an edge, changes new introductions.
+    /// Maximum numbers of faults; `duplicates` counts pieces sent by an edge, `changes` new introductions.
     pub budget: Budget,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
-    /// Function that answers a question about bills: it computes the answer or returns a remembered one.
+    /// Function that answers a question about bills: computes the answer, or returns the one that it has cached.
     pub answer: Answer,
 }
 
-/// Function of a rule's name, the defect, the facts and a closure that computes the answer.
+/// Function of a rule's name, the seeded defect, the facts and a closure that computes the answer.
 pub type Answer = fn(rule: &'static str, mutant: Option<Mutant>, facts: &Facts, ask: &dyn Fn() -> bool) -> bool;
 
 impl Cfg {
-    /// Returns a world of two uploaders whose connections break, and an edge that sends a piece as well. The small
-    /// piece needs no receipt before the next, the large one does.
+    /// Returns the configuration with two uploaders whose connections break, and an edge that sends a piece as well.
+    /// The large piece needs its receipt before the next piece is sent, the small one does not.
     #[must_use]
     pub fn repeating(mutant: Option<Mutant>) -> Self {
         let budget = Budget { drops: 1, fires: 1, duplicates: 1, ..Budget::default() };
         Self { credit: credit(PIECE), uploaders: 2, budget, mutant, answer: |_, _, _, ask| ask() }
     }
 
-    /// Returns a world of two uploaders and a downloader, one of which crashes. Every piece needs its receipt before
-    /// the next.
+    /// Returns the configuration with two uploaders and a downloader, one of which crashes. Every piece needs its
+    /// receipt before the next piece is sent.
     #[must_use]
     pub fn crashing(mutant: Option<Mutant>) -> Self {
         let budget = Budget { crashes: 1, changes: 1, ..Budget::default() };
@@ -77,52 +78,52 @@ const fn credit(first: u64) -> CreditRule {
     CreditRule { first, most: 4 * PIECE, ..CreditRule::PROTOCOL }
 }
 
-/// Defects; each must break a rule.
+/// Seeded defects of the receipts world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
-    /// An uploader is told that its receipt is durable although it is not.
+    /// Seeded defect: an uploader is told that its receipt is durable although it is not.
     ReceiptsAreLost,
-    /// Credit grows when a receipt arrives instead of when it is durable.
+    /// Seeded defect: credit grows when a receipt arrives instead of when it is durable.
     CreditBeforeDisk,
-    /// A piece received a second time is receipted again.
+    /// Seeded defect: a piece received a second time is receipted again.
     DuplicatesCount,
-    /// A piece is receipted when it is requested, before its blocks are verified.
+    /// Seeded defect: a piece is receipted when it is requested, before its blocks are verified.
     UnverifiedCounts,
-    /// Connections end without the last receipt.
+    /// Seeded defect: connections end without the last receipt.
     PartsAtOnce,
-    /// Bytes received over one connection are receipted over the other.
+    /// Seeded defect: bytes received over one connection are receipted over the other.
     WrongUploader,
-    /// A downloader reconnects after a crash with its old introduction.
+    /// Seeded defect: a downloader reconnects after a crash with its old introduction.
     OldIntroduction,
-    /// A downloader continues the log of its previous start after a crash.
+    /// Seeded defect: a downloader continues the log of its previous start after a crash.
     OldLog,
-    /// The ledger accepts receipts without checking their signatures.
+    /// Seeded defect: the ledger accepts receipts without checking their signatures.
     LedgerTrusts,
-    /// A receipt's signature does not cover its introduction and uploader.
+    /// Seeded defect: a receipt's signature does not cover its introduction and uploader.
     CoversNoUploader,
-    /// A receipt's signature does not cover the version.
+    /// Seeded defect: a receipt's signature does not cover the version.
     CoversNoVersion,
-    /// A receipt's signature does not cover the download.
+    /// Seeded defect: a receipt's signature does not cover the download.
     CoversNoDownload,
-    /// The ledger bills introductions that no CN has recorded.
+    /// Seeded defect: the ledger bills introductions that no CN has recorded.
     LedgerIsLenient,
-    /// All receipts of an introduction are billed, instead of the highest alone.
+    /// Seeded defect: all receipts of an introduction are billed, instead of the highest alone.
     SumsReceipts,
-    /// The larger of both sides' claims is billed.
+    /// Seeded defect: the larger of both sides' claims is billed.
     LargerClaim,
-    /// Bytes sent by edges are billed to peers too.
+    /// Seeded defect: bytes sent by edges are billed to peers too.
     NoClamp,
-    /// Records that arrive after the close still count.
+    /// Seeded defect: records that arrive after the close still count.
     NeverCloses,
-    /// The uploader's record that arrives last counts, instead of its newest.
+    /// Seeded defect: the uploader's record that arrives last counts, instead of its newest.
     LastCounts,
-    /// A silent downloader is treated as one that received nothing.
+    /// Seeded defect: a silent downloader is treated as one that received nothing.
     SilenceDenies,
-    /// The ledger ignores quarantines.
+    /// Seeded defect: the ledger ignores quarantines.
     QuarantineIsIgnored,
-    /// Quarantine also discards what a client reported before it.
+    /// Seeded defect: quarantine also discards what a client reported before it.
     QuarantineTakesBack,
-    /// Edge bytes sent to a client in quarantine are not counted.
+    /// Seeded defect: edge bytes sent to a client in quarantine are not counted.
     QuarantineHidesEdges,
 }
 
@@ -171,7 +172,7 @@ pub enum Event {
 pub enum Move {
     /// The downloader reconnects to an uploader with a new introduction.
     Connect(NodeIx),
-    /// The downloader requests a piece from an uploader.
+    /// The downloader requests a piece from this uploader.
     Ask(NodeIx, PieceIndex),
     /// An edge sends a piece.
     Edge(PieceIndex),
@@ -183,7 +184,7 @@ pub enum Move {
     Crash(NodeIx),
 }
 
-/// History of the run on which bills depend.
+/// Events of the run so far, as far as bills depend on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// Number of introductions that the CN has made for each uploader.
@@ -192,9 +193,9 @@ pub struct Facts {
     journal: BTreeMap<PieceIndex, Option<IntroId>>,
     /// Pieces that edges have sent.
     edge: BTreeSet<PieceIndex>,
-    /// Highest receipt of each introduction in its uploader's memory.
+    /// Highest receipt of each introduction that its uploader has received.
     got: BTreeMap<IntroId, ReceiptProof>,
-    /// Bytes that arrived first over each introduction.
+    /// Bytes of pieces that the downloader got first over each introduction.
     delivered: BTreeMap<IntroId, u64>,
     /// Receipts that the downloader has signed: introduction, sequence number and bytes.
     signed: BTreeSet<(IntroId, u32, u64)>,
@@ -203,11 +204,11 @@ pub struct Facts {
 /// Environment of the downloader and uploaders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Swarm {
-    /// History on which bills depend.
+    /// Events so far, as far as bills depend on them.
     facts: Facts,
-    /// Introduction of each connected uploader.
+    /// Introduction under which each connected uploader serves the downloader.
     connected: BTreeMap<NodeIx, IntroId>,
-    /// Uploaders whose connection the downloader has asked to close, which it does once.
+    /// Uploaders whose connection the downloader wants to close; it wants that once for each.
     leaving: BTreeSet<NodeIx>,
     asked: BTreeMap<XferId, (NodeIx, PieceIndex)>,
     /// Pieces that the downloader has verified since its start or found on its disk.
@@ -216,7 +217,7 @@ pub struct Swarm {
     kept: BTreeMap<IntroId, ReceiptProof>,
     /// Bytes sent over each introduction.
     sent: BTreeMap<IntroId, u64>,
-    /// Introductions ended by a crash, a broken connection or a time-out, not in order.
+    /// Introductions whose connection ended by a crash, a break or a time-out, instead of an orderly close.
     cut: BTreeSet<IntroId>,
     /// Log of the downloader since its last start.
     log: Log,
@@ -240,7 +241,7 @@ fn drive<M: Machine>(m: &mut M, cfg: &M::Config, at: (Time, &mut dyn Rng), input
     out
 }
 
-/// Returns an uploader that has just started and shares its pieces.
+/// Returns an uploader's machine that has just started and shares its pieces.
 fn fresh_uploader(cfg: &Cfg, ix: NodeIx) -> Node {
     let mut up = Uploads::new(true);
     let have = has(ix);
@@ -265,7 +266,8 @@ fn tell_up(w: &mut World<Swarm>, up: NodeIx, what: &'static str, id: u64, input:
     w.send(lane(up, what, id), Duration::ZERO, Event::Told(In::Up(input)));
 }
 
-/// Ends a connection: transfers under way are lost and both ends are told.
+/// Ends the connection to uploader `up`: its transfers are lost and both ends are told. `in_order`: neither end
+/// failed.
 fn end(w: &mut World<Swarm>, up: NodeIx, in_order: bool) {
     let Some(intro) = w.env.connected.remove(&up) else { return };
     w.env.leaving.remove(&up);
@@ -337,7 +339,8 @@ impl Swarm {
         }
     }
 
-    /// Handles blocks that arrived: verifies them, receipts the first copy of a piece and writes it later.
+    /// Handles blocks that reached the downloader: they are verified, the first copy of a piece is receipted, and it
+    /// is written to disk later.
     fn blocks_came(w: &mut World<Self>, cfg: &Cfg, xfer: XferId, piece: PieceIndex) {
         let Some((up, _)) = w.env.asked.remove(&xfer) else { return };
         let came = ConnId(xfer.0 >> 16);

@@ -6,7 +6,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 thread_local! {
-    /// Cached bills. A bill depends on few facts of a world, so each question is computed once per thread and check.
+    /// Cached answers to questions about bills. A bill depends on few facts of a world, so each question is answered
+    /// once per thread and check.
     static ANSWERS: RefCell<HashMap<Question, bool>> = RefCell::default();
 }
 

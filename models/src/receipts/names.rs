@@ -17,8 +17,8 @@ pub(super) fn bytes(piece: PieceIndex) -> u64 {
     if piece.0 + 1 == PIECES { SIZE - PIECE } else { PIECE }
 }
 
-/// Returns the pieces of an uploader. The second has the small piece only: two identical uploaders would double the
-/// states without new behaviour.
+/// Returns the pieces that an uploader has. The second uploader has only the small piece: two identical uploaders
+/// would double the number of states without new behaviour.
 pub(super) fn has(up: NodeIx) -> Bitfield {
     if up == 1 { Bitfield::full(PIECES) } else { Bitfield::from_bytes(PIECES, &[0b0100_0000]).expect("two bits") }
 }

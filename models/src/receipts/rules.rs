@@ -1,4 +1,4 @@
-//! Rules of the [world of receipts](super): neither over- nor under-billing.
+//! Rules of the [world of receipts](super): the ledger bills neither too much nor too little.
 
 use super::books::{self, Filing, INVENTED, Settled};
 use super::names::{bytes, conn, download_key, intro_id, uploader};
@@ -24,12 +24,12 @@ impl Facts {
         self.signed.iter().filter(|(i, _, _)| i == intro).map(|(_, _, bytes)| *bytes).max().unwrap_or(0)
     }
 
-    /// Returns the bytes of an introduction on the downloader's disk.
+    /// Returns the bytes on the downloader's disk that came over an introduction.
     fn journalled(&self, intro: &IntroId) -> u64 {
         self.journal.iter().filter(|(_, from)| from.as_ref() == Some(intro)).map(|(piece, _)| bytes(*piece)).sum()
     }
 
-    /// Returns every filing in which at most one side lies, with and without the downloader's record.
+    /// Returns every set of records in which at most one side lies, with the downloader's record and without it.
     fn lies(&self) -> Vec<Filing> {
         let honest = Filing::honest(self);
         let mut told = honest.lies_of_uploaders(self);
@@ -77,14 +77,14 @@ fn order_changes_nothing(mutant: Option<Mutant>, facts: &Facts) -> bool {
     before == after
 }
 
-/// Returns whether a silent downloader still owes each signed receipt that its uploader has.
+/// Returns whether the ledger counts every receipt that an uploader has, even if the downloader sends no record.
 fn silence_denies_nothing(mutant: Option<Mutant>, facts: &Facts) -> bool {
     let settled = Filing::honest(facts).silent().settle(mutant, facts);
     facts.got.iter().all(|(intro, proof)| of(&settled.agreed, intro) == proof.bytes)
 }
 
-/// Returns whether quarantine makes exactly the client's later claims void. Earlier claims and all bytes that edges
-/// sent to the client still count.
+/// Returns whether quarantine of a client voids exactly its later claims, so that its earlier claims and all bytes
+/// that edges sent to it still count.
 fn quarantine_is_unbilled(mutant: Option<Mutant>, facts: &Facts) -> bool {
     let honest = Filing::honest(facts);
     let (records, later) = (honest.records(facts), honest.collusion(intro_id(1, 1)).records(facts));
@@ -112,7 +112,8 @@ fn credit_is_kept(cfg: &Cfg, w: &W) -> bool {
     })
 }
 
-/// Returns whether the unbilled bytes on the downloader's disk are within the credit.
+/// Returns whether the bytes on the downloader's disk that are not billed are at most the credit of each
+/// introduction.
 fn a_cut_costs_no_more_than_the_credit(cfg: &Cfg, facts: &Facts) -> bool {
     let agreed = Filing::honest(facts).settle(cfg.mutant, facts).agreed;
     facts.delivered.keys().all(|intro| {
@@ -132,8 +133,8 @@ fn nothing_is_signed_twice(w: &W) -> bool {
     !twice && logs::forks(keys::verify, w.env.heads.iter().map(signed)).is_empty()
 }
 
-/// Returns whether all bytes of an orderly ended introduction are billed, once its pending writes are done. Bytes that
-/// edges have sent too are excepted.
+/// Returns whether the bytes of every introduction whose connection ended in an orderly way are billed, except those
+/// that an edge has sent too. True while anything is pending.
 fn orderly_ends_leave_nothing_unbilled(cfg: &Cfg, w: &W) -> bool {
     let facts = &w.env.facts;
     let ended = |intro: &IntroId| !w.env.cut.contains(intro) && !w.env.connected.values().any(|i| i == intro);
@@ -154,7 +155,7 @@ fn all_is_billed(cfg: &Cfg, w: &W) -> bool {
     }
 }
 
-/// Checks a question about bills, unless there is nothing yet to bill or to lie about.
+/// Answers a question about bills by `check` or from the cache; true while there is nothing to bill or to lie about.
 fn ask(cfg: &Cfg, w: &W, rule: &'static str, check: impl Fn(&Facts) -> bool) -> bool {
     let facts = &w.env.facts;
     (facts.got.is_empty() && facts.journal.is_empty()) || (cfg.answer)(rule, cfg.mutant, facts, &|| check(facts))

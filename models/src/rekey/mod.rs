@@ -1,5 +1,5 @@
-//! World of a copied installation: two whole clients with one key, a CN and the ledger, all production machines. The
-//! copy starts at any time; the first may crash, or leave a session behind that looks alive.
+//! World of a copied installation: two whole clients that begin with one key, a CN and the ledger, all production
+//! machines. The copy starts at any time; the original may crash, or leave an old session open at the CN.
 
 pub mod model;
 
@@ -22,7 +22,7 @@ const EDGE: NodeIx = 2;
 const FIRST: NodeIx = 3;
 const COPY: NodeIx = 4;
 
-/// Returns the deployment, with the limits for models.
+/// Returns the deployment's configuration, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![
@@ -49,12 +49,12 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     Cfg { prompt: &["https", "stun", "sign", "disk", "ledger"], ..Cfg::for_models(names, roles, mutant, moves) }
 }
 
-/// Returns the key that both clients begin with.
+/// Returns the key that the installation and its copy begin with.
 fn first_key() -> PublicKey {
     keys::key(Name(Role::Client, 0))
 }
 
-/// Returns the present key of a client.
+/// Returns the current key of a client.
 fn key(w: &World<Net>, ix: NodeIx) -> PublicKey {
     keys::client_key(first_key(), ix, w.env.disks.get(&ix).map_or(0, |d| d.generation))
 }
@@ -84,7 +84,7 @@ fn is_open(w: &World<Net>, ix: NodeIx) -> bool {
     matches!(w.node(ix), Some(Node::Client(c, _)) if c.session().is_open())
 }
 
-/// Returns the world with the first client connected, and its copy ready to start.
+/// Returns the world in which the original client is connected and its copy can start.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
     let mut w = cfg.world(1, budget);
@@ -126,7 +126,7 @@ fn old_keys_are_retired(w: &W) -> bool {
     })
 }
 
-/// Returns whether both clients are connected under different keys, and neither is about to change its key.
+/// Returns whether both clients are connected under different keys, and neither has another key prepared.
 fn are_apart(w: &W) -> bool {
     let is_settled = |ix| is_open(w, ix) && w.env.disks.get(&ix).is_some_and(|d| !d.new_key);
     is_settled(FIRST) && is_settled(COPY) && key(w, FIRST) != key(w, COPY)

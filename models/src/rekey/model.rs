@@ -1,5 +1,5 @@
-//! Models of rekeying: copies of an installation get keys of their own, but an installation that only left an old
-//! session behind keeps its key.
+//! Models of rekeying: each copy of an installation gets a key of its own, but an installation of which only an old
+//! session is left open keeps its key.
 
 use crate::check::{Spec, Tooth};
 use crate::rekey::{ALONE_RULES, RULES, cfg, world};
@@ -23,7 +23,7 @@ pub fn copies() -> Spec<Net> {
     }
 }
 
-/// Returns the model of a single installation.
+/// Returns the model of an installation that has no copy.
 pub fn alone() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: ALONE_RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {
