@@ -1,5 +1,5 @@
-//! Scenarios, written once and run on every [`Rig`]: the simulator, and real processes or runtimes over loopback. They
-//! check the final state of each node, never the order of events on different nodes, never speed.
+//! Scenarios, each written once and run on every [`Rig`]: the simulator, and real processes or runtimes over
+//! loopback. They check the final state of each node, never the order of events on different nodes, and never speed.
 
 mod edges;
 
@@ -56,7 +56,7 @@ pub struct Plan {
 /// An object to be published. Its bytes follow from its path and size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Path of the object at the edges.
+    /// Path at which the edges serve the object.
     pub path: &'static str,
     /// Size of the object in bytes.
     pub size: u64,
@@ -117,9 +117,9 @@ pub struct Status {
     pub edge_bytes: u64,
     /// Verified bytes from peers.
     pub peer_bytes: u64,
-    /// Bytes received and thrown away.
+    /// Bytes that were received but not kept, because they were wrong or there already.
     pub wasted_bytes: u64,
-    /// Whether the file exists with the right bytes; checked once it is `Completed`.
+    /// Whether the user's file exists and has the right bytes; checked once `progress` is `Completed`.
     pub right: bool,
 }
 
@@ -132,11 +132,11 @@ pub struct Totals {
     pub edge_bytes: u64,
     /// Bytes from peers, as downloaders report.
     pub peer_bytes: u64,
-    /// Bytes to peers, as uploaders report.
+    /// Bytes sent to peers, as uploaders report.
     pub uploaded_bytes: u64,
-    /// Bytes from peers on which both sides agree: those with receipts.
+    /// Bytes from peers on which downloader and uploader agree: those with receipts.
     pub agreed_bytes: u64,
-    /// Distinct bytes sent, as edges report, summed over downloads.
+    /// Bytes of the version that edges sent in a download, each counted once; as edges report, summed over downloads.
     pub edge_unique_bytes: u64,
     /// Bytes from peers that are billed.
     pub billed_bytes: u64,
@@ -162,7 +162,7 @@ pub trait Rig {
     fn start_client(&mut self, number: u8, options: ClientOptions);
     /// Copies the disk of a stopped client to another stopped client: a clone of its installation.
     fn copy_client(&mut self, from: u8, to: u8);
-    /// Returns the number of GUIDs that the ledger has as retired, and of their replacements.
+    /// Returns the number of GUIDs that the ledger lists as retired, and the number of their replacements.
     fn retired(&mut self) -> (usize, usize);
     /// Kills a node without warning (SIGKILL). Its disk is kept.
     fn crash(&mut self, node: Name);
@@ -232,16 +232,18 @@ const MIB: u64 = 1 << 20;
 /// Time limit of each wait, long enough for a good run on a slow machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Object of four MiB in 64 pieces, slow enough for faults in mid-download.
+/// Film of the scenarios: an object of 4 MiB in 64 pieces, limited to a rate at which faults can happen in
+/// mid-download.
 const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB / 2, upload_rate: MIB / 2 };
-/// The film at full speed, for seeders.
+/// The film without an edge limit, for clients that are to share it soon.
 const AT_ONCE: Object = Object { edge_rate: 0, ..FILM };
-/// Second object, which the edge delivers in two seconds: time enough to find any peers.
+/// Trailer of the scenarios: an object of 1 MiB, for which the edge needs two seconds, so that peers are found in
+/// time.
 const TRAILER: Object = Object { path: "trailer", size: MIB, ..FILM };
-/// The film from an edge so slow that peers are always found before it has delivered.
+/// The film with an edge limit so low that peers are always found before the edge has delivered it.
 const CRAWLING: Object = Object { edge_rate: MIB / 32, ..FILM };
 
-/// Fails the scenario unless `holds`.
+/// Fails the scenario with the description `what` unless `holds` is true.
 fn need(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
@@ -259,7 +261,7 @@ fn begin(rig: &mut dyn Rig, seeders: &[(u8, ClientOptions)]) -> Result<(), Strin
     Ok(())
 }
 
-/// Starts an honest client that wants the film.
+/// Starts an honest client and commands it to download the film.
 fn wants(rig: &mut dyn Rig, client: u8) {
     rig.start_client(client, HONEST);
     rig.command(client, Command::Get(FILM.path));
@@ -276,7 +278,7 @@ fn half_way(rig: &mut dyn Rig, client: u8) -> Result<(), String> {
     })
 }
 
-/// Waits until the film is complete and right, with every byte counted once.
+/// Waits until the client has the whole film with the right bytes, and has counted every byte once.
 fn completes(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
     rig.run_until(LIMIT, &mut |r| {
         r.status(client, FILM.path).is_some_and(|s| matches!(s.progress, Progress::Completed | Progress::Failed))
@@ -294,12 +296,13 @@ fn from_peers(rig: &mut dyn Rig, client: u8) -> Result<Status, String> {
     Ok(s)
 }
 
-/// Waits until the ledger agrees with `clients`.
+/// Waits until the ledger's totals for the film agree with what `clients` report.
 fn accounted(rig: &mut dyn Rig, clients: &[u8]) -> Result<(), String> {
     accounted_but(rig, clients, 0)
 }
 
-/// Waits until the ledger agrees with `clients`, but for at most `open` bytes without receipt after a crash.
+/// Waits until the ledger's totals for the film agree with what `clients` report, except for at most `open` bytes
+/// that a crash left without a receipt.
 fn accounted_but(rig: &mut dyn Rig, clients: &[u8], open: u64) -> Result<(), String> {
     let expected = |rig: &mut dyn Rig| {
         let all = clients.iter().filter_map(|&c| rig.status(c, FILM.path));
@@ -427,7 +430,8 @@ fn withdrawn(rig: &mut dyn Rig) -> Result<(), String> {
     need(s.peer_bytes == 0, || format!("bytes from peers that should have none: {s:?}"))
 }
 
-/// Checks that a download with peers passes its possession challenge; the rigs' edges challenge each one.
+/// Checks that a download with peers passes its possession challenge; on these rigs edges challenge every such
+/// download.
 fn proven(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     rig.publish(&CRAWLING);
@@ -508,7 +512,7 @@ fn pause_resume_cancel(rig: &mut dyn Rig) -> Result<(), String> {
     need(gone, || "a cancelled download is still there".into())
 }
 
-/// Checks that both copies complete when a client is copied in mid-download.
+/// Checks that an installation that is copied in mid-download completes on both clients, under a new key on each.
 fn copies(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(3, HONEST)])?;
     wants(rig, 0);

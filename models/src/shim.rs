@@ -4,7 +4,7 @@ use crate::rule::{Demand, Rule};
 use crate::world::{Action, System, World};
 use stateright::{Expectation, Model, Property};
 
-/// A world under one configuration, with its rules, as stateright's model.
+/// A world under one configuration, with its rules, as a model for stateright.
 pub(crate) struct Checked<S: System> {
     /// Configuration with the seeded defect, if any.
     pub(crate) cfg: S::Cfg,

@@ -1,9 +1,10 @@
-//! Traces: actions as lines of text, for people to read and for regression tests to replay. A line is the action's
-//! text; a remark may follow after two spaces and `#`.
+//! Traces: the steps of a run as lines of text, for people to read and for regression tests to replay. A line is one
+//! action's text; a remark may follow after two spaces and `#`.
 
 use super::world::{Action, System, World};
 
-/// Returns `actions` from `start` as text, each with the event it delivers. Steps that only supply a draw are left out.
+/// Returns `actions`, performed from `start`, as lines of text, each with the event that it delivers. Actions that
+/// only supply a random draw are left out.
 pub fn print<S: System>(cfg: &S::Cfg, start: &World<S>, actions: &[Action<S::Move>]) -> String {
     let mut world = start.clone();
     let mut text = String::new();
@@ -35,7 +36,8 @@ pub fn replay<S: System>(cfg: &S::Cfg, start: World<S>, text: &str) -> Result<Ve
     Ok(worlds)
 }
 
-/// Takes the action of a line, with all of its draws.
+/// Performs the action whose text is `line`, with all random draws that it needs; `None` if it is impossible in this
+/// world.
 fn follow<S: System>(cfg: &S::Cfg, world: &World<S>, line: &str) -> Option<World<S>> {
     let base = line.split(" drawing ").next().unwrap_or(line);
     let mut here = world.clone();

@@ -1,6 +1,6 @@
-//! The world: production machines, the events pending between them, time and fault budgets, as one value. An explorer
-//! needs three calls only: [`World::actions`], [`World::next`] (exhaustive: draws are part of the action) and
-//! [`World::step`] (with a generator of the explorer's own).
+//! The world: production machines, the events pending between them, the time and a budget of faults, as one value. An
+//! explorer needs three functions only: [`World::actions`], [`World::next`] (exhaustive: an action includes its
+//! random draws) and [`World::step`] (draws come from the explorer's own generator).
 
 use super::rng::Draws;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,18 +13,18 @@ use swarmedge_core::machine::{Rng, Time};
 /// Index of a node, counted from 0.
 pub type NodeIx = u8;
 
-/// Time and random numbers for one turn of a machine.
+/// Time and random source for one call of a machine.
 pub struct Turn<'a> {
     /// Time of the world.
     pub now: Time,
-    /// Generator of the explorer, or a list of draws.
+    /// The explorer's random generator, or a list of given draws.
     pub rng: &'a mut dyn Rng,
 }
 
-/// The environment of the machines, which turns their outputs into events: links, disks, users, and the history that
-/// rules need. A value of this type is the environment's state, a part of the world's.
+/// The environment of the machines, which turns their outputs into events: connections, disks, users, and the history
+/// that rules depend on. A value of this type is the environment's state, a part of the world's state.
 pub trait System: Clone + Debug + Eq + Hash + 'static {
-    /// All roles' configurations and the seeded defect, if any: passed, never part of the state.
+    /// Configurations of all nodes, and the seeded defect if any: passed to each function, never part of the state.
     type Cfg;
     /// A production state machine, run as one node.
     type Node: Clone + Debug + Eq + Hash;
@@ -47,7 +47,7 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
     ) -> Vec<Self::Output>;
     /// Returns the node's next deadline, if any.
     fn deadline(node: &Self::Node) -> Option<Time>;
-    /// Moves all times in the node back by `by`.
+    /// Moves all times in the node's machine back by `by`.
     fn rebase(node: &mut Self::Node, by: Duration);
     /// Asserts the invariants of the node's machine, as [`swarmedge_core::machine::Machine::check`] does.
     fn check(node: &Self::Node);
@@ -57,7 +57,8 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
     fn perform(world: &mut World<Self>, cfg: &Self::Cfg, node: NodeIx, output: Self::Output);
     /// Appends to `ways` the faults that the remaining budget allows for this event.
     fn faults(world: &World<Self>, cfg: &Self::Cfg, lane: Lane, event: &Self::Event, ways: &mut Vec<Way>);
-    /// Delivers an event and returns the receiver's input, if any. Deducts a fault from the budget.
+    /// Delivers an event and returns the receiver's input, if any. If `way` is a fault, it is deducted from the
+    /// budget.
     fn arrive(
         world: &mut World<Self>,
         cfg: &Self::Cfg,
@@ -66,7 +67,7 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
         way: Way,
     ) -> Option<Self::Input>;
     /// Returns whether events on a lane are delivered within the step that sends them. True for local effects whose
-    /// delay does not matter, or no longer matters because the budget allows nothing to happen in between.
+    /// delay does not matter, or matters no longer because the budget allows nothing to happen in between.
     fn delivers_immediately(_: &World<Self>, _: &Self::Cfg, _: Lane) -> bool {
         false
     }
@@ -81,10 +82,10 @@ pub trait System: Clone + Debug + Eq + Hash + 'static {
     ) -> Option<(NodeIx, Self::Input)>;
 }
 
-/// Maximum number of immediate deliveries within one step; any further ones take a step each.
+/// Maximum number of immediate deliveries within one step; each further one takes a step of its own.
 const IMMEDIATE_MAX: u32 = 1_000;
 
-/// A queue of pending events: order is kept within a lane, but not between lanes.
+/// A queue of pending events. Events on one lane keep their order; events on different lanes arrive in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
     /// Node that receives the lane's events.
@@ -114,7 +115,7 @@ pub enum Way {
     Fault(&'static str),
 }
 
-/// One step of a world, without its random draws.
+/// One step of a world, without the random draws made in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Act<M> {
     /// The first event of a lane is delivered.
@@ -125,8 +126,8 @@ pub enum Act<M> {
     Move(M),
 }
 
-/// An act together with the results of the random draws made while it is handled. If there are too few draws, the
-/// next state is an intermediate one whose only actions supply the next draw.
+/// A step together with the results of the random draws made while it is performed. If `draws` has too few results,
+/// the next state is an intermediate one, whose actions only supply the next draw.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Action<M> {
     /// The step to take.
@@ -149,7 +150,7 @@ impl<M: Debug> fmt::Display for Action<M> {
     }
 }
 
-/// Faults that may still happen. Part of the state, so that exploration is finite.
+/// Numbers of faults that may still happen; part of the state, so that exploration is finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Number of events lost and links broken.
@@ -160,11 +161,11 @@ pub struct Budget {
     pub crashes: u8,
     /// Number of blocks with wrong content.
     pub corruptions: u8,
-    /// Number of changes of a user's commands or settings.
+    /// Number of changes that users make: commands and settings.
     pub changes: u8,
-    /// Number of timers that fire while events are pending.
+    /// Number of times that a timer fires while events are pending.
     pub early: u8,
-    /// Number of timers that fire in all.
+    /// Number of times that timers fire in all.
     pub fires: u8,
 }
 
@@ -177,7 +178,7 @@ pub struct World<S: System> {
     lanes: BTreeMap<Lane, VecDeque<(Time, S::Event)>>,
     /// Current time of the world.
     pub now: Time,
-    /// Faults that may still happen.
+    /// Numbers of faults that may still happen.
     pub budget: Budget,
     nonces: u64,
     choosing: Option<(Action<S::Move>, u32)>,
@@ -202,7 +203,7 @@ impl<S: System> World<S> {
         (0..).zip(&self.nodes).filter_map(|(ix, n)| Some((ix, n.as_deref()?)))
     }
 
-    /// Replaces a node (a restart) or takes it down; events pending for it are lost.
+    /// Replaces a node's machine (a restart), or takes the node down if `None`; events pending for it are lost.
     pub fn set_node(&mut self, ix: NodeIx, node: Option<S::Node>) {
         self.lanes.retain(|lane, _| lane.to != ix);
         self.nodes[usize::from(ix)] = node.map(Arc::new);
@@ -226,7 +227,7 @@ impl<S: System> World<S> {
         self.lanes.iter().flat_map(|(&lane, q)| q.iter().map(move |(_, e)| (lane, e)))
     }
 
-    /// Returns whether no event and no draw is pending.
+    /// Returns whether no event is pending and no random draw is awaited.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.lanes.is_empty() && self.choosing.is_none()
@@ -237,7 +238,7 @@ impl<S: System> World<S> {
         self.lanes.retain(|lane, _| !gone(lane));
     }
 
-    /// Appends all actions that can happen next to `out`.
+    /// Appends to `out` all actions that can happen next.
     pub fn actions(&self, cfg: &S::Cfg, out: &mut Vec<Action<S::Move>>) {
         if let Some((action, n)) = &self.choosing {
             out.extend(Draws::answers(*n).into_iter().map(|d| {
@@ -266,7 +267,8 @@ impl<S: System> World<S> {
         out.extend(moves.into_iter().map(|m| Action { act: Act::Move(m), draws: Vec::new() }));
     }
 
-    /// Returns the world after an action, with now = 0, so that equal situations are equal states at whatever time.
+    /// Returns the world after an action, with its time set back to 0, so that equal situations at different times
+    /// are equal states.
     #[must_use]
     pub fn next(&self, cfg: &S::Cfg, action: &Action<S::Move>) -> Self {
         let mut world = self.clone();
@@ -312,13 +314,15 @@ impl<S: System> World<S> {
         }
     }
 
-    /// Returns the next immediate delivery, if there is one.
+    /// Returns the step that delivers the next event of a lane with immediate delivery; `None` if there is no such
+    /// event.
     fn immediate_delivery(&self, cfg: &S::Cfg) -> Option<Act<S::Move>> {
         let lane = self.lanes.keys().find(|&&lane| S::delivers_immediately(self, cfg, lane))?;
         Some(Act::Deliver(*lane, Way::Whole))
     }
 
-    /// Returns the next act without faults, and its time: the earliest delivery, or a timer that is due before it.
+    /// Returns the next step without faults, and its time: the earliest delivery, or a timer that is due before it.
+    /// `None` if nothing is pending.
     #[must_use]
     pub fn earliest(&self) -> Option<(Time, Act<S::Move>)> {
         let arrivals = self.lanes.iter().filter_map(|(lane, q)| Some((q.front()?.0.max(self.now), lane)));
@@ -361,7 +365,7 @@ impl<S: System> World<S> {
         }
     }
 
-    /// Moves all times back so that the current time is 0.
+    /// Moves all times back so that the world's current time is 0.
     pub fn rebase(&mut self) {
         let by = self.now.since(Time::ZERO);
         if by.is_zero() {

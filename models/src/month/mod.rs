@@ -4,10 +4,10 @@
 //! delivered, the cheats found, and the honest clients wrongly found guilty. A month can be played with a seeded
 //! [`Defect`], which must break one of the month's promises.
 //!
-//! The production [`Book`](swarmedge_core::accounting::settlement::Book) of the ledger makes the bills and accepts only introductions
-//! that a CN has recorded. Signatures are the fake ones of all test worlds: a checksum of key, purpose and the signed
-//! bytes. They are so cheap that a million downloads settle in seconds, and they verify exactly when an Ed25519
-//! signature would. The tests of the shell check that real verification is strict.
+//! The production [`Book`](swarmedge_core::accounting::settlement::Book) of the ledger makes the bills and accepts
+//! only introductions that a CN has recorded. Signatures are the fake ones of all test worlds: a checksum of key,
+//! purpose and the signed bytes. They are so cheap that a million downloads settle in seconds, and they verify
+//! exactly when an Ed25519 signature would. The tests of the shell check that real verification is strict.
 
 mod defect;
 mod download;

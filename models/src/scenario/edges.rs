@@ -21,7 +21,7 @@ pub(super) fn edge_outage(rig: &mut dyn Rig) -> Result<(), String> {
     completes(rig, 0).map(drop)
 }
 
-/// Checks that two edges, one after the other, and a peer each deliver a part.
+/// Checks that a download gets bytes from an edge, from a second edge after the first has crashed, and from a peer.
 pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     // the peer is too slow to deliver the rest of the first edge
@@ -52,7 +52,7 @@ pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     })
 }
 
-/// Checks downloads while the edge's disk is full: during part of one, and all of another.
+/// Checks downloads while the edge's disk is full: in the middle of one download, and during all of another.
 pub(super) fn uncounted(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     wants(rig, 1);

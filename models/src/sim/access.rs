@@ -1,4 +1,4 @@
-//! Clients behind simulated NATs. A client without an entry here has a public address of its own.
+//! Clients behind simulated NATs. A client for which no NAT is given has a public address of its own.
 
 use super::machines::In;
 use super::{Cfg, Event, Net, keys};
@@ -26,15 +26,15 @@ pub struct Access {
     net: Internet,
     stun: Option<HostIx>,
     hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
-    /// Whether clients listen on TCP: those with a public address are reached there; some others, whose NAT shows all
-    /// peers the same port, can cross.
+    /// Whether clients listen on TCP. Those with a public address are reached there; a client whose NAT shows all
+    /// peers the same port can take part in a TCP simultaneous open.
     pub listening: bool,
-    /// Halves of crossing TCP connections, by client and destination.
+    /// TCP simultaneous opens that one client has begun, by client and destination.
     crossing: BTreeMap<(NodeIx, SocketAddr), RawTcpId>,
 }
 
 impl Access {
-    /// Returns the access in which each of these clients is behind a NAT of its kind.
+    /// Returns simulated NATs, one for each of these clients, of the given kind.
     #[must_use]
     pub fn of(clients: impl IntoIterator<Item = (NodeIx, Kind)>) -> Self {
         let mut net = Internet::default();
@@ -43,13 +43,13 @@ impl Access {
         Self { net, stun, hosts, listening: false, crossing: BTreeMap::new() }
     }
 
-    /// Returns the kind of NAT of a client; [`Kind::Public`] without an entry.
+    /// Returns the kind of a client's NAT; [`Kind::Public`] if none is given.
     #[must_use]
     pub fn kind(&self, node: NodeIx) -> Kind {
         self.hosts.get(&node).map_or(Kind::Public, |(_, kind)| *kind)
     }
 
-    /// Returns the address at which servers see a client; `None` without an entry.
+    /// Returns the address at which servers see a client; `None` if no NAT is given for it.
     pub(super) fn observed(&self, node: NodeIx) -> Option<SocketAddr> {
         let at = || SocketAddr::new(Ipv4Addr::new(203, 0, 113, node).into(), PORT);
         self.hosts.contains_key(&node).then(at)
@@ -59,7 +59,7 @@ impl Access {
         SocketAddr::new(self.net.addr(host), PORT)
     }
 
-    /// Returns the descriptor that a client discovers of its NAT; `None` without an entry.
+    /// Returns the NAT descriptor that a client discovers; `None` if no NAT is given for it.
     pub(super) fn discovered(&mut self, now: Time, node: NodeIx) -> Option<NatDescriptor> {
         let &(host, kind) = self.hosts.get(&node)?;
         let own = self.socket(host);
@@ -74,7 +74,8 @@ impl Access {
         Some(NatDescriptor { doors, crossing, ..descriptor(kind, host.into_iter().chain(reflexive).collect()) })
     }
 
-    /// Sends a datagram from a client's QUIC socket; returns the receiver and the source address that it sees.
+    /// Sends a datagram from a client's QUIC socket; returns the receiving client and the source address that it
+    /// sees, or `None` if the datagram is lost.
     fn send(&mut self, now: Time, node: NodeIx, to: SocketAddr, ttl: u8) -> Option<(NodeIx, SocketAddr)> {
         let &(host, _) = self.hosts.get(&node)?;
         let arrival = self.net.send(now, host, self.socket(host), to, ttl)?;
@@ -82,13 +83,14 @@ impl Access {
         (arrival.to == self.socket(arrival.host)).then_some((*there, arrival.from))
     }
 
-    /// Returns the listening client with the public address `to`.
+    /// Returns the client that listens on TCP at the public address `to`.
     fn listens(&self, to: SocketAddr) -> Option<NodeIx> {
         let public = |(_, (host, kind)): &(&NodeIx, &(HostIx, Kind))| *kind == Kind::Public && self.socket(*host) == to;
         self.hosts.iter().filter(|_| self.listening).find(public).map(|(node, _)| *node)
     }
 
-    /// Opens a client's half of a connection to `to`; returns the other half once both exist.
+    /// Begins a client's part of a TCP simultaneous open to `to`. Returns the other client and its number for the
+    /// connection if it has begun its part already.
     fn cross(&mut self, node: NodeIx, id: RawTcpId, to: SocketAddr) -> Option<(NodeIx, RawTcpId)> {
         let there = *self.hosts.keys().find(|n| self.observed(**n) == Some(to))?;
         let theirs = self.crossing.remove(&(there, self.observed(node)?));
@@ -98,14 +100,15 @@ impl Access {
         theirs.map(|theirs| (there, theirs))
     }
 
-    /// Shifts all stored times by `by`.
+    /// Moves all stored times back by `by`.
     pub(super) fn rebase(&mut self, by: Duration) {
         self.net.rebase(by);
     }
 }
 
 impl Net {
-    /// Sends a datagram from a client's QUIC socket; returns the receiver and the source address that it sees.
+    /// Sends a datagram from a client's QUIC socket; returns the receiving node and the source address that it sees,
+    /// or `None` if the datagram is lost.
     pub(super) fn datagram(
         &mut self,
         now: Time,
@@ -120,7 +123,8 @@ impl Net {
         Some((there, self.addr(node)))
     }
 
-    /// Returns the node that accepts a client's connection to `to`; over UDP, datagrams must pass both ways.
+    /// Returns the node that accepts a client's connection to `to`, or `None` if the connection fails; over UDP,
+    /// datagrams must pass both ways.
     pub(super) fn connects(&mut self, now: Time, node: NodeIx, to: SocketAddr, along: Along) -> Option<NodeIx> {
         match along {
             Along::Udp => {}

@@ -16,12 +16,12 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::peer::{PieceRequest, RefuseCode};
 use swarmedge_core::wire::records::{Grant, SealedGrant, SignedGrant};
 
-/// Transfer of blocks, from the order to fetch until both ends know its end.
+/// Transfer of blocks, from the client's request until its end is reported to sender and receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pull {
-    /// Fetching node and its number for the transfer.
+    /// Receiving node, and its number for the transfer.
     pub to: (NodeIx, XferId),
-    /// Sending node; a peer's number for the transfer is the pull's own with the top bit set.
+    /// Sending node. A sending client's number for the transfer is the number of this value with the top bit set.
     pub from: NodeIx,
     /// Connection to the sender; `None` if it is an edge.
     pub link: Option<u64>,
@@ -31,11 +31,11 @@ pub struct Pull {
     pub piece: PieceIndex,
     /// Block numbers within the piece.
     pub blocks: Range<u32>,
-    /// Whether the sender has begun.
+    /// Whether the sender has begun to send.
     pub serving: bool,
-    /// Whether the first half has arrived.
+    /// Whether the first half of the bytes has arrived.
     pub half: bool,
-    /// Grant shown to the edge, if any.
+    /// Grant that the client showed to the edge; `None` if the sender is a peer.
     pub grant: Option<Box<Grant>>,
     /// Whether the edge counts the bytes.
     pub counted: bool,
@@ -60,7 +60,7 @@ fn bytes(w: &World<Net>, p: &Pull) -> u64 {
     })
 }
 
-/// Parameters of a client's order to fetch.
+/// Parameters of a client's output that fetches blocks.
 pub(super) struct Fetch {
     pub(super) xfer: XferId,
     pub(super) version: VersionId,
@@ -69,7 +69,7 @@ pub(super) struct Fetch {
     pub(super) blocks: Range<u32>,
 }
 
-/// Source that a client orders blocks from.
+/// Source from which a client fetches blocks.
 pub(super) enum Source {
     /// Edge by its index, with the grant to show it.
     Edge(u32, SealedGrant),
@@ -77,7 +77,7 @@ pub(super) enum Source {
     Peer(ConnId),
 }
 
-/// Starts a fetch that a client orders.
+/// Starts a fetch for which a client's machine has asked.
 pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
     let id = w.env.number();
     let pull = |from, link| Pull {
@@ -129,7 +129,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
     }
 }
 
-/// Handles an edge's decision on a request: `counted` tells whether to count the bytes, `None` withholds them.
+/// Carries out an edge's decision on a request for bytes: `Some` sends them, counted or not; `None` withholds them.
 pub(super) fn edge_says(w: &mut World<Net>, cfg: &Cfg, req: ReqId, counted: Option<bool>) {
     let id = req.0;
     let Some(p) = w.env.pulls.get_mut(&id) else { return };
@@ -146,7 +146,7 @@ fn end(w: &mut World<Net>, (node, xfer): (NodeIx, XferId), id: u64, end: FetchEn
     w.send(done_lane(node, id), after, Event::Input(In::Client(Input::FetchEnded { xfer, end })));
 }
 
-/// Starts sending: the bytes queue behind those already leaving the sender and reaching the receiver.
+/// Starts sending a transfer's bytes, behind those that the sender is still sending and the receiver still receiving.
 fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
     let Some(p) = w.env.pulls.get_mut(&id) else { return };
     p.serving = true;
@@ -230,7 +230,7 @@ fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
     }
 }
 
-/// Returns half of `bytes`, rounded down to whole blocks.
+/// Returns half of `bytes`, rounded down to whole blocks of 16 KiB.
 const fn half(bytes: u64) -> u64 {
     bytes / 2 / (16 * 1024) * (16 * 1024)
 }
@@ -243,12 +243,12 @@ pub(super) fn progress(w: &mut World<Net>, id: u64) -> Option<In> {
     Some(In::Client(Input::Progress { xfer: p.to.1, verified: half(bytes(w, &p)) }))
 }
 
-/// Ends the transfers of a closed connection.
+/// Ends all transfers over a connection that is closed.
 pub(super) fn link_gone(w: &mut World<Net>, cfg: &Cfg, link: u64, _: &Link) {
     stop_all(w, cfg, |p| p.link == Some(link));
 }
 
-/// Drops all transfers under way to and from a node that changed its network.
+/// Drops all transfers to and from a node that changed its network; nobody is told.
 pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
     let of_it = |p: &Pull| p.to.0 == node || p.link.is_some() && p.from == node;
     let lost: Vec<_> = w.env.pulls.iter().filter(|(_, p)| of_it(p)).map(|(&id, p)| (id, p.clone())).collect();
@@ -257,12 +257,12 @@ pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
     }
 }
 
-/// Returns whether a transfer's connection carries nothing.
+/// Returns whether messages on a transfer's connection are lost without notice.
 fn is_silent(w: &World<Net>, link: Option<u64>) -> bool {
     link.and_then(|id| w.env.links.get(&id)).is_some_and(|l| l.silent)
 }
 
-/// Ends the transfers of a crashed node.
+/// Ends all transfers to and from a node that crashed.
 pub(super) fn node_gone(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     stop_all(w, cfg, |p| p.from == node || p.to.0 == node);
 }
@@ -274,14 +274,14 @@ fn stop_all(w: &mut World<Net>, cfg: &Cfg, which: impl Fn(&Pull) -> bool) {
     }
 }
 
-/// Adds the faults that may befall arriving blocks.
+/// Appends to `ways` the faults with which the blocks of a transfer may arrive.
 pub(super) fn faults(w: &World<Net>, id: u64, ways: &mut Vec<Way>) {
     let from_peer = w.env.pulls.get(&id).is_some_and(|p| p.link.is_some());
     ways.extend((from_peer && w.budget.corruptions > 0).then_some(Way::Fault("corrupt")));
     ways.extend((w.budget.drops > 0).then_some(Way::Fault("break")));
 }
 
-/// Handles the arrival of a transfer's blocks.
+/// Handles the arrival of a transfer's last blocks.
 pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option<In> {
     let p = w.env.pulls.remove(&id)?;
     let n = bytes(w, &p);

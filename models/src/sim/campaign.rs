@@ -1,6 +1,7 @@
-//! Campaigns: random deployments under random faults. In the first phase faults happen and safety must hold; in the
-//! second they end, every node is restarted, and the deployment must converge: every download complete and right, the
-//! ledger in agreement with every client, the directories correct. The seed determines the whole campaign.
+//! Campaigns: random deployments under random faults. In the first phase faults happen, and safety must hold at every
+//! moment. In the second they end, every node is restarted, and the deployment must converge: every download complete
+//! with the right bytes, the ledger in agreement with every client, the directories of the DNs correct. The seed
+//! determines the whole campaign.
 #![expect(clippy::wildcard_enum_match_arm, reason = "it looks for one kind among many")]
 
 use super::access::Access;
@@ -37,7 +38,7 @@ pub struct Outcome {
 const FAULTS_FOR: Duration = Duration::from_secs(20);
 /// Time limit for the deployment to converge after the faults.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(600);
-/// Paths of the objects; their sizes in bytes are picked from `SIZES`.
+/// Paths of the objects; the size of each in bytes is drawn from `SIZES`.
 const PATHS: [&str; 2] = ["one", "two"];
 const SIZES: [u64; 6] = [1, 16 * 1024, 64 * 1024 + 1, (2 << 20) + 7, 4 << 20, 16 << 20];
 
@@ -51,7 +52,7 @@ struct Campaign {
     chance: u32,
     down: Vec<(Time, Name)>,
     faults: u32,
-    /// Random source for whether disks lose pieces, and which.
+    /// Random source for which disks lose pieces, and which pieces.
     forgets: Seeded,
 }
 
@@ -112,7 +113,7 @@ impl Campaign {
         self.converge()
     }
 
-    /// Commands the client to get every object that it has not completed.
+    /// Commands the client to download every object that it has not completed.
     fn want(&mut self, client: u8) {
         for path in PATHS {
             if self.rig.status(client, path).is_some_and(|s| s.progress == Progress::Completed) {
@@ -122,14 +123,14 @@ impl Campaign {
         }
     }
 
-    /// Requests objects again that a client's store has lost, as its user would.
+    /// Commands clients to download again the objects that their disks have lost, as their users would.
     fn want_again(&mut self) {
         let forgotten = |c: &mut Self, n: u8| PATHS.iter().any(|path| c.rig.status(n, path).is_none());
         let clients: Vec<u8> = (0..self.plan.clients).filter(|n| forgotten(self, *n)).collect();
         clients.into_iter().for_each(|client| self.want(client));
     }
 
-    /// Restarts the nodes whose time away is over.
+    /// Restarts the crashed nodes whose random downtime is over.
     fn come_back(&mut self) {
         let now = self.rig.world.now;
         let (due, later) = std::mem::take(&mut self.down).into_iter().partition(|(at, _)| *at <= now);
@@ -219,7 +220,7 @@ impl Campaign {
         Some(())
     }
 
-    /// Ends a random transfer with the fault `way`.
+    /// Delivers a random transfer with the fault `way`; `None` if there is no transfer.
     fn transfer(&mut self, way: Way) -> Option<()> {
         let world = &self.rig.world;
         let from_peer = |id: &u64| world.env.pulls.get(id).is_some_and(|p| p.link.is_some());
@@ -290,7 +291,7 @@ impl Campaign {
         }
     }
 
-    /// Returns the first reason why the deployment has not converged; `None` once it has.
+    /// Returns the first reason why the deployment has not converged, as text; `None` once it has.
     fn unsettled(&mut self) -> Option<String> {
         for client in 0..self.plan.clients {
             for path in PATHS {
@@ -318,7 +319,8 @@ impl Campaign {
         self.untrue_directory()
     }
 
-    /// Returns a description of a directory that does not list exactly the clients that share.
+    /// Returns a description of a DN's directory that does not list exactly the clients that share; `None` if all are
+    /// correct.
     fn untrue_directory(&self) -> Option<String> {
         let world = &self.rig.world;
         for (path, object) in &world.env.objects {
@@ -344,7 +346,7 @@ impl Campaign {
     }
 }
 
-/// Returns the downloader's newest record of a download.
+/// Returns the downloader's newest usage record of a download in the ledger's database.
 fn newest(env: &Net, download: DownloadId) -> Option<&UsageRecord> {
     let all = env.database.values().filter_map(LedgerRecord::usage);
     let all = all.filter(|r| r.download == download && r.side == Side::Downloader);

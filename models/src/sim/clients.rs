@@ -1,4 +1,4 @@
-//! Performs clients' outputs: the simulated disk, network and edges as a client sees them.
+//! Performs the outputs of client machines: the simulated disk, network and edges as a client sees them.
 
 use super::links::{self, Dial, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
@@ -24,7 +24,7 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::ToCn;
 use swarmedge_core::wire::records::{Grant, Rekey, SignedGrant, SignedHead, SignedRekey, SigningContext};
 
-/// Starts a client from its disk.
+/// Starts a client with what is on its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let RoleCfg::Client(lives) = &cfg.roles[usize::from(ix)] else { return None };
     let more = u8::from(cfg.mutant != Some(Mutant::StartsRepeat));
@@ -41,7 +41,7 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     Some((ix, In::Client(Input::Network(nat))))
 }
 
-/// Returns a client's configuration in its present life.
+/// Returns a client's configuration for its current start.
 fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
     let life = match w.node(node) {
         Some(Node::Client(_, life) | Node::Session(_, life)) => usize::from(*life),
@@ -51,7 +51,7 @@ fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
     &lives[life % lives.len()]
 }
 
-/// Returns a client's signed change to its next key.
+/// Returns a client's record that replaces its key number `generation` by the next one, signed by both keys.
 fn rekey(own: &client::Config, node: NodeIx, generation: u8) -> SignedRekey {
     let (old, new) = (own.identity.key, keys::client_key(own.identity.key, node, generation));
     let rekey = Rekey { old, new, start: own.identity.secondary[0] };
@@ -59,7 +59,7 @@ fn rekey(own: &client::Config, node: NodeIx, generation: u8) -> SignedRekey {
     SignedRekey { by_old: by(&old), by_new: by(&new), rekey }
 }
 
-/// Makes a client's next key and stores it.
+/// Makes a client's next key and stores it beside the current one.
 fn make_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId) {
     let own = own(w, cfg, node);
     let disk = w.env.disks.entry(node).or_default();
@@ -82,7 +82,7 @@ fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     }
 }
 
-/// Returns the state that the store gives to a starting client.
+/// Returns what a client's disk holds, in the form in which the store passes it to a starting client.
 fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
     let mut restore = Restore { uploads: disk.uploads, ..Restore::default() };
@@ -100,7 +100,7 @@ fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     restore
 }
 
-/// Performs an output of a client's session machine, run alone.
+/// Performs an output of a client's session machine, in models that run it without the rest of the client.
 pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: session::Output) {
     match output {
         session::Output::Dial { conn, cn } => dial_cn(w, cfg, (node, conn), cn),
@@ -215,7 +215,7 @@ fn perform_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: KeyOutput) {
     }
 }
 
-/// Notes whether a client sends a record that is not durable.
+/// Sets `told_undurable` if a client sends a usage record that is not on its disk.
 fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ToCn) {
     if let (true, ToCn::Usage(logged)) = (cfg.heads, msg) {
         let kept = w.env.disks.get(&node).is_some_and(|d| d.usage.contains_key(&logged.record.id));
@@ -223,7 +223,8 @@ fn telling(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, msg: &ToCn) {
     }
 }
 
-/// Sends a datagram from one client's QUIC socket to another's, where it arrives: one with a low TTL opens NATs only.
+/// Delivers a datagram between two clients' QUIC sockets. `arrival` is the receiver and the source address it sees;
+/// `None` if the datagram only opens a NAT, having a low TTL.
 fn probe(w: &mut World<Net>, cfg: &Cfg, arrival: Option<(NodeIx, SocketAddr)>, bytes: Vec<u8>) {
     if let Some((there, from)) = arrival.filter(|(n, _)| w.node(*n).is_some()) {
         let id = w.env.number();
@@ -270,7 +271,7 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
     }
 }
 
-/// Fails the grant requests of a crashed edge, and drops those of a crashed client.
+/// Fails the pending grant requests to an edge that crashed, and drops those of a client that crashed.
 pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let all = std::mem::take(&mut w.env.asks);
     let (lost, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|((edge, _), a)| *edge == node || a.client == node);
@@ -280,7 +281,8 @@ pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     }
 }
 
-/// Handles a request for a grant at its edge: looks up the object and treats the signature as verified.
+/// Handles a client's request for a grant at its edge: looks up the object, and takes the request's signature as
+/// verified.
 pub(super) fn ask_arrives(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, ask: Ask) -> Option<In> {
     let published = w.env.objects.get(&ask.object.path).filter(|o| !w.env.withdrawn.contains(&o.version));
     let Some(object) = published.cloned() else {

@@ -33,7 +33,7 @@ pub struct Link {
     pub key: PublicKey,
     /// Whether the connection was accepted.
     pub open: bool,
-    /// Whether the dialler has lost the connection unnoticed by the acceptor.
+    /// Whether the connection is half open: the dialler has lost it, and the acceptor has not noticed.
     pub half: bool,
     /// Whether messages on the connection are lost without any notice.
     pub silent: bool,

@@ -33,7 +33,7 @@ pub fn key(name: Name) -> PublicKey {
     PublicKey::numbered(role << 16 | u32::from(name.1))
 }
 
-/// Returns the key of a client after `generation` key changes, given its first key.
+/// Returns the key of a client after `generation` key changes; `first` is the key that it began with.
 #[must_use]
 pub fn client_key(first: PublicKey, node: NodeIx, generation: u8) -> PublicKey {
     if generation == 0 {
@@ -82,14 +82,14 @@ pub fn cert(name: Name, role: ServerRole) -> ServerCert {
     ServerCert { body, signature }
 }
 
-/// Seals a grant under the current epoch.
+/// Seals a grant under the current epoch of the sealing keys.
 #[must_use]
 pub fn seal(grant: &SignedGrant, epochs: Epochs) -> SealedGrant {
     let sealed = Blob::new(grant.to_bytes()).expect("a grant fits in a sealed grant");
     SealedGrant { epoch: epochs.current, nonce: [0; 24], sealed }
 }
 
-/// Opens a sealed grant; `None` if its epoch is not accepted.
+/// Opens a sealed grant; `None` if its epoch is neither the current one nor the one before or after it.
 #[must_use]
 pub fn open(sealed: &SealedGrant, epochs: Epochs) -> Option<SignedGrant> {
     epochs.opens(sealed.epoch).then(|| SignedGrant::from_bytes(&sealed.sealed).ok())?
@@ -101,7 +101,7 @@ pub fn addr(node: NodeIx) -> SocketAddr {
     addr_after(node, 0)
 }
 
-/// Returns the address of a node's socket after so many moves to another network.
+/// Returns the address of a node's socket after `moves` changes of its network.
 #[must_use]
 pub fn addr_after(node: NodeIx, moves: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, moves, 2, node)), 7000)

@@ -1,5 +1,5 @@
-//! Connections between nodes: dialled, accepted, closed, broken, cut by crashes. Messages on a connection arrive in
-//! order or not at all, as over TLS or QUIC.
+//! Connections between nodes: they are dialled, accepted, closed, broken, and cut by crashes. Messages on a
+//! connection arrive in order or not at all, as over TLS or QUIC.
 
 pub use super::connection::{Kind, Link, Msg, lane};
 use super::machines::In;
@@ -10,10 +10,11 @@ use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::wire::control::{ToClient, ToCn};
 
-/// Node index of a dialler that has lost its power.
+/// Node index that stands for a dialler that has lost its power.
 const NOBODY: NodeIx = NodeIx::MAX;
 
-/// A dial: the dialling node with its number for the connection, where it goes, and the key that it proves.
+/// A connection attempt: the dialling node with its number for the connection, the target, and the key that it
+/// proves.
 pub(super) struct Dial {
     pub(super) kind: Kind,
     pub(super) from: (NodeIx, ConnId),
@@ -21,7 +22,7 @@ pub(super) struct Dial {
     pub(super) key: PublicKey,
 }
 
-/// Dials. Without a target the dial fails.
+/// Starts a connection attempt, which fails if the target is `None` or down.
 pub(super) fn dial(w: &mut World<Net>, cfg: &Cfg, Dial { kind, from: node, target, key }: Dial) {
     let id = w.env.number();
     let up = target.filter(|&t| w.node(t).is_some());
@@ -66,7 +67,7 @@ pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
     })
 }
 
-/// Sends a message of `node` on its connection `conn`; messages on a closed one are lost.
+/// Sends a message of `node` on its connection `conn`; on a closed connection the message is lost.
 pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, msg: Msg) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let (to, to_conn) = link.other(node);
@@ -84,7 +85,8 @@ pub(super) fn send(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId, ms
     w.send(lane, cfg.latency, Event::Input(message(cfg, to, to_conn, msg)));
 }
 
-/// Closes a connection of `node`, which hears no more of it; the other end is told after earlier messages.
+/// Closes a connection of `node`, which gets no further messages on it; the other end is notified after earlier
+/// messages.
 pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     let Some((id, link)) = w.env.link_of(node, conn) else { return };
     let link = link.clone();
@@ -118,7 +120,7 @@ pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     }
 }
 
-/// Breaks a connection so that only the dialler notices.
+/// Breaks a connection so that only the dialler notices (a half-open connection).
 pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     let Some(link) = w.env.links.get_mut(&id).filter(|l| l.open) else { return };
     link.half = true;
@@ -129,14 +131,14 @@ pub fn break_half(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     w.send(lane(link.kind, id, link.from.0), cfg.latency, Event::Input(closed(cfg, link.kind, link.from)));
 }
 
-/// Leaves the connections that `node` dialled half open: it has lost its power, and acceptors do not notice.
+/// Makes the connections that `node` dialled half open, since it has lost its power and the acceptors do not notice.
 pub(super) fn leave_behind(w: &mut World<Net>, node: NodeIx) {
     for link in w.env.links.values_mut().filter(|l| l.open && l.from.0 == node) {
         (link.half, link.from.0) = (true, NOBODY);
     }
 }
 
-/// Cuts the connections of a crashed node and tells their other ends.
+/// Breaks all connections of a crashed node and notifies their other ends.
 pub(super) fn cut_all(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let ids: Vec<u64> =
         w.env.links.iter().filter(|(_, l)| l.from.0 == node || l.to.0 == node).map(|(&id, _)| id).collect();

@@ -7,12 +7,12 @@ use swarmedge_core::machine::{Cx, Machine, Rng, Time};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::session::client as session;
 
-/// A node: one production state machine.
+/// A node of the simulated deployment: one production state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// A client's machine, and the number of its life.
+    /// A client's machine, and the number of this start (0 for the first).
     Client(Box<client::Client>, u8),
-    /// A client's session machine alone, for models, and the number of its life.
+    /// A client's session machine alone, for models, and the number of this start.
     Session(Box<session::ClientSession>, u8),
     /// Machine of an edge.
     Edge(Box<edge::Edge>),
@@ -58,10 +58,10 @@ pub enum Out {
     Ledger(ledger::Output),
 }
 
-/// Configuration of a node. A client has one for each of its lives, with a secondary GUID of its own.
+/// Configuration of a node. A client has one for each of its starts, with a secondary GUID of its own.
 #[derive(Clone, Debug)]
 pub enum RoleCfg {
-    /// Configurations of a client's machine.
+    /// Configurations of a client's machine, one for each of its starts.
     Client(Vec<client::Config>),
     /// Configuration of an edge.
     Edge(edge::Config),
@@ -73,7 +73,7 @@ pub enum RoleCfg {
     Ledger(ledger::Config),
 }
 
-/// Runs one machine and wraps its outputs.
+/// Runs one machine on an input, or on its timer if `None`, and wraps its outputs.
 pub(crate) fn drive<M: Machine, W>(
     machine: &mut M,
     cfg: &M::Config,

@@ -54,9 +54,10 @@ pub struct Cfg {
     pub rate: u64,
     /// Whether every message is encoded and decoded on its way.
     pub check_wire: bool,
-    /// Lanes besides [`posting::at_once`] on which events arrive at once, because a model does not explore them.
+    /// Lanes on which events arrive at once, besides [`posting::at_once`], because a model does not explore their
+    /// delays.
     pub prompt: &'static [&'static str],
-    /// Whether the heads of clients' logs are remembered, for models with rules about them.
+    /// Whether the heads of clients' record logs are remembered in [`Seen`], for models with rules about them.
     pub heads: bool,
     /// Function that lists a model's external events.
     pub moves: Moves,
@@ -67,48 +68,48 @@ pub struct Cfg {
 /// Function that adds the possible external events.
 pub type Moves = fn(&World<Net>, &Cfg, &mut Vec<Move>);
 
-/// Seeded defects of the deployment; each must break a rule.
+/// Seeded defects of the simulated deployment; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// A wrong block passes the check.
+    /// Seeded defect: a wrong block passes the check.
     BadBlockCounts,
-    /// A client's usage records are reported as written but are lost.
+    /// Seeded defect: a client's usage records are reported as written but are lost.
     SavesAreLost,
-    /// A DN ignores that a client has turned uploads off.
+    /// Seeded defect: a DN ignores that a client has turned uploads off.
     UploadsOffIsOverlooked,
-    /// A CN's order to close a client's connection is not carried out.
+    /// Seeded defect: a CN's order to close a client's connection is not carried out.
     ClosesAreLost,
-    /// Clients give later sessions lower numbers.
+    /// Seeded defect: clients give later sessions lower numbers.
     IncarnationsFall,
-    /// A CN's request to repeat all registrations is lost.
+    /// Seeded defect: a CN's request to repeat all registrations is lost.
     ReaddIsLost,
-    /// An introduction is handed to another client of the same CN.
+    /// Seeded defect: an introduction is handed to another client of the same CN.
     Misdelivers,
-    /// The ledger's database reports a batch as durable but loses it.
+    /// Seeded defect: the ledger's database reports a batch as durable but loses it.
     LedgerLosesBatches,
-    /// A usage record gets another id each time it is sent.
+    /// Seeded defect: a usage record gets another id each time it is sent.
     FreshRecordIds,
-    /// Acknowledgements of clients' records are lost.
+    /// Seeded defect: acknowledgements of clients' records are lost.
     AcksAreLost,
-    /// A restarted client continues under its previous start's id.
+    /// Seeded defect: a restarted client continues under its previous start's id.
     StartsRepeat,
-    /// A session that its client has left still answers pings.
+    /// Seeded defect: a session that its client has left still answers pings.
     GhostsAnswer,
-    /// A CN's order to take another key is lost.
+    /// Seeded defect: a CN's order to take another key is lost.
     RekeyOrdersAreLost,
-    /// A CN's notice that an old key is retired is lost.
+    /// Seeded defect: a CN's notice that an old key is retired is lost.
     RetirementsAreLost,
-    /// CNs are not told which clients are in quarantine.
+    /// Seeded defect: CNs are not told which clients are in quarantine.
     QuarantineIsLost,
-    /// A CN's spool reports an offer as written but loses it.
+    /// Seeded defect: a CN's spool reports an offer as written but loses it.
     SpoolLosesOffers,
-    /// A starting CN does not read its spool.
+    /// Seeded defect: a starting CN does not read its spool.
     OffersNotReplayed,
-    /// A client's store serves and places journalled pieces that the disk has lost.
+    /// Seeded defect: a client's store serves and places journalled pieces that the disk has lost.
     JournalIsBelieved,
-    /// An edge refuses grants to clients in quarantine.
+    /// Seeded defect: an edge refuses grants to clients in quarantine.
     EdgesDenySuspects,
-    /// An edge sends nothing to clients in quarantine.
+    /// Seeded defect: an edge sends nothing to clients in quarantine.
     EdgesStarveSuspects,
 }
 
@@ -163,10 +164,10 @@ pub struct Published {
     pub policy: Policy,
 }
 
-/// History of a run that rules need.
+/// Events of a run so far that rules depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
-    /// Whether a client served a piece before it was durable.
+    /// Whether a client served a piece that was not durable on its disk.
     pub served_unverified: bool,
     /// Whether a client served or placed a piece that its disk had lost.
     pub believed: bool,
@@ -184,19 +185,19 @@ pub struct Seen {
     pub rekey_ordered: BTreeSet<NodeIx>,
     /// Log heads that clients have signed; empty unless [`Cfg::heads`] is set.
     pub signed: BTreeMap<(SecondaryGuid, u64, Digest), SignedHead>,
-    /// Heads of `signed` that have reached a CN.
+    /// Log heads of `signed` that have reached a CN.
     pub told_heads: BTreeSet<(SecondaryGuid, u64, Digest)>,
-    /// Whether a client sent a record that was not on its disk.
+    /// Whether a client sent a usage record that was not on its disk.
     pub told_undurable: bool,
-    /// Whether a client was set back to an image.
+    /// Whether a client was set back to its saved image.
     pub set_back: bool,
-    /// Clients in quarantine, as last sent to CNs.
+    /// GUIDs in quarantine according to the list last sent to CNs.
     pub suspects: BTreeSet<Guid>,
-    /// Queries of clients in quarantine.
+    /// Queries that clients in quarantine have sent, as node and number of the query.
     pub suspects_asked: BTreeSet<(NodeIx, u32)>,
-    /// Introductions sent to clients that the ledger must also record.
+    /// Introductions that clients have got, and that the ledger must also record.
     pub introductions: BTreeSet<IntroId>,
-    /// Whether peers were introduced to a client in quarantine that queried.
+    /// Whether a query of a client in quarantine was answered with peers.
     pub suspect_introduced: bool,
     /// Last registration sent to a DN, by connection and session: upload key and whether uploads are on.
     pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
@@ -209,7 +210,7 @@ impl Seen {
     }
 }
 
-/// Environment of the machines.
+/// Environment of the machines: connections, disks, objects, NATs, and what has happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Net {
     /// All connections, by number.
@@ -226,7 +227,7 @@ pub struct Net {
     pub withdrawn: BTreeSet<VersionId>,
     /// Clients in quarantine according to the ledger's database.
     pub quarantined: BTreeSet<Guid>,
-    /// Epochs of the sealing keys of edges and CNs.
+    /// Epochs of the sealing keys that edges and CNs share.
     pub epochs: Epochs,
     /// NATs and networks that clients are behind.
     pub access: Access,
@@ -236,7 +237,7 @@ pub struct Net {
     pub options: BTreeMap<NodeIx, ClientOptions>,
     /// Status of each download as its client reported it.
     pub status: BTreeMap<(NodeIx, Handle), DownloadStatus>,
-    /// History of the run that rules need.
+    /// Events of the run so far that rules depend on.
     pub seen: Seen,
     lives: BTreeMap<NodeIx, u8>,
     /// Number of times that each client changed its network.
@@ -244,13 +245,14 @@ pub struct Net {
     numbers: u64,
     pulls: BTreeMap<u64, Pull>,
     asks: BTreeMap<(NodeIx, ReqId), Ask>,
-    /// Clients that wait for an edge's answer after a download, with their request numbers.
+    /// For each message about a completed download that an edge has to answer: the client, and its number for the
+    /// request.
     told: BTreeMap<(NodeIx, ReqId), (NodeIx, ReqId)>,
     /// Download key (K_d) of each download.
     download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
     /// Edges whose spools refuse every write.
     pub refusing: BTreeSet<NodeIx>,
-    /// Time until which each sender, receiver and rate limit is busy.
+    /// Time until which each sender, receiver and rate limit is busy with earlier transfers.
     busy: BTreeMap<(NodeIx, u8), Time>,
     dice: Seeded,
     /// Saved image of a client, if any.
@@ -303,7 +305,7 @@ impl Net {
         self.numbers
     }
 
-    /// Returns a connection by one end's number for it.
+    /// Returns a connection with its number, found by one end's own number for it.
     #[must_use]
     pub fn link_of(&self, node: NodeIx, conn: ConnId) -> Option<(u64, &Link)> {
         let is_it = |l: &Link| (l.from == (node, conn) && !l.half) || l.to == (node, conn);
@@ -317,7 +319,8 @@ impl Net {
         self.download_keys.extend(keys.into_iter().map(|(d, k)| ((to, d), k)));
     }
 
-    /// Returns an introduction of `seen.introductions` that neither the ledger nor, if `spools`, a spool has recorded.
+    /// Returns an introduction of `seen.introductions` that is not recorded in the ledger's database, nor in a CN's
+    /// spool if `spools`; `None` if there is none.
     #[must_use]
     pub fn unrecorded(&self, spools: bool) -> Option<IntroId> {
         let spooled = self.spools.values().filter(|_| spools).flat_map(|spool| spool.records.values());
@@ -416,15 +419,15 @@ pub enum Move {
     Break(u64),
     /// A connection breaks, and only its dialler notices.
     BreakHalf(u64),
-    /// A client's disk loses a piece.
+    /// A client's disk loses a journalled piece.
     Forget(NodeIx, VersionId, PieceIndex),
-    /// A client joins another network.
+    /// A client leaves its network and joins another.
     Rehome(NodeIx),
     /// A node receives an input from outside, such as a user's command.
     Tell(NodeIx, Box<In>),
-    /// An image of a client's running machine, memory and disk, is made.
+    /// An image of a running client (its memory and disk) is saved.
     Image(NodeIx),
-    /// The image replaces the machine.
+    /// A running client is replaced by its saved image.
     SetBack,
 }
 

@@ -1,4 +1,5 @@
-//! Clients that change their network: they get another address, and their connections go silent without notice.
+//! Clients that change their network: they get another address, and their connections carry nothing any more, without
+//! notice.
 
 use super::connection::{Kind, lane};
 use super::machines::In;
@@ -10,13 +11,13 @@ use swarmedge_core::nat::{Candidate, CandidateKind, NatDescriptor};
 use swarmedge_core::role::client::io::Input;
 use swarmedge_core::wire::List;
 
-/// Durations of silence, in milliseconds, that a shell reports.
+/// Durations of silence on a peer connection, in milliseconds, after which the shell reports it.
 const QUIET_MS: [u64; 4] = [1_000, 2_000, 4_000, 8_000];
-/// Time of silence after which QUIC closes a connection.
+/// Duration of silence after which QUIC closes a connection.
 const IDLE: Duration = Duration::from_secs(30);
 
 impl Net {
-    /// Returns the present address of a node's socket.
+    /// Returns the address of a node's socket in its current network.
     #[must_use]
     pub fn addr(&self, node: NodeIx) -> SocketAddr {
         let public = || keys::addr_after(node, self.moved.get(&node).copied().unwrap_or(0));
@@ -24,7 +25,7 @@ impl Net {
     }
 }
 
-/// Returns the NAT descriptor that STUN shows a client at present.
+/// Returns the NAT descriptor that a client finds in its current network by asking the STUN server.
 pub(super) fn nat(w: &mut World<Net>, node: NodeIx) -> NatDescriptor {
     let moved = w.env.moved.get(&node).copied().unwrap_or(0);
     let now = w.now;
@@ -35,7 +36,7 @@ pub(super) fn nat(w: &mut World<Net>, node: NodeIx) -> NatDescriptor {
     NatDescriptor { epoch: 1 + u32::from(moved), candidates: List::truncated([candidate]), ..keys::nat(node) }
 }
 
-/// Reports its present network to a client that asks.
+/// Answers a client's request to probe its network.
 pub(super) fn look(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let told = Input::Network(nat(w, node));
     w.send(Lane { to: node, what: "stun", id: 0 }, cfg.latency * 2, Event::Input(In::Client(told)));

@@ -1,5 +1,5 @@
-//! Possession challenges between clients and edges. The content of a part is simulated by its version's and its own
-//! number.
+//! Possession challenges between clients and edges. The bytes of a part are simulated by the version's id and the
+//! part's number.
 
 use super::machines::In;
 use super::posting::{answer, at_once};
@@ -12,7 +12,7 @@ use swarmedge_core::role::client::io::{EdgeAnswer, EdgeError};
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::wire::records::SealedGrant;
 
-/// Message from a client to an edge about a version.
+/// Message from a client to an edge about a completed download of a version.
 pub(super) struct Told {
     pub(super) client: NodeIx,
     pub(super) req: ReqId,
@@ -24,7 +24,7 @@ fn layout(w: &World<Net>, version: VersionId) -> Option<Layout> {
     w.env.objects.values().find(|o| o.version == version).map(|o| o.layout)
 }
 
-/// Returns the proof over the parts; `None` if one is missing.
+/// Returns the proof over the challenge's parts; `None` if `has` denies one of them.
 fn proof(version: VersionId, challenge: &Challenge, has: impl Fn(u64) -> bool) -> Option<Digest> {
     let mut prover = Prover::new(challenge);
     for part in &challenge.parts {
@@ -37,7 +37,7 @@ fn proof(version: VersionId, challenge: &Challenge, has: impl Fn(u64) -> bool) -
     Some(prover.finish())
 }
 
-/// Sends an input to the edge under a new number, and stores the client to answer.
+/// Sends an input to the edge under a new number, and notes which client's request it belongs to.
 fn tell(w: &mut World<Net>, cfg: &Cfg, told: &Told, input: impl FnOnce(ReqId) -> edge::Input) {
     let number = ReqId(w.env.number());
     w.env.told.insert((told.edge, number), (told.client, told.req));
@@ -45,7 +45,7 @@ fn tell(w: &mut World<Net>, cfg: &Cfg, told: &Told, input: impl FnOnce(ReqId) ->
     w.send(lane, cfg.latency, Event::Input(In::Edge(input(number))));
 }
 
-/// Tells the edge that a client has completed a download.
+/// Reports to the edge that a client has completed a download.
 pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &SealedGrant) {
     let opened = keys::open(grant, w.env.epochs).map(|g| g.grant);
     let (Some(grant), Some(layout)) = (opened, layout(w, told.version)) else {
@@ -58,7 +58,8 @@ pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &Seale
     });
 }
 
-/// Returns a client's proof. A client that corrupts its pieces computes a wrong one; `None` if it lacks a part.
+/// Returns a client's proof; a client that corrupts its pieces computes a wrong one. `None` if the client lacks a
+/// part.
 fn proof_of(w: &World<Net>, client: NodeIx, version: VersionId, challenge: &Challenge) -> Option<Digest> {
     let layout = layout(w, version)?;
     let piece = |part: u64| {
@@ -94,13 +95,13 @@ pub(super) fn taken(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId) {
     }
 }
 
-/// Computes the proof from the edge's own content.
+/// Computes the edge's own proof, from its content.
 pub(super) fn prove(w: &mut World<Net>, edge: NodeIx, req: ReqId, version: VersionId, challenge: &Challenge) {
     let own = layout(w, version).and_then(|_| proof(version, challenge, |_| true));
     at_once(w, edge, In::Edge(edge::Input::Proven { req, own }));
 }
 
-/// Fails the messages to a crashed edge, and drops those of a crashed client.
+/// Fails the messages to an edge that crashed, and drops those of a client that crashed.
 pub(super) fn fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let all = std::mem::take(&mut w.env.told);
     for ((edge, number), (client, req)) in all {

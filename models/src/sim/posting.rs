@@ -1,4 +1,4 @@
-//! Inputs that nodes get from no connection: what happens at once, and edges' answers.
+//! Inputs that nodes get on no connection: immediate ones, and the answers of edges to clients.
 
 use super::machines::In;
 use super::{Cfg, Event, Net};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use swarmedge_core::ids::ReqId;
 use swarmedge_core::role::client::io::{EdgeAnswer, EdgeError, Input};
 
-/// Sends an input that a node handles before anything else happens to it.
+/// Sends an input that its node handles before any other event happens.
 pub fn at_once(w: &mut World<Net>, ix: NodeIx, input: In) {
     w.send(Lane { to: ix, what: "at once", id: 0 }, Duration::ZERO, Event::Input(input));
 }

@@ -16,7 +16,8 @@ use swarmedge_core::role::client::io::{
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, PossessionOutcome, ServerRole};
 
-/// Number of a client's starts with distinct ids under each of its keys: a repeated id would look like a copy's.
+/// Number of starts of a client under each of its keys that have secondary GUIDs of their own. More would repeat one,
+/// which looks like a copy of the installation.
 pub const LIVES: u8 = 32;
 /// Number of keys that a client may take, one after the other.
 pub const GENERATIONS: u8 = 4;
@@ -24,7 +25,7 @@ pub const GENERATIONS: u8 = 4;
 /// Simulated deployment in virtual time.
 #[derive(Clone, Debug)]
 pub struct SimRig {
-    /// Nodes of the deployment and how the world behaves.
+    /// Configuration of the nodes and of the simulated world between them.
     pub cfg: Cfg,
     /// State of the deployment.
     pub world: World<Net>,
@@ -42,19 +43,20 @@ fn names(plan: &Plan) -> Vec<Name> {
         .collect()
 }
 
-/// Returns a client's production configuration; it listens on TCP.
+/// Returns a client's configuration with production's limits; the client listens on TCP.
 fn config(identity: Identity) -> client::Config {
     let mut config = client::Config::new(identity, keys::verify);
     config.connectivity.crosses_from = Some(access::PORT);
     config
 }
 
-/// Returns a client's identity in one of its lives.
+/// Returns a client's identity for its start number `life`.
 pub fn identity(ix: NodeIx, name: Name, life: u8) -> Identity {
     identity_of(ix, keys::key(name), life)
 }
 
-/// Returns the identity of a client that began with key `first`; a copied installation has the original's key.
+/// Returns the identity of a client that began with key `first`, for its start number `life`; a copy of an
+/// installation begins with the original's key.
 pub fn identity_of(ix: NodeIx, first: PublicKey, life: u8) -> Identity {
     let key = keys::client_key(first, ix, life / LIVES);
     Identity {
@@ -148,7 +150,7 @@ impl SimRig {
     }
 }
 
-/// Returns a database's totals over the downloads of one version.
+/// Returns the totals over the downloads of one version in the ledger's database.
 fn totals(records: &BTreeMap<swarmedge_core::ids::RecordId, LedgerRecord>, version: VersionId) -> Totals {
     use swarmedge_core::accounting::settlement::Book;
     let mut books: BTreeMap<DownloadId, Book> = BTreeMap::new();
@@ -171,7 +173,7 @@ fn totals(records: &BTreeMap<swarmedge_core::ids::RecordId, LedgerRecord>, versi
     })
 }
 
-/// Counts the outcome of a possession challenge.
+/// Adds the outcome of a possession challenge to the totals, if the record is one.
 fn challenges(t: Totals, record: &LedgerRecord) -> Totals {
     let LedgerRecord::Possession(r) = record else { return t };
     let (proven, unproven) = match r.outcome {

@@ -1,4 +1,4 @@
-//! Performs servers' outputs, and applies the defects of their messages.
+//! Performs the outputs of server machines, and applies the seeded defects of messages to and from servers.
 
 use super::links::{self, Dial, Kind, Msg};
 use super::machines::{In, Node, RoleCfg};
@@ -13,7 +13,7 @@ use swarmedge_core::wire::directory::{FromDn, Selected, ToDn};
 use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::LedgerRecord;
 
-/// Starts a server, which keeps only its spool or database.
+/// Starts a server with what is in its spool or database; the rest of its state begins empty.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let unix_ms = keys::WALL_MS + w.now.0 / 1000;
     let (node, first) = match cfg.role(ix) {
@@ -148,7 +148,7 @@ pub(super) fn perform_ledger(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output
     }
 }
 
-/// Records the inputs that rules need, and applies the seeded defect: `None` loses the input.
+/// Notes the inputs that rules depend on, and applies the seeded defect to an input; `None` if the defect loses it.
 pub(super) fn told(w: &mut World<Net>, cfg: &Cfg, to: NodeIx, mut input: In) -> Option<In> {
     match &mut input {
         In::Dn(dn::Input::Cn { conn, msg }) => return dn_told(w, cfg, (to, *conn), msg).then_some(input),
@@ -199,7 +199,7 @@ fn forget_told(w: &mut World<Net>, dn: NodeIx, conn: ConnId) {
     w.env.seen.told.retain(|(node, c, _), _| (*node, *c) != (dn, conn));
 }
 
-/// Records a registration at a DN; returns `false` if the seeded defect loses the message.
+/// Notes a registration at a DN; returns `false` if the seeded defect loses the message.
 fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mut ToDn) -> bool {
     let seen = &mut w.env.seen.told;
     if let ToDn::Gone(g) = msg {
@@ -213,10 +213,11 @@ fn dn_told(w: &mut World<Net>, cfg: &Cfg, (dn, conn): (NodeIx, ConnId), msg: &mu
     entry.uploads || cfg.mutant != Some(Mutant::UploadsOffIsOverlooked)
 }
 
-/// Number from which [`Mutant::IncarnationsFall`] subtracts incarnations.
+/// Number from which the seeded defect [`Mutant::IncarnationsFall`] subtracts session numbers, so that later ones are
+/// lower.
 pub const INCARNATIONS_FALL_FROM: u64 = 1000;
 
-/// Notes whether a DN chose a client whose every registration forbids uploads.
+/// Sets `chosen_though_off` if a DN selected a peer all of whose registrations at it forbid uploads.
 fn chosen(w: &mut World<Net>, dn: NodeIx, selected: &Selected) {
     for peer in &selected.peers {
         let of_it = |((node, ..), (key, _)): &(&(NodeIx, ConnId, _), &(PublicKey, bool))| {

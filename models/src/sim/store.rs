@@ -27,7 +27,7 @@ pub struct Disk {
     pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
     /// Journalled pieces whose bytes the disk has lost.
     pub forgotten: BTreeSet<(VersionId, PieceIndex)>,
-    /// Usage records not acknowledged yet.
+    /// Usage records that the ledger has not acknowledged.
     pub usage: BTreeMap<RecordId, UsageRecord>,
     /// Receipts not yet contained in a usage record.
     pub receipts: BTreeMap<IntroId, KeptReceipt>,
@@ -35,13 +35,13 @@ pub struct Disk {
     pub finished: BTreeSet<VersionId>,
     /// Newest checkpoint of the client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
-    /// GUID that owns the stored records.
+    /// GUID that the stored usage records belong to; `None` if never set.
     pub owner: Option<Guid>,
-    /// Whether a new key is stored beside the one in use.
+    /// Whether the client's next key is stored beside the current one.
     pub new_key: bool,
     /// Number of times that the client's key was replaced.
     pub generation: u8,
-    /// User's choice to allow uploads; `None` before it is made.
+    /// The user's choice whether to upload; `None` if never made.
     pub uploads: Option<bool>,
 }
 
@@ -52,13 +52,13 @@ impl Disk {
         self.pieces.get(&version).is_some_and(|p| p.contains_key(&piece))
     }
 
-    /// Returns whether an incomplete download needs a version.
+    /// Returns whether a download that is not complete needs a version.
     fn wants(&self, version: VersionId) -> bool {
         let unfinished = |d: &&DownloadRecord| d.state != DownloadState::Completed;
         self.downloads.values().filter(unfinished).any(|d| d.granted.as_ref().is_some_and(|g| g.version == version))
     }
 
-    /// Removes the lost pieces of a version, or the whole version if no download needs it.
+    /// Removes a version's pieces that the disk has lost, or the whole version if no download needs it.
     fn lose(&mut self, version: VersionId) {
         self.finished.remove(&version);
         let forgotten = core::mem::take(&mut self.forgotten);
@@ -158,7 +158,8 @@ impl Spool {
 
 pub(super) type Sources = BTreeMap<Handle, BTreeMap<SourceName, u64>>;
 
-/// Returns the pieces of a version in a store, and the bytes of each source for each of its downloads.
+/// Returns the pieces of a version that a disk holds, and the bytes of each source for each of the version's
+/// downloads.
 pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield, Sources) {
     let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
     let pieces = || disk.pieces.get(&version).into_iter().flatten();
@@ -191,8 +192,8 @@ pub(super) fn store(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, rec
     w.send(lane(node), cfg.disk, Event::Store(req, records));
 }
 
-/// Checks pieces before they are served or placed, and returns whether all are there. Lost ones are removed, and the
-/// client is told.
+/// Returns whether the disk still holds a piece (or, if `None`, every journalled piece of the version) before it is
+/// served or placed. If not, the lost pieces leave the journal, and the client is told.
 pub(super) fn looks(
     w: &mut World<Net>,
     cfg: &Cfg,
@@ -241,7 +242,7 @@ pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, wha
     Some(In::Client(Input::Saved { req, result: Ok(()) }))
 }
 
-/// Completes a write of an edge or a CN; a CN's may be refused.
+/// Completes a write to the spool of an edge or a CN; the disk of a CN may refuse it.
 pub(super) fn spooled(
     w: &mut World<Net>,
     cfg: &Cfg,
@@ -276,7 +277,8 @@ pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
     }
 }
 
-/// Completes a write of the ledger, or refuses it. Of records with one id, the first is kept, and the log heads of all.
+/// Completes a write to the ledger's database, or refuses it. The first record of each id is stored, and the log
+/// heads of all.
 pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<LedgerRecord>), way: Way) -> In {
     let ok = way == Way::Whole;
     if !ok {

@@ -1,7 +1,8 @@
 //! World of an edge's records: the production machines of an edge and of the ledger, the edge's spool, the ledger's
-//! database, and the link between them. One download is granted and served in two parts, the second of which needs room
-//! reserved. Either node may crash at any step, the link may break, either disk may refuse a write, an acknowledgement
-//! may arrive twice. A client whose bytes are withheld continues with a download without peers.
+//! database, and the connection between them. One download is granted and served in two parts; the second part needs
+//! a further reservation. Either node may crash at any step, the connection may break, either disk may refuse a
+//! write, an acknowledgement may arrive twice. A client whose bytes are withheld continues with a download without
+//! peers.
 
 pub mod model;
 mod rules;
@@ -29,7 +30,7 @@ use swarmedge_core::wire::{Text, Wire as _};
 
 const EDGE: NodeIx = 0;
 const LEDGER: NodeIx = 1;
-/// Size of a part in bytes: as much as is reserved with the grant.
+/// Size of a part in bytes, equal to the first reservation of a download.
 const PART: u64 = swarmedge_core::limits::RESERVE_FIRST;
 const PARTS: u8 = 2;
 const SIZE: u64 = PART * PARTS as u64;
@@ -43,30 +44,30 @@ pub struct Cfg {
     pub mutant: Option<Mutant>,
 }
 
-/// Defects; each must break a rule.
+/// Seeded defects of the spool world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The spool reports a grant's record as written but loses it.
+    /// Seeded defect: the spool reports a grant's record as written but loses it.
     SpoolLosesGrants,
-    /// The ledger reports a batch as durable but loses it.
+    /// Seeded defect: the ledger reports a batch as durable but loses it.
     LedgerLosesBatches,
-    /// The ledger reports a batch as durable before it is.
+    /// Seeded defect: the ledger reports a batch as durable before it is.
     AcksAhead,
-    /// A record gets another id each time it is sent.
+    /// Seeded defect: a record gets another id each time it is sent.
     FreshIds,
-    /// Acknowledgements of the edge's records are lost.
+    /// Seeded defect: acknowledgements of the edge's records are lost.
     AcksAreLost,
-    /// A starting edge does not read the records in its spool.
+    /// Seeded defect: a starting edge does not read the records in its spool.
     RecordsNotReplayed,
-    /// A starting edge does not read the counts in its spool.
+    /// Seeded defect: a starting edge does not read the counts in its spool.
     CountsNotReplayed,
-    /// The spool reports reserved room without reserving it.
+    /// Seeded defect: the spool reports reserved room without reserving it.
     NoReserve,
-    /// Bytes that the edge withholds are sent all the same.
+    /// Seeded defect: bytes that the edge withholds are sent all the same.
     SendsWithheld,
-    /// A client that continues without peers keeps the same download.
+    /// Seeded defect: a client that continues without peers keeps the same download.
     KeepsDownload,
-    /// The edge is not told of the bytes that were sent.
+    /// Seeded defect: the edge is not told of the bytes that were sent.
     CountsAreLost,
 }
 
@@ -102,13 +103,13 @@ pub enum Out {
 pub enum Event {
     /// An input arrives at the node of the lane.
     Told(In),
-    /// The edge's connection attempt completes.
+    /// The edge's attempt to connect to the ledger succeeds or fails.
     Dial(ConnId),
     /// A write to the edge's spool completes.
     Spool(ReqId, Batch),
     /// A write to the ledger's database completes.
     Store(ReqId, Vec<LedgerRecord>),
-    /// A write to the ledger's database completes after it was reported.
+    /// A write to the ledger's database completes after the ledger was told that it had (a seeded defect).
     StoreLate(Vec<LedgerRecord>),
     /// A part is sent to the client, counted or not.
     Part(u8, bool),
@@ -121,30 +122,30 @@ pub enum Move {
     Ask,
     /// The client requests a part.
     Fetch(u8),
-    /// The client whose part was withheld requests a download without peers.
+    /// The client, which was refused a part, requests a download without peers.
     LeavePeers,
     /// A node crashes without warning.
     Crash(NodeIx),
     /// A node starts, on its disk.
     Start(NodeIx),
-    /// The connection between edge and ledger breaks.
+    /// The connection between edge and ledger breaks, and both notice.
     Break,
 }
 
 /// Environment of the edge and the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Delivery {
-    /// Connection of the edge, and whether the ledger has accepted it.
+    /// Number of the edge's connection to the ledger, and whether the ledger has accepted it.
     link: Option<(ConnId, bool)>,
     spool: Spool,
     database: BTreeMap<RecordId, LedgerRecord>,
-    /// Whether a request for a grant is under way.
+    /// Whether a client's request for a grant is pending.
     asking: bool,
-    /// Grants of the client, which uses the last one.
+    /// Grants that the client got; it uses the last one.
     granted: Vec<Grant>,
     /// Parts that the client requested, each with the index of its grant.
     fetched: BTreeMap<u8, usize>,
-    /// Whether a part was withheld under the client's present grant.
+    /// Whether the edge refused to send a part under the client's current grant.
     withheld: bool,
     /// Parts that were sent, each with the index of its grant and whether the edge counts it.
     sent: BTreeMap<u8, (usize, bool)>,
@@ -152,7 +153,7 @@ pub struct Delivery {
     spooled: BTreeSet<RecordId>,
     /// Whether bytes were counted under a grant that neither spool nor ledger has a record of.
     unrecorded: bool,
-    /// Whether bytes were given away under a grant with peers.
+    /// Whether bytes were sent uncounted under a grant that allows peers.
     gave_beside_peers: bool,
     starts: u8,
     edge_crashed: bool,
@@ -167,7 +168,7 @@ fn client() -> PublicKey {
     PublicKey::numbered(0x50)
 }
 
-/// Returns a client's request for its first grant, or for one without peers that replaces it.
+/// Returns the client's request for its first grant, or for a grant without peers that replaces it.
 fn asked(w: &World<Delivery>) -> GrantAsked {
     let object = ObjectFacts {
         provider: ProviderId(1),
@@ -204,7 +205,7 @@ fn edge_config() -> edge::Config {
     edge::Config { challenge_permille: 0, backoff: zero, ..edge::Config::new(keys::root(), keys::verify, cert) }
 }
 
-/// Returns the ledger's configuration, in which at most two records are pending.
+/// Returns the ledger's configuration, in which at most two records may wait to be stored.
 fn ledger_config() -> ledger::Config {
     ledger::Config { pending_max: 2, batch_max: 2, ..ledger::Config::new(keys::root(), keys::verify) }
 }
@@ -222,7 +223,7 @@ fn tell(w: &mut World<Delivery>, what: &'static str, input: In) {
     w.send(lane(to, what), Duration::ZERO, Event::Told(input));
 }
 
-/// Breaks the link, drops the messages on it, and tells the ends that run.
+/// Breaks the connection, drops the messages on it, and notifies the nodes that run.
 fn cut(w: &mut World<Delivery>) {
     let Some((conn, open)) = w.env.link.take() else { return };
     w.clear_lanes(|l| l.what == "link");
@@ -234,7 +235,7 @@ fn cut(w: &mut World<Delivery>) {
     }
 }
 
-/// Starts a node on its disk.
+/// Starts a node with what is in its spool or database.
 fn start(w: &mut World<Delivery>, cfg: &Cfg, ix: NodeIx) {
     w.env.starts += 1;
     let unix_ms = keys::WALL_MS + 1000 * u64::from(w.env.starts);
@@ -305,7 +306,7 @@ fn perform_edge(w: &mut World<Delivery>, cfg: &Cfg, output: edge::Output) {
     }
 }
 
-/// Sends a part to the client, counted or given away.
+/// Sends a part to the client, counted or not.
 fn leave(w: &mut World<Delivery>, part: u8, counted: bool) {
     let (id, env) = (u64::from(part), &mut w.env);
     let grant = env.fetched.get(&part).and_then(|n| env.granted.get(*n));
@@ -356,7 +357,7 @@ fn store(env: &mut Delivery, records: Vec<LedgerRecord>) {
     }
 }
 
-/// Completes a write of the spool, with the seeded defects.
+/// Completes a write to the edge's spool, with the seeded defect if any.
 fn spooled(env: &mut Delivery, cfg: &Cfg, mut batch: Batch) {
     let is_grant = |r: &LedgerRecord| matches!(r, LedgerRecord::Granted(_));
     match cfg.mutant {

@@ -19,15 +19,16 @@ fn all_up(w: &W) -> bool {
     w.node(EDGE).is_some() && w.node(LEDGER).is_some()
 }
 
-/// Returns whether the spool is empty and the ledger has every record that was ever spooled.
+/// Returns whether the edge's spool is empty and the ledger has every record that was ever durable in it.
 fn all_is_delivered(w: &W) -> bool {
     w.is_quiet() && w.env.spool.records.is_empty() && w.env.spooled.iter().all(|id| w.env.database.contains_key(id))
 }
 
-/// Key of an uploader in league with the client, which claims to have sent it the whole object.
+/// Key of an accomplice of the client: an uploader that claims to have sent it the whole object.
 const UPLOADER: PublicKey = PublicKey([0xee; 32]);
 
-/// Returns a usage record of one side of a download.
+/// Returns a usage record of the download's downloader or uploader, which claims these bytes from edges and from the
+/// peer.
 fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord {
     let intro = IntroId::numbered(1);
     let (download, version) = (grant.download, version());
@@ -53,8 +54,8 @@ fn told(grant: &Grant, side: Side, edge_bytes: u64, peers: u64) -> LedgerRecord 
     }))
 }
 
-/// Returns the ledger's bill of a download. The downloader claims `edge_bytes` from edges and, in league with an
-/// introduced uploader, `peers` bytes from peers.
+/// Returns the ledger's bill of a download. The downloader claims `edge_bytes` from edges, and together with its
+/// accomplice `peers` bytes from peers.
 fn bill(w: &W, grant: &Grant, edge_bytes: u64, peers: u64) -> Bill {
     let of_it = w.env.database.values().filter(|r| r.download() == Some(grant.download)).cloned();
     let mut book: Book = of_it.collect();
@@ -65,14 +66,14 @@ fn bill(w: &W, grant: &Grant, edge_bytes: u64, peers: u64) -> Bill {
     book.bill(keys::verify, 0)
 }
 
-/// Returns the client's downloads, each by its first grant.
+/// Returns the client's downloads, each by its first grant in time.
 fn downloads(w: &W) -> impl Iterator<Item = &Grant> {
     let all = &w.env.granted;
     let is_first = |(n, grant): &(usize, &Grant)| !all[..*n].iter().any(|g| g.download == grant.download);
     all.iter().enumerate().filter(is_first).map(|(_, grant)| grant)
 }
 
-/// Returns the bytes sent under a download; only those the edge counts if `counted`.
+/// Returns the bytes that the edge sent under a download; if `counted`, only those that it counts.
 fn sent(w: &W, grant: &Grant, counted: bool) -> u64 {
     let of_it = |n: usize| w.env.granted.get(n).is_some_and(|g| g.download == grant.download);
     PART * w.env.sent.values().filter(|(n, c)| of_it(*n) && (*c || !counted)).count() as u64
@@ -83,13 +84,13 @@ fn bills_what_was_sent(w: &W) -> bool {
     downloads(w).all(|grant| bill(w, grant, sent(w, grant, true), 0).edge_unique == sent(w, grant, true))
 }
 
-/// Returns whether the bill is the same if the downloader claims nothing or everything.
+/// Returns whether the billed edge bytes are the same whether the downloader claims none, all, or impossibly many.
 fn nobody_asks_the_downloader(w: &W) -> bool {
     let same = |grant: &Grant, claim| bill(w, grant, claim, 0).edge_unique == sent(w, grant, true);
     downloads(w).all(|grant| [0, SIZE, u64::MAX].into_iter().all(|claim| same(grant, claim)))
 }
 
-/// Returns whether no peer is paid for bytes that the edge has sent, whatever client and peer claim.
+/// Returns whether no peer is paid for bytes that the edge has sent, whatever downloader and uploader claim.
 fn nobody_is_paid_twice(w: &W) -> bool {
     downloads(w).all(|grant| {
         let peers = bill(w, grant, 0, SIZE).peers_billed;

@@ -26,7 +26,7 @@ const CN: NodeIx = 0;
 const LEDGER: NodeIx = 1;
 const CLIENT: NodeIx = 2;
 
-/// Returns the deployment, with the limits for models.
+/// Returns the deployment's configuration, with the limits for models.
 #[must_use]
 pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let names = std::vec![Name(Role::Cn, 0), Name(Role::Ledger, 0), Name(Role::Client, 0)];
@@ -41,7 +41,7 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     Cfg::for_models(names, roles, mutant, moves)
 }
 
-/// Returns usage record `seq` of download `n`.
+/// Returns the usage record of download `n` with sequence number `seq`.
 fn record(n: u32, seq: u32) -> UsageRecord {
     UsageRecord {
         id: RecordId::numbered(n << 8 | seq),
@@ -58,7 +58,7 @@ fn record(n: u32, seq: u32) -> UsageRecord {
     }
 }
 
-/// Writes a record to the client's disk; returns the input that hands it to the session.
+/// Writes a usage record to the client's disk; returns the input that passes the record to the client's session.
 fn report(w: &mut World<Net>, record: UsageRecord) -> In {
     w.env.disks.entry(CLIENT).or_default().usage.insert(record.id, record.clone());
     let key = keys::key(Name(Role::Client, 0));
