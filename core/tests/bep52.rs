@@ -30,7 +30,7 @@ for line in sys.stdin:
         print(root.hex() + "|" + layer.hex(), flush=True)
 "#;
 
-/// Returns the same bytes as `content` in the Python program.
+/// Returns `len` bytes, the same as those of `content` in the Python program.
 fn content(len: usize) -> Vec<u8> {
     let mut x: u64 = 1;
     (0..len)

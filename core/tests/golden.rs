@@ -84,7 +84,7 @@ fn every_message_has_the_bytes_that_are_checked_in() {
     assert_eq!(now.difference(&golden).next(), None, "a message is missing from the golden file");
 }
 
-/// Returns the message types that a protocol's decoder knows.
+/// Returns the numbers of the message types that a protocol's decoder knows.
 fn known<M: Wire>() -> BTreeSet<u8> {
     (0..=u8::MAX).filter(|t| !matches!(M::from_bytes(&[*t]), Err(DecodeError::UnknownType(_)))).collect()
 }

@@ -1,4 +1,4 @@
-//! House rules that a compiler does not check, tested on the source text.
+//! House rules that the compiler does not check, tested on the source text.
 
 mod tidy {
     pub(crate) mod floors;
@@ -57,7 +57,7 @@ fn lines_with(sources: &[Source], banned: &[&str]) -> Vec<String> {
 
 const ALL: &[&str] = &["core/src", "core/tests", "core/no_std_guard", "core/seeds", "runtimes", "models", "fuzz"];
 
-/// The crates whose files stand on floors.
+/// Source folders of the crates whose files must not import one another in circles.
 const ROOTS: [&str; 11] = [
     "core/src/",
     "fuzz/src/",
@@ -72,7 +72,8 @@ const ROOTS: [&str; 11] = [
     "runtimes/shell/ledger/src/",
 ];
 
-/// Random tests that are not configured by `swarmedge_seeds`, so that their seeds would be neither printed nor kept.
+/// Returns the files with random tests that are not configured by `swarmedge_seeds`, so that their seeds would be
+/// neither printed nor kept.
 fn unseeded(sources: &[Source]) -> Vec<String> {
     // split with `concat!`, so that this file does not match
     let own = [concat!("Proptest", "Config"), concat!("failure_", "persistence"), concat!("Test", "Runner")];
@@ -158,7 +159,7 @@ fn the_runtimes_hold_only_their_runtime() {
     }
 }
 
-/// Circles of files that are one idea on two pages, each with why it is left.
+/// Circles of imports between two files that are left on purpose: source folder, module names, and the reason.
 const ONE_IDEA: [(&str, &str, &str); 5] = [
     ("core/src/", "nat::connectivity::pair nat::connectivity::tcp", "a pair of hosts, and its attempts over TCP"),
     ("runtimes/shell/cli/src/", "report::balance report::balance_html", "one statement as text and as HTML"),
@@ -186,7 +187,7 @@ fn the_files_of_a_crate_import_without_circles() {
 const FUNCTION_LINES_MAX: usize = 70;
 const PARAMETERS_MAX: usize = 5;
 
-/// Returns the functions that are too long or take too much, `self` not counted.
+/// Returns the functions that have too many lines or parameters, `self` not counted.
 fn unwieldy(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for s in sources {
@@ -207,7 +208,7 @@ fn functions_are_short_and_take_few_parameters() {
     assert!(found.is_empty(), "{rule}:\n{}", found.join("\n"));
 }
 
-/// Words with which a doc comment says something of an unnamed subject.
+/// Words with which a doc comment should not begin, since they leave its subject unnamed.
 const UNNAMED: [&str; 17] = [
     "Of", "Who", "What", "Whom", "Whose", "Which", "That", "This", "It", "Its", "They", "Them", "Those", "These",
     "The same", "See", "Theirs",
@@ -260,7 +261,7 @@ fn doc_comments_and_tests_have_plain_names() {
     );
 }
 
-/// Returns what a text has in backquotes.
+/// Returns the passages of a text between backquotes.
 fn quoted(text: &str) -> Vec<&str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
@@ -316,7 +317,7 @@ fn the_rules_detect_violations() {
     assert_eq!(random(concat!("#![proptest_config(swarmedge_seeds::random(9))] failure_", "persistence: None")), 1);
 }
 
-/// Deployed binaries depend, directly or not, on nothing that is for proofs only.
+/// Deployed binaries must not depend, directly or indirectly, on crates that serve only proofs.
 #[test]
 fn no_deployed_binary_depends_on_what_is_for_proofs() {
     let tree = Command::new(env!("CARGO"))

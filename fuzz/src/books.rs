@@ -1,4 +1,4 @@
-//! Fuzz bodies for signed data: grants, clients' logs, the ledger's audit.
+//! Fuzz bodies for signed data: grants, clients' record logs, and the audit of the ledger's exports.
 
 use crate::play::value;
 use arbitrary::{Result, Unstructured};
@@ -28,7 +28,7 @@ fn trust() -> Trust {
     Trust { root: keys::root(), verify: keys::verify }
 }
 
-/// Returns the value with one byte of its encoding changed; `None` if that does not decode.
+/// Returns `of` decoded from its encoding with one byte changed; `None` if the changed bytes do not decode.
 fn tampered<T: Wire>(u: &mut Unstructured<'_>, of: &T) -> Result<Option<T>> {
     let mut bytes = of.to_bytes();
     let at = u.choose_index(bytes.len().max(1))?;
@@ -41,7 +41,8 @@ fn tampered<T: Wire>(u: &mut Unstructured<'_>, of: &T) -> Result<Option<T>> {
 
 const LIVES: Lifetimes = Lifetimes { valid_ms: 900_000, renew_ms: 600_000, whole_ms: 3_000_000 };
 
-/// Checks that forged tokens are rejected, and plays issued and foreign grants.
+/// Checks that a provider's forged access tokens are rejected, then plays an edge and a CN with issued and forged
+/// grants.
 pub(crate) fn grants(bytes: &[u8]) {
     let key = TokenKey { key: b"a key that the fuzzer does not guess".to_vec(), salt: String::new() };
     let from = std::net::IpAddr::from([192, 0, 2, 1]);
@@ -56,8 +57,8 @@ fn signed(grant: Grant) -> SignedGrant {
     SignedGrant { grant, signature, cert }
 }
 
-/// Plays an edge and a CN with arbitrary grants: they accept only issued ones, from their clients and in their time,
-/// and a renewal changes only times and policy.
+/// Plays an edge and a CN with arbitrary grants. Both must accept only grants that an edge issued, from the client
+/// that each names and during its lifetime; a renewal may change only times and policy.
 fn play_grants(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut now_ms, mut rng, mut issued) = (10_000_000_u64, Seeded::new(1), Vec::<SignedGrant>::new());
     while !u.is_empty() {
@@ -140,8 +141,9 @@ fn asked(u: &mut Unstructured<'_>, key: PublicKey, renew: Option<Renewal>) -> Re
     })
 }
 
-/// Checks clients' logs. Of arbitrary heads, a reported fork is signed on both sides and contradicts itself. Records of
-/// one log in any order show no fork; changed records, heads and checkpoints are rejected.
+/// Checks clients' record logs. A fork reported between arbitrary heads must be signed on both sides and contradict
+/// itself. Records of one log in any order must show no fork; changed records, heads and checkpoints must be
+/// rejected.
 pub(crate) fn client_logs(bytes: &[u8]) {
     value::<Logged>(bytes);
     value::<SignedCheckpoint>(bytes);
@@ -216,7 +218,8 @@ fn play_log(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Checks that arbitrary proofs are refused without harm, and that only the true proof of a real tree is accepted.
+/// Checks Merkle proofs of the audit: arbitrary ones are refused without a panic, and only the true proof of a real
+/// tree is accepted.
 pub(crate) fn audit_proofs(bytes: &[u8]) {
     value::<Leaf>(bytes);
     value::<audit::SignedHead>(bytes);
@@ -239,7 +242,8 @@ pub(crate) fn audit_proofs(bytes: &[u8]) {
     consistency(&leaves, old, &proof);
 }
 
-/// Checks that only the true consistency proof of a log's growth is accepted.
+/// Checks that of all consistency proofs between the first `old` leaves and all of them only the true one is
+/// accepted.
 fn consistency(leaves: &[Digest], old: usize, other: &[Digest]) {
     let (old_root, root) = (tree::root(&leaves[..old]), tree::root(leaves));
     let (older, newer) = ((old as u64, &old_root), (leaves.len() as u64, &root));
@@ -254,7 +258,7 @@ fn consistency(leaves: &[Digest], old: usize, other: &[Digest]) {
     assert!(same || !tree::is_consistent(older, (newer.0, &rewritten), &proof), "history was changed unnoticed");
 }
 
-/// Checks that an honest export of some days passes the audit, and a changed one fails.
+/// Checks that an honest export of several days passes the audit, and that a changed export fails it.
 pub(crate) fn audit_days(bytes: &[u8]) {
     let _ = play_audit(&mut Unstructured::new(bytes));
 }
@@ -279,7 +283,7 @@ fn statement(u: &mut Unstructured<'_>, day: u32, n: u32) -> Result<Leaf> {
     }))
 }
 
-/// Returns a ledger's days, each with a provider's statements after those of another provider.
+/// Returns several days of a ledger, in each of which a provider's statements follow those of another provider.
 fn days(u: &mut Unstructured<'_>) -> Result<Vec<ProviderDay>> {
     let (mut log, mut previous, mut all) = (Vec::new(), None, Vec::new());
     let cert = keys::cert(Name(Role::Ledger, 0), ServerRole::Ledger);

@@ -1,4 +1,4 @@
-//! Fuzz body for the connectivity machine, with arbitrary messages of introduced peers and strangers.
+//! Fuzz body for the connectivity machine, with arbitrary messages of introduced peers and of strangers.
 
 use crate::play::{START, drive_shifted, step};
 use arbitrary::{Result, Unstructured};
@@ -13,7 +13,7 @@ use swarmedge_core::nat::{NatDescriptor, stun};
 use swarmedge_models::rng::Seeded;
 use swarmedge_models::sim::keys;
 
-/// Checks sent and connections dialled that input may still answer.
+/// Connectivity checks that the machine sent and raw TCP connections that it opened, for inputs that answer them.
 #[derive(Default)]
 struct Asked {
     checks: Vec<(SocketAddr, stun::TransactionId)>,
@@ -24,10 +24,10 @@ fn key(n: u8) -> [u8; 16] {
     [n & 1; 16]
 }
 
-/// Plays offers, goes, checks under right and wrong keys from several addresses, answers to requests, and noise, over
-/// UDP and on raw TCP connections. Datagrams go only to introduced peers or to addresses that proved to know the key.
-/// Raw TCP connections are opened only to introduced peers' listening addresses, and each is answered once. All limits
-/// hold.
+/// Plays arbitrary introductions, "go" messages, connectivity checks under right and wrong keys from several
+/// addresses, answers to the machine's checks, and noise, over UDP and on raw TCP connections. The machine must send
+/// datagrams only to introduced peers or in answer to a sender, open raw TCP connections only to introduced peers'
+/// listening addresses, answer each connection once, and keep its limits.
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg) =
         (Connectivity::default(), Config { sessions_max: 3, crosses_from: Some(5000), ..Config::default() });
@@ -110,7 +110,7 @@ fn input(u: &mut Unstructured<'_>, asked: &Asked) -> Result<Option<Input>> {
     })
 }
 
-/// Returns an arbitrary descriptor, or one that listens at or crosses from a known address.
+/// Returns an arbitrary NAT descriptor, or one that names a known address as listening or for TCP simultaneous open.
 fn nat(u: &mut Unstructured<'_>, places: &[SocketAddr]) -> Result<NatDescriptor> {
     let nat: NatDescriptor = u.arbitrary()?;
     if u.arbitrary()? {
@@ -124,7 +124,7 @@ fn nat(u: &mut Unstructured<'_>, places: &[SocketAddr]) -> Result<NatDescriptor>
     Ok(NatDescriptor { udp: u.arbitrary()?, tcp_out: true, doors: List::default(), crossing, ..nat })
 }
 
-/// Returns a check under a key that may be wrong.
+/// Returns a connectivity check under a key that may be wrong.
 fn check(u: &mut Unstructured<'_>, intro: IntroId) -> Result<Vec<u8>> {
     let name = std::format!("{intro}:{}", *u.choose(&["d", "u", "x"])?).into_bytes();
     let mut attributes = std::vec![stun::Attribute::Username(name)];

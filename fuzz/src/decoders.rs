@@ -1,4 +1,4 @@
-//! Fuzz bodies for decoders: each decoded value has a single encoding, and no bytes cause a panic.
+//! Fuzz bodies for decoders: each decoded value must have a single encoding, and no bytes may cause a panic.
 
 use crate::play::value;
 use std::fmt::Debug;
@@ -22,7 +22,8 @@ pub(crate) fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
     }
 }
 
-/// Checks a frame's content against both directions of a protocol. What both know is the keep-alive, without a body.
+/// Checks a frame's content against the messages of both directions of a protocol. A message that is known in both
+/// directions can only be the keep-alive, of one byte.
 pub(crate) fn both_ways<A: Wire + Clone + PartialEq + Debug, B: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
     framed::<A>(content);
     framed::<B>(content);
@@ -53,7 +54,7 @@ pub(crate) fn decode_records(bytes: &[u8]) {
     value::<NatDescriptor>(bytes);
 }
 
-/// Cuts a stream of bytes into frames, as a reader does, and decodes each.
+/// Cuts a stream of bytes into frames, as a reader of a connection does, and decodes each frame in every protocol.
 pub(crate) fn decode_frame(mut stream: &[u8]) {
     while let Ok(Some(n)) = frame_len(stream) {
         assert!(n > 4 && n <= stream.len(), "a frame of {n} bytes in {}", stream.len());

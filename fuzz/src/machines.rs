@@ -1,4 +1,4 @@
-//! Fuzz bodies for machines on arbitrary inputs: none may panic, hang or answer without bound.
+//! Fuzz bodies for machines on arbitrary inputs: none may panic, hang, or produce outputs without bound.
 
 use crate::play::{START, drive, drive_shifted, one_of, step};
 use arbitrary::{Result, Unstructured};
@@ -36,7 +36,8 @@ pub(crate) fn connectivity_inputs(bytes: &[u8]) {
     let _ = crate::connectivity::play(&mut Unstructured::new(bytes));
 }
 
-/// Checks a multiplexer whose peer sends arbitrary bytes and may not read: memory use stays bounded.
+/// Checks the multiplexer of a TCP connection whose peer sends arbitrary bytes and may not read: memory use stays
+/// bounded.
 pub(crate) fn mux_inputs(bytes: &[u8]) {
     for side in [mux::Side::Dials, mux::Side::Accepts] {
         let (mut m, mut bytes) = (mux::Mux::new(side), bytes);
@@ -72,8 +73,8 @@ pub(crate) fn discovery_inputs(bytes: &[u8]) {
     let _ = play_discovery(&mut Unstructured::new(bytes));
 }
 
-/// Plays discovery with answers to its requests, from right and wrong addresses and with arbitrary attributes, and
-/// noise.
+/// Plays NAT discovery with noise, and with answers to its requests that come from right and wrong addresses and have
+/// arbitrary attributes.
 fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     use swarmedge_core::nat::discovery::io::{Config, Effect, Input, Network, Output, Socket};
     let addrs = [1, 2, 3, 4].map(|n| std::net::SocketAddr::new([198, 51, 100, n & 1].into(), 3478 + u16::from(n & 2)));
@@ -113,7 +114,7 @@ fn play_discovery(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Requests of a client that are not answered yet.
+/// Numbers of a client machine's requests, writes, connections and transfers that are not answered yet.
 #[derive(Default)]
 struct Open {
     reqs: Vec<ReqId>,
@@ -321,7 +322,7 @@ fn play_dn(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Walks through a world, one action per byte, and checks the rules in every state.
+/// Walks through a world's states, one action per byte, and checks the rules in each state.
 fn walk<S: System>(bytes: &[u8], cfg: &S::Cfg, mut world: World<S>, rules: &[rule::Rule<S>]) {
     for &byte in bytes.iter().take(400) {
         let mut actions: Vec<Action<S::Move>> = Vec::new();

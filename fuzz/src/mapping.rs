@@ -13,7 +13,7 @@ use swarmedge_models::rng::Seeded;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
-/// Latest requests of the machine, for answers that are sometimes right.
+/// Newest requests of the machine, so that some answers fit them.
 #[derive(Default)]
 struct Asked {
     pcp: Option<pcp::MapRequest>,
@@ -21,7 +21,8 @@ struct Asked {
     stun: Option<TransactionId>,
 }
 
-/// Checks that the machine claims nothing before the witness answered its request.
+/// Checks that the machine reports a port as open only after an answer to its STUN request came from the witness: the
+/// server address that the host never wrote to.
 pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut m, cfg, mut rng) = (Mapping::default(), Config::default(), Seeded::new(1));
     let (mut now, mut asked, mut shown) = (START, Asked::default(), false);
@@ -48,7 +49,7 @@ pub(crate) fn play(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether an input is the witness's answer to the latest STUN request.
+/// Returns whether an input is the witness's answer to the machine's newest STUN request.
 fn is_shown(input: Option<&Input>, asked: Option<TransactionId>) -> bool {
     let Some(Input::Datagram { socket: Socket::Main, from, bytes }) = input else { return false };
     let right = |m: Message| m.class == Class::Success && Some(m.id) == asked;

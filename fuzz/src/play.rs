@@ -13,17 +13,17 @@ pub(crate) fn value<T: Wire + PartialEq + Debug>(bytes: &[u8]) {
     }
 }
 
-/// Advances the time by up to about a minute, in steps of all sizes.
+/// Advances the time by a random power of two of microseconds, at most 67 s.
 pub(crate) fn step(u: &mut Unstructured<'_>, now: &mut Time) -> Result<()> {
     let by = 1_u64 << u.int_in_range(0..=26_u32)?;
     *now = now.after(Duration::from_micros(by));
     Ok(())
 }
 
-/// Maximum number of outputs of one input: an answer must not amplify.
+/// Maximum number of outputs that a machine may produce for one input.
 const OUTPUTS_MAX: usize = 10_000;
 
-/// Passes one input or time-out to the machine; returns its outputs.
+/// Passes one input (or the time-out, if `None`) to the machine, checks its invariants, and returns its outputs.
 pub(crate) fn drive<M: Machine>(
     m: &mut M,
     cfg: &M::Config,
@@ -42,10 +42,12 @@ pub(crate) fn drive<M: Machine>(
     out
 }
 
-/// Start of the bodies that use [`drive_shifted`]: no machine stores an earlier time.
+/// Time at which the bodies that use [`drive_shifted`] start, one day after zero, so that all times can be moved
+/// back.
 pub(crate) const START: Time = Time(86_400_000_000);
 
-/// Passes one input or time-out to the machine, and to a copy whose clock started a day later: both must do the same.
+/// Passes one input (or the time-out, if `None`) to the machine, and to a copy whose times are one day earlier: both
+/// must produce the same outputs and states.
 pub(crate) fn drive_shifted<M: Machine>(
     m: &mut M,
     cfg: &M::Config,

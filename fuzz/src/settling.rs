@@ -1,5 +1,5 @@
-//! Fuzz bodies for accounting: a download's book that receives arbitrary records, and the machines that bring records
-//! to the ledger.
+//! Fuzz bodies for accounting: the ledger's book of one download with arbitrary records, and the machines that bring
+//! records to the ledger.
 
 use crate::play::{drive, step, value};
 use arbitrary::{Result, Unstructured};
@@ -35,14 +35,14 @@ fn download() -> DownloadId {
     DownloadId::numbered(1)
 }
 
-/// Checks a download's book on arbitrary records: bill and claims stay within their bounds, a closed download stays
-/// closed, and the records kept as evidence give the same bill.
+/// Checks the ledger's book of a download with arbitrary records: bill and claims must stay within their bounds, a
+/// closed download must stay closed, and the records kept as evidence must give the same bill.
 pub(crate) fn receipts(bytes: &[u8]) {
     value::<SignedReceipt>(bytes);
     let _ = play_book(&mut Unstructured::new(bytes));
 }
 
-/// Most bytes that the downloader has signed for, per introduction.
+/// Largest number of bytes that the downloader has signed for, per introduction.
 type Signed = BTreeMap<IntroId, u64>;
 
 fn play_book(u: &mut Unstructured<'_>) -> Result<()> {
@@ -164,7 +164,7 @@ fn anything(u: &mut Unstructured<'_>, signed: &mut Signed) -> Result<LedgerRecor
     })
 }
 
-/// Returns encoded spans of sent bytes, or random bytes.
+/// Returns encoded ranges of sent bytes, or random bytes.
 fn spans<const MAX: usize>(u: &mut Unstructured<'_>) -> Result<Blob<MAX>> {
     let bytes = if u.arbitrary()? {
         let start = u64::from(u.arbitrary::<u32>()?);
@@ -201,7 +201,7 @@ fn usage(
     })
 }
 
-/// Returns a claim about a peer, with a valid receipt, an invalid one, or none.
+/// Returns a client's claim about a peer, with a valid receipt, an invalid one, or none.
 fn peer(u: &mut Unstructured<'_>, version: VersionId, signed: &mut Signed) -> Result<PeerBytes> {
     let (intro, uploader_key) = (intro(u)?, PublicKey::numbered(u.int_in_range(0..=2)?));
     let (seq, bytes) = (u.int_in_range(0..=7)?, u.arbitrary::<u32>()?.into());
@@ -219,8 +219,8 @@ fn peer(u: &mut Unstructured<'_>, version: VersionId, signed: &mut Signed) -> Re
     Ok(PeerBytes { intro, key: uploader_key, bytes: u.arbitrary::<u32>()?.into(), receipt })
 }
 
-/// Checks the ledger with servers that send arbitrary messages and a database that refuses: it acknowledges only stored
-/// records, each on the connection that it arrived on.
+/// Checks the ledger with servers that send arbitrary messages and a database that refuses writes: it must
+/// acknowledge only stored records, each on the connection that the record arrived on.
 pub(crate) fn ledger_inputs(bytes: &[u8]) {
     let _ = play_ledger(&mut Unstructured::new(bytes));
 }
@@ -279,13 +279,13 @@ fn play_ledger(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Checks an edge with arbitrary requests, a refusing spool, an arbitrary ledger, and crashes: counted bytes leave only
-/// under a durable grant record, and no record leaves the spool unacknowledged.
+/// Checks an edge with arbitrary requests, a spool that refuses writes, an arbitrary ledger, and crashes: bytes that
+/// count may leave only under a durable grant record, and no record may leave the spool unacknowledged.
 pub(crate) fn edge_inputs(bytes: &[u8]) {
     let _ = play_edge(&mut Unstructured::new(bytes));
 }
 
-/// Simulated environment of the edge.
+/// Simulated environment of the edge: its spool, its clients and its ledger.
 #[derive(Default)]
 struct Around {
     spool: Spool,
@@ -293,7 +293,7 @@ struct Around {
     granted: Vec<Grant>,
     /// Grants under which bytes were requested, by request number.
     serving: BTreeMap<ReqId, Grant>,
-    /// Downloads whose bytes were sent and counted: reports of sent bytes name only these.
+    /// Downloads of which bytes were sent and counted; only these occur in later reports of sent bytes.
     counted: Vec<ServedGrant>,
     asked: u64,
     acked: BTreeSet<RecordId>,
@@ -301,7 +301,7 @@ struct Around {
 }
 
 impl Around {
-    /// Completes a write of the spool, or fails it; returns the edge's input.
+    /// Completes a write to the edge's spool, or fails it if not `ok`; returns the resulting input of the edge.
     fn saved(&mut self, req: ReqId, batch: Batch, ok: bool) -> edge::Input {
         if ok {
             assert!(batch.acked.iter().all(|id| self.acked.contains(id)), "a record is given up unacknowledged");

@@ -1,4 +1,4 @@
-//! Which file imports which, and the circles among them.
+//! Imports between the files of a crate, and the circles among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::Source;
 /// A module's path from its crate's root.
 type Path = Vec<String>;
 
-/// One file of a crate: what it names, and what its imports call by which name.
+/// One file of a crate: the paths that it names, and for each imported name the path it stands for.
 #[derive(Default)]
 struct File {
     used: BTreeSet<Path>,
@@ -57,7 +57,7 @@ pub(crate) fn circles(sources: &[Source], root: &str) -> Vec<Circle> {
     found.into_iter().map(circle).collect()
 }
 
-/// Returns, for each file or folder, what it imports of those that stand in the same folder.
+/// Returns, for each file or folder, the siblings in its folder that it imports, each with the imports.
 fn edges(files: &BTreeMap<Path, File>) -> Edges {
     let mut edges = Edges::new();
     for (from, file) in files {
@@ -73,7 +73,7 @@ fn edges(files: &BTreeMap<Path, File>) -> Edges {
     edges
 }
 
-/// Returns the file that declares what `path` names, through what the files on the way import from others.
+/// Returns the file that declares what `path` names; re-exports on the way are followed.
 fn home(files: &BTreeMap<Path, File>, path: &[String], depth: usize) -> Path {
     let mut at = Path::new();
     for (n, name) in path.iter().enumerate() {
@@ -145,7 +145,8 @@ fn file(tokens: &[Token], module: &[String]) -> File {
     file
 }
 
-/// Reads the tree of a `use` from `at`, tells each path with the name that it is given, and returns where it ends.
+/// Reads the tree of a `use` from `at`, passes each path and the name it is given to `tell`, and returns where it
+/// ends.
 fn tree(tokens: &[Token], mut at: usize, before: &[String], tell: &mut impl FnMut(Path, String)) -> usize {
     let mut path = before.to_vec();
     loop {

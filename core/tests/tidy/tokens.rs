@@ -36,7 +36,7 @@ fn word(rest: &str, first: char) -> usize {
     if is_pair { 2 } else { first.len_utf8() }
 }
 
-/// Returns the length of what is no word at the beginning of `rest`: space, a comment, a literal or a lifetime.
+/// Returns the length of what is no word at the beginning of `rest`: white space, a comment, a literal or a lifetime.
 fn skipped(rest: &str) -> usize {
     let until = |end: &str, from: usize| rest[from..].find(end).map_or(rest.len(), |at| from + at + end.len());
     let space = rest.len() - rest.trim_start().len();
@@ -82,7 +82,7 @@ fn literal(body: &str, quote: char) -> usize {
     body.len()
 }
 
-/// Returns where the brackets that open at `start` close.
+/// Returns the index of the bracket that closes the one at `start`.
 pub(crate) fn closing(tokens: &[Token], start: usize) -> usize {
     let mut depth = 0_i32;
     for (at, token) in tokens.iter().enumerate().skip(start) {
@@ -146,7 +146,7 @@ pub(crate) fn functions(tokens: &[Token]) -> Vec<Function> {
     found
 }
 
-/// Returns where the parameters begin, behind a function's generics.
+/// Returns the index at which a function's parameters begin, behind its generics.
 fn arguments(tokens: &[Token], start: usize) -> Option<usize> {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(start) {

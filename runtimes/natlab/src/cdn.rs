@@ -24,7 +24,7 @@ const PROVIDER: &str = "1";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Port of the STUN server.
 const STUN_PORT: u16 = 3478;
-/// Log filter of clients: includes what becomes of each introduction.
+/// Log filter of clients, which includes the outcome of each introduction.
 const LOG: &str = "info,swarmedge_client::client=debug";
 
 /// Running servers in a lab; dropping the value kills them.
@@ -34,13 +34,13 @@ pub struct Cdn {
     program: PathBuf,
     made: Deployment,
     servers: Vec<Process>,
-    /// Held while publishing, since all calls write the same files.
+    /// Lock held while an object is published, since all publications write the same files.
     publishing: Mutex<()>,
     client_options: Vec<String>,
 }
 
 impl Cdn {
-    /// Starts the servers of `program` in `lab`; all files are written below `dir`.
+    /// Starts the servers of the binary `program` in `lab`; all files are written below `dir`.
     pub fn start(lab: &Lab, dir: &Path, program: &Path) -> Result<Self, Error> {
         let host = lab.address("edge")?.to_string();
         let stun: Vec<IpAddr> = lab.node("stun")?.addresses.iter().copied().filter(IpAddr::is_ipv4).collect();
@@ -107,8 +107,8 @@ impl Cdn {
         Ok(())
     }
 
-    /// Publishes an object, or the same object again with another limit of the edge's rate to one download in bytes a
-    /// second (0: no limit).
+    /// Publishes an object, or publishes it again with another limit of the edge's rate for one download, in bytes
+    /// per second (0: no limit).
     pub fn publish(&self, path: &str, bytes: &[u8], edge_rate_max: u64) -> Result<(), Error> {
         let _turn = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, policy) = (self.dir.join("published"), self.dir.join("policy.toml"));
@@ -120,7 +120,8 @@ impl Cdn {
         run(text(&self.program)?, &[&["publish", file], &args[..]].concat(), "").map(drop)
     }
 
-    /// Starts a client of `program` at a peer, with its own directory, and waits until it answers.
+    /// Starts a client of the binary `program` at a peer, with a directory of its own, and waits until it answers
+    /// commands.
     pub fn client(&self, lab: &Lab, node: &str, program: &Path, uploads: bool) -> Result<Client, Error> {
         let state = self.dir.join("clients").join(node);
         drop(fs::remove_dir_all(&state));
@@ -196,7 +197,7 @@ impl Client {
         }
     }
 
-    /// Returns the outcome of each introduction, as `why` shows it.
+    /// Returns the outcome of each introduction, as the command `swarmedge why` shows it.
     pub fn meetings(&mut self) -> Result<Vec<MeetingLine>, Error> {
         self.why().map(|(met, _)| met)
     }
@@ -211,7 +212,7 @@ impl Client {
         }
     }
 
-    /// Returns how connection attempts ended, as downloader and as uploader.
+    /// Returns how each connection attempt ended: those as downloader, then those as uploader.
     pub fn ends(&mut self) -> Result<Vec<AttemptLine>, Error> {
         let (met, as_uploader) = self.why()?;
         let ended = |a: &AttemptLine| ["connected", "failed"].contains(&a.outcome.as_str());
@@ -219,7 +220,7 @@ impl Client {
         Ok(all.filter(ended).collect())
     }
 
-    /// Downloads an object and reports each change of its state until it ends, or until `within` has passed.
+    /// Downloads an object and reports each change of its state, until the download ends or `within` has passed.
     pub fn get(
         &mut self,
         path: &str,
@@ -232,7 +233,8 @@ impl Client {
         })
     }
 
-    /// Downloads an object like [`Client::get`], but returns as soon as `enough` says so; the download continues.
+    /// Downloads an object like [`Client::get`], but returns as soon as `enough` returns true; the download
+    /// continues.
     pub fn get_until(
         &mut self,
         path: &str,
@@ -273,7 +275,7 @@ impl Client {
     }
 }
 
-/// Starts a program inside a node. It ends with this process or with the lab.
+/// Starts a program inside a node. The program ends with this process or with the lab.
 fn spawn((lab, node): (&Lab, &str), name: &str, program: &Path, logs: &Path, args: &[&str]) -> Result<Process, Error> {
     let inside = lab.inside(node, text(program)?)?;
     let inside: Vec<&str> = inside.iter().map(String::as_str).collect();

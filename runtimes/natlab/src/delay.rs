@@ -27,9 +27,9 @@ impl Drop for Delay {
 }
 
 impl Delay {
-    /// Delays what `node` receives on connections to `server` by `by`. The proxy itself connects to `instead`, another
-    /// address of the same server, so that its own redirect rule does not match it. `tool` is the program that has the
-    /// command `delay-tcp`.
+    /// Delays the bytes that `node` receives on connections to `server` by `by`. The proxy itself connects to
+    /// `instead`, another address of the same server, so that its own redirect rule does not match. `tool` is the
+    /// binary with the command `delay-tcp`.
     pub fn start(
         lab: &Lab,
         node: &str,
@@ -83,7 +83,7 @@ fn carry(near: &TcpStream, to: SocketAddr, by: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Forwards bytes `by` after they arrived, and then the end of the stream.
+/// Forwards bytes when `by` has passed since their arrival, and then the end of the stream.
 fn pump(mut from: TcpStream, mut to: TcpStream, by: Duration) {
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     let writer = thread::spawn(move || {

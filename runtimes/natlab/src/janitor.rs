@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const PREFIX: &str = "selab";
 /// Directory of the state files, which let other processes use a lab.
 const STATE_DIR: &str = "/run/swarmedge-natlab";
-/// Time for processes inside a lab to end before they are killed.
+/// Time that processes inside a lab have to end before they are killed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Names of labs that this process must remove.
@@ -22,13 +22,13 @@ static OWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static MAKING: RwLock<()> = RwLock::new(());
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// Returns a unique name for a lab. The name contains this process's id, so that others can tell when no process is
-/// left to remove it.
+/// Returns a unique name for a lab. It contains this process's id, so that other processes can tell when nobody is
+/// left to remove the lab.
 pub(crate) fn own_name() -> String {
     format!("p{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Returns the process id in a lab's name.
+/// Returns the id of the process that made a lab, from the lab's name; `None` if the name has none.
 fn owner(lab: &str) -> Option<u32> {
     lab.strip_prefix('p')?.split_once('x')?.0.parse().ok()
 }
@@ -44,8 +44,8 @@ pub(crate) fn state_file(lab: &str) -> PathBuf {
     Path::new(STATE_DIR).join(format!("{lab}.json"))
 }
 
-/// Registers a lab, so that a signal which ends this process removes it. The removal waits until the returned guard is
-/// dropped, so that nothing is added to a lab that is being removed.
+/// Registers a lab, so that a signal which ends this process removes it. The removal waits until the returned guard
+/// is dropped, so that a lab does not grow while it is removed.
 pub(crate) fn making(lab: &str) -> RwLockReadGuard<'static, ()> {
     static LISTEN: Once = Once::new();
     LISTEN.call_once(|| {
@@ -64,7 +64,7 @@ pub(crate) fn making(lab: &str) -> RwLockReadGuard<'static, ()> {
     making
 }
 
-/// Waits for its turn to change labs; waits for ever if a signal is ending the process.
+/// Waits until no signal is removing labs; if one ends the process, it waits for ever.
 pub(crate) fn turn() -> RwLockReadGuard<'static, ()> {
     MAKING.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -98,7 +98,7 @@ pub(crate) fn sweep() -> Result<(), Error> {
     left.iter().filter(gone).try_for_each(|lab| remove(lab))
 }
 
-/// Kills what runs inside a lab and removes its namespaces. Changes nothing outside of them.
+/// Kills all processes inside a lab and removes its namespaces. Changes nothing outside of these.
 pub fn remove(lab: &str) -> Result<(), Error> {
     let all: Vec<_> = namespaces()?.into_iter().filter(|(of, _)| of == lab).map(|(_, ns)| ns).collect();
     for signal in ["-TERM", "-KILL"] {

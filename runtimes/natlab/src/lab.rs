@@ -34,7 +34,7 @@ pub struct State {
     pub lab: String,
     /// Servers, peers and routers by name.
     pub nodes: BTreeMap<String, Node>,
-    /// Sites by name: number, how often the address has changed, and the site's plan.
+    /// Sites by name: number of the site, number of times that its address changed, and its plan.
     sites: BTreeMap<String, (u8, u8, Site)>,
 }
 
@@ -45,7 +45,7 @@ pub struct Node {
     pub role: Role,
     /// Name of the namespace, for `ip netns exec`.
     pub namespace: String,
-    /// Addresses of the node on its uplink.
+    /// Addresses of the node on its link towards the core.
     pub addresses: Vec<IpAddr>,
     /// Site that the node belongs to; `None` for servers and the core.
     pub site: Option<String>,
@@ -65,7 +65,7 @@ pub enum Role {
     Peer,
 }
 
-/// Commands to set up namespaces: a shell script for each, which ends at its first failure.
+/// Commands that set up the namespaces: a shell script for each, which ends at its first failing command.
 struct Setup {
     /// Scripts by node, in the order in which they run.
     scripts: Vec<(String, String)>,
@@ -85,7 +85,7 @@ ip link set lo up
 const FORWARD: &str = "w ipv4/ip_forward 1; w ipv6/conf/all/forwarding 1\n";
 
 impl Lab {
-    /// Builds a lab. If that fails, everything made until then is removed again.
+    /// Builds a lab by its plan. If that fails, everything built until then is removed again.
     pub fn up(plan: &Plan) -> Result<Self, Error> {
         plan.check()?;
         janitor::sweep()?;
@@ -146,7 +146,8 @@ impl Lab {
         first.ok_or_else(|| Error::new(format!("{node} has no address")))
     }
 
-    /// Returns the address of a site as others on the core see it.
+    /// Returns the address by which a site is reached from the core: its outermost router's, or the peer's own address
+    /// if nothing is translated.
     pub fn outside(&self, site: &str) -> Result<Ipv4Addr, Error> {
         let (n, moved, site) = self.site(site)?;
         let top = site.router_names().pop().unwrap_or_else(|| site.name.clone());
@@ -157,7 +158,7 @@ impl Lab {
         })
     }
 
-    /// Returns the arguments of `ip` that run a program inside a node.
+    /// Returns the arguments with which the command `ip` runs a program inside a node.
     pub fn inside(&self, node: &str, program: &str) -> Result<[String; 4], Error> {
         Ok(["netns".into(), "exec".into(), self.node(node)?.namespace.clone(), program.into()])
     }
@@ -345,7 +346,7 @@ impl Setup {
     }
 }
 
-/// Adds the core's end of a link, with a route for every address behind it.
+/// Appends to `core` the commands for the core's end of a link, with a route to each address behind it.
 fn attach(core: &mut String, link: &str, addresses: &[IpAddr]) {
     let (v4, v6) = (address::CORE, address::LINK_LOCAL);
     _ = writeln!(core, "ip link set {link} up\nip addr add {v4}/32 dev {link}\nip addr add {v6}/64 dev {link} nodad");
@@ -388,7 +389,8 @@ fn lan_side(n: u8, site: &Site, carrier: bool) -> String {
     text
 }
 
-/// Limits a device's rate, with a burst of ten milliseconds and a queue of a tenth of a second.
+/// Returns the command that limits a device's rate, with a burst of ten milliseconds and a queue of a tenth of a
+/// second.
 fn shape(device: &str, mbit: u32) -> String {
     let burst = (u64::from(mbit) * 1250).max(32_000);
     format!("tc qdisc add dev {device} root tbf rate {mbit}mbit burst {burst} latency 100ms\n")

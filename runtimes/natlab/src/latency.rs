@@ -11,13 +11,13 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Maximum of packets held at a time; further ones are dropped, as by a router with a full queue.
+/// Maximum number of packets held at a time; further ones are dropped, as by a router with a full queue.
 const HELD_MAX: u32 = 65_536;
-/// Bytes of each packet that are copied out of the kernel, only to satisfy the interface.
+/// Number of bytes of each packet that are copied out of the kernel, since NFQUEUE wants a number; none is used.
 const COPIED: u16 = 64;
 /// Interval at which the queue is polled.
 const STEP: Duration = Duration::from_micros(300);
-/// Printed by the program once packets are being delayed.
+/// Line that the program prints once packets are being delayed.
 const READY: &str = "delaying";
 
 /// The running program that delays packets. When the value is dropped, the program ends and nothing crosses the core
@@ -53,7 +53,7 @@ impl Latency {
     }
 }
 
-/// Runs for ever: holds each queued packet for `by`.
+/// Holds each packet that the kernel queues for the time `by`; never returns unless it fails.
 pub fn serve(by: Duration) -> Result<(), Error> {
     hold(by).map_err(|e| Error::new(format!("NFQUEUE: {e}")))
 }

@@ -28,10 +28,10 @@ use swarmedge_natlab::{Error, Kind, Lab, Plan, delay, expected, janitor, latency
         Several labs can be up at once: name them with --lab."
 )]
 struct Cli {
-    /// Which lab
+    /// Name of the lab
     #[arg(short, long, global = true, default_value = "lab0", env = "SWARMEDGE_NATLAB")]
     lab: String,
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     command: Command,
 }
@@ -44,53 +44,53 @@ enum Command {
     Kinds,
     /// Print the nftables rules of a kind
     Rules {
-        /// Which kind.
+        /// Kind of NAT.
         kind: Kind,
     },
     /// Build a lab and keep it
     Up(UpArgs),
     /// Build a lab, run a command on the host, take the lab down whatever happens
     Run {
-        /// What to build.
+        /// Sites and servers of the lab.
         #[command(flatten)]
         up: UpArgs,
-        /// The command; `swarmedge-natlab exec` inside it finds the lab.
+        /// Command to run; `swarmedge-natlab exec` inside it finds the lab.
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Show what is up
+    /// Show the nodes of the lab
     Show {
-        /// As JSON
+        /// Print it as JSON
         #[arg(long)]
         json: bool,
     },
     /// Run a command inside a node
     Exec {
-        /// A server, peer or router, or `core`.
+        /// Name of a server, peer or router, or `core`.
         node: String,
-        /// The command.
+        /// Command to run in the node.
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
     /// A site's routers forget every mapping
     Flush {
-        /// Which site.
+        /// Name of the site.
         site: String,
     },
     /// A site gets another address and forgets every mapping
     Rebind {
-        /// Which site.
+        /// Name of the site.
         site: String,
     },
     /// Lose a share of all packets that cross the core, each way
     Lose {
-        /// Percent; 0 ends it.
+        /// Packets to lose, in percent; 0 ends the loss.
         #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
         percent: u8,
     },
     /// Count the UDP packets that a peer sends, by where they go: begins counting, then shows
     Sent {
-        /// Which peer.
+        /// Name of the peer.
         node: String,
     },
     /// Download between every pair of kinds with real binaries, and print the table
@@ -100,25 +100,25 @@ enum Command {
     Loss(LossArgs),
     /// Measure everything: pairs, forced pairs, skews, losses
     Whole(WholeArgs),
-    /// Print the page of what was measured before
+    /// Print the page of earlier measurements
     Page(PageArgs),
-    /// Hand on TCP connections to a server and delay what comes back
+    /// Forward TCP connections to a server and delay what comes back
     #[command(hide = true)]
     DelayTcp {
-        /// The server.
+        /// Address of the server.
         to: SocketAddr,
-        /// Milliseconds.
+        /// Delay in milliseconds.
         ms: u64,
     },
     /// Hold back every packet that is queued
     #[command(hide = true)]
     DelayPackets {
-        /// Microseconds.
+        /// Delay in microseconds.
         us: u64,
     },
     /// Take the lab down, whatever runs inside
     Down {
-        /// Every lab of this machine.
+        /// Take down all labs of this machine.
         #[arg(long)]
         all: bool,
     },

@@ -1,4 +1,4 @@
-//! The commands that measure: pairs, loss, skew, forced pairs, and all of these together.
+//! The natlab commands that measure: pairs, loss, skew, forced pairs, and all of these together.
 
 use clap::Args;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process;
 use swarmedge_natlab::matrix::{self, Cell, Options, Part, Report};
 use swarmedge_natlab::{Error, Kind, require};
 
-/// Delays of the CN's messages (ms) tried with `masquerade-open` routers.
+/// Delays of the CN's messages, in milliseconds, that are tried with `masquerade-open` routers.
 const SKEWS_MS: [u16; 3] = [100, 250, 500];
 
 pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge sends slowly: a try \
@@ -20,22 +20,22 @@ pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which do
     swarmedge-natlab matrix target/release/swarmedge --skew 500 --tries 10\n  \
     swarmedge-natlab matrix target/release/swarmedge --forced";
 
-/// What every such command takes.
+/// Options that all measuring commands take.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Common {
-    /// The binaries, one table each
+    /// Binaries to measure, one table each
     #[arg(required = true)]
     programs: Vec<PathBuf>,
-    /// Cells at the same time
+    /// Cells to measure at the same time
     #[arg(long, default_value_t = 4)]
     parallel: usize,
     /// Everything that crosses the core takes so many milliseconds longer, each way: a round trip twice as much
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency: u16,
-    /// Write the tables here
+    /// File to write the tables to
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Write every try here
+    /// File to write every try to
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct MatrixArgs {
     /// One cell a kind instead of all pairs
     #[arg(long, conflicts_with = "cell")]
     reduced: bool,
-    /// Only these: SEEDER:DOWNLOADER
+    /// Measure only these cells: SEEDER:DOWNLOADER
     #[arg(long, value_parser = cell)]
     cell: Vec<(Kind, Kind)>,
     /// Tries of a cell that should connect
@@ -80,7 +80,7 @@ pub(crate) struct LossArgs {
     /// Lose UDP datagrams only: HTTPS and control connections are spared
     #[arg(long)]
     udp_only: bool,
-    /// Only these: SEEDER:DOWNLOADER
+    /// Measure only these cells: SEEDER:DOWNLOADER
     #[arg(long, value_parser = cell)]
     cell: Vec<(Kind, Kind)>,
 }
@@ -99,7 +99,7 @@ pub(crate) struct WholeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PageArgs {
-    /// What `--json` has written
+    /// Files that `--json` has written
     #[arg(required = true)]
     measured: Vec<PathBuf>,
 }
@@ -122,7 +122,7 @@ impl Plan {
         Self { part, cells: matrix::cells_of(part), tries, tries_of_others }
     }
 
-    /// Makes a plan with at least `tries` tries over all cells together.
+    /// Returns a plan in which each cell gets an equal number of tries, together at least `tries`.
     fn pooled(part: Part, cells: Vec<(Kind, Kind)>, tries: u32) -> Self {
         let each = tries.div_ceil(u32::try_from(cells.len()).unwrap_or(1).max(1));
         Self { part, cells, tries: each, tries_of_others: each }
@@ -159,7 +159,7 @@ pub(crate) fn whole(args: &WholeArgs) -> Result<(), Error> {
     run(&args.common, &plans)
 }
 
-/// Prints the page of earlier measurements, perhaps of several commands.
+/// Prints the page with the results of earlier measurements, which several commands may have written.
 pub(crate) fn page(args: &PageArgs) -> Result<(), Error> {
     let mut reports: Vec<Report> = Vec::new();
     for file in &args.measured {
@@ -171,7 +171,7 @@ pub(crate) fn page(args: &PageArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Measures every plan with every program; results are written before the next measurement begins.
+/// Measures every plan with every binary; results are written before the next measurement begins.
 fn run(common: &Common, plans: &[Plan]) -> Result<(), Error> {
     require::check()?;
     let tool = std::env::current_exe().map_err(|e| Error(format!("find this program's file: {e}")))?;

@@ -26,10 +26,10 @@ pub struct Plan {
 /// A router (none for [`Kind::Public`]) and the peers on its LAN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
-    /// Name of the peer; of several peers, the prefix of `NAME-1`, `NAME-2`, …. The router is called `NAME-nat`, a
-    /// carrier's router `NAME-isp`.
+    /// Name of the site's peer; of several peers, the prefix of `NAME-1`, `NAME-2`, …. The home router is called
+    /// `NAME-nat`, a carrier's router `NAME-isp`.
     pub name: String,
-    /// Kind of the router.
+    /// Kind of NAT between the peers and the Internet.
     pub kind: Kind,
     /// Number of peers on the LAN.
     pub peers: u8,
@@ -48,9 +48,9 @@ pub enum Ipv6 {
     /// No IPv6 addresses at all.
     #[default]
     None,
-    /// Global addresses, nothing filtered.
+    /// Global IPv6 addresses without a filter.
     Open,
-    /// Global addresses behind a stateful filter.
+    /// Global IPv6 addresses behind a stateful filter.
     Firewall,
 }
 
@@ -90,7 +90,7 @@ impl Site {
 }
 
 impl Default for Plan {
-    /// Returns a plan with servers only: `edge`, `cn`, `dn`, and `stun` with two addresses.
+    /// Returns a plan without sites, with the servers `edge`, `cn`, `dn`, and `stun` (which has two addresses).
     fn default() -> Self {
         let servers = [("edge", 1), ("cn", 1), ("dn", 1), ("stun", 2)];
         let servers = servers.map(|(name, addresses)| (name.to_owned(), addresses)).to_vec();
@@ -143,7 +143,7 @@ impl Plan {
     }
 }
 
-/// Addresses of all nodes. `n` is the site's number, from 1.
+/// Addresses of all nodes of a lab. `n` is the site's number, from 1.
 pub(crate) mod address {
     use super::{Ipv4Addr, Ipv6Addr};
 
@@ -151,7 +151,7 @@ pub(crate) mod address {
     pub(crate) const CORE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     /// IPv6 address of the core's end of every link, and of each router on its LAN.
     pub(crate) const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-    /// Network of the servers.
+    /// IPv4 network of the servers.
     pub(crate) const SERVERS: &str = "198.51.100.0/24";
     pub(crate) const SERVERS6: &str = "2001:db8:fffe::/64";
 
@@ -163,12 +163,12 @@ pub(crate) mod address {
         Ipv6Addr::new(0x2001, 0xdb8, 0xfffe, 0, 0, 0, 0, 0x10 + i as u16)
     }
 
-    /// Returns a site's address on the core after it has changed `moved` times.
+    /// Returns a site's public IPv4 address after it has changed `moved` times.
     pub(crate) const fn outside(n: u8, moved: u8) -> Ipv4Addr {
         Ipv4Addr::new(203, 0, 113, if moved.is_multiple_of(2) { n } else { 100 + n })
     }
 
-    /// Returns a site's address on the core while a gateway daemon runs there. Gateway daemons refuse to work on
+    /// Returns a site's public IPv4 address while a gateway daemon runs there. Such daemons refuse to work on
     /// documentation addresses, so it is an arbitrary public one; no packet leaves the lab.
     pub(crate) const fn routable(n: u8) -> Ipv4Addr {
         Ipv4Addr::new(11, 0, 113, n)

@@ -1,4 +1,4 @@
-//! What a lab needs of the machine, and how tests report that it is missing.
+//! Requirements of a lab on the machine, and how tests report that one is missing.
 
 use crate::janitor::{self, namespace, own_name};
 use crate::plan::Plan;

@@ -1,10 +1,10 @@
-//! The nftables rules of each router.
+//! The nftables rules of each router in a lab.
 //!
-//! Endpoint-independent mappings are kept in maps that the rules update themselves. After translation a packet carries
-//! the outside endpoint while conntrack still knows the inside one, so the rules record both in postrouting, after
-//! `srcnat`. Only outgoing packets pass there, so only they keep a mapping alive (RFC 4787 REQ-6). Unsolicited packets
-//! are dropped in `input` and `forward`, before conntrack creates an entry for them. `masquerade-open` lacks just that
-//! filter.
+//! Endpoint-independent mappings are kept in nftables maps that the rules update themselves. After translation a
+//! packet carries the outside endpoint while conntrack still knows the inside one, so the rules record both in
+//! postrouting, after `srcnat`. Only outgoing packets pass there, so only they keep a mapping alive (RFC 4787 REQ-6).
+//! Unsolicited packets are dropped in `input` and `forward`, before conntrack creates an entry for them; the kind
+//! `masquerade-open` lacks that filter.
 
 use crate::Kind;
 use std::fmt::Write as _;
@@ -12,9 +12,9 @@ use std::net::Ipv4Addr;
 
 /// Port range of the sequential NAT.
 const SEQUENCE: std::ops::Range<u32> = 40_000..44_096;
-/// Ports that a carrier gives to one home.
+/// Range of outside ports that a carrier's NAT gives to one home.
 const CARRIER_PORTS: &str = "20000-21023";
-/// Seconds that a UDP mapping lives without outgoing packets.
+/// Seconds after which a UDP mapping without outgoing packets is removed.
 pub(crate) const UDP_TIMEOUT_S: u32 = 120;
 
 /// Kind of address translation.
@@ -26,13 +26,13 @@ enum Translation {
     Masquerade,
     /// One outside endpoint for each inside endpoint (endpoint-independent mapping).
     Independent { preserve_port: bool, admits: Admits },
-    /// A new outside endpoint for each flow, with random port.
+    /// A new outside endpoint for each flow, with a random port.
     PerFlow { ports: Option<&'static str> },
-    /// A new outside endpoint for each flow, with the next port.
+    /// A new outside endpoint for each flow, with the next port in sequence.
     Sequential,
 }
 
-/// Senders whose packets an endpoint-independent mapping lets in.
+/// Senders whose packets an endpoint-independent mapping forwards to the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admits {
     Anybody,
@@ -40,7 +40,7 @@ enum Admits {
     EndpointsSentTo,
 }
 
-/// Properties of one router.
+/// Properties of one router of a site.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Router {
     translation: Translation,
@@ -51,7 +51,8 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Returns the router next to a site's peers, or the carrier's router if `outer`. Public peers have none.
+    /// Returns the router next to a site's peers, or the carrier's router if `outer`; `None` for public peers, which
+    /// have none.
     pub(crate) fn of(kind: Kind, outer: bool, hairpin: bool, filters_ipv6: bool) -> Option<Self> {
         use Translation::{Independent, Masquerade, PerFlow, Routed, Sequential};
         let cone = |admits| Independent { preserve_port: true, admits };
@@ -80,12 +81,13 @@ impl Router {
         })
     }
 
-    /// Returns whether peers keep their own addresses outside, without translation.
+    /// Returns whether packets leave with the peers' own addresses, without translation.
     pub(crate) fn is_routed(self) -> bool {
         self.translation == Translation::Routed
     }
 
-    /// Returns the maps and sets that the rules update, as (`map` or `set`, name).
+    /// Returns the nftables maps and sets in which the router keeps its mappings, each as its type (`map` or `set`)
+    /// and name.
     pub(crate) fn remembers(self) -> Vec<(&'static str, &'static str)> {
         let Translation::Independent { admits, .. } = self.translation else { return Vec::new() };
         let mut all = vec![("map", "inside"), ("map", "outside"), ("set", "taken")];

@@ -1,4 +1,4 @@
-//! Runs programs of the system.
+//! Runs system programs and shell scripts.
 
 use std::fmt;
 use std::io::Write as _;
@@ -57,7 +57,7 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<String, E
     Err(Error(format!("`{}` failed ({}): {said}", shown(), out.status)))
 }
 
-/// Runs a shell script inside a namespace; it ends at its first failing command.
+/// Runs a shell script inside a network namespace; the script ends at its first failing command.
 pub(crate) fn script(namespace: &str, text: &str) -> Result<String, Error> {
     run("ip", &["netns", "exec", namespace, "sh", "-e"], text)
         .map_err(|e| Error(format!("in the namespace {namespace}: {e}")))

@@ -13,7 +13,7 @@ use swarmedge_natlab::cdn::Cdn;
 use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Behaviour, Kind, Lab, Plan, require};
 
-/// Result that `swarmedge nat` prints.
+/// Result that the command `swarmedge nat` prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     mapping: String,
@@ -46,7 +46,7 @@ fn right(kind: Kind) -> Said {
     }
 }
 
-/// Runs `ask` at every site at the same time.
+/// Runs `ask` at every site at the same time; returns the results by kind of NAT.
 fn everywhere<T: Send>(ask: impl Fn(Kind) -> T + Sync) -> BTreeMap<Kind, T> {
     thread::scope(|s| {
         let ask = &ask;
@@ -75,7 +75,7 @@ fn expected() -> BTreeMap<Kind, Said> {
     Kind::ALL.into_iter().map(|k| (k, right(k))).collect()
 }
 
-/// Tests our server and client on a runtime, and coturn's client against our server.
+/// Tests our STUN server and client on one runtime, and coturn's client against our server.
 fn with_our_server(runtime: &str) {
     let Some(program) = programs().into_iter().find(|p| p.runtime == runtime) else { return };
     let Some(mut lab) = lab() else { return };

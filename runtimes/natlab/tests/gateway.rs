@@ -14,7 +14,7 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const OBJECT_LEN: usize = 8 << 20;
-/// Limit of the edge's rate to one download in bytes a second: the edge alone takes 8 s.
+/// Limit of the edge's rate for one download, in bytes per second: the edge alone takes 8 s.
 const EDGE_RATE: u64 = 1 << 20;
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -40,7 +40,7 @@ fn on_both(sites: &[Site], test: impl Fn(Lab, Cdn, &Path, &Path) + Sync) {
     });
 }
 
-/// Runs `swarmedge nat` at a peer; returns its JSON and its text.
+/// Runs `swarmedge nat` at a peer; returns its output as JSON and as text.
 fn nat(lab: &Lab, program: &Path, node: &str) -> (serde_json::Value, String) {
     let server = Cdn::stun(lab).expect("a STUN server");
     let run = |more: &[&str]| {
@@ -85,7 +85,7 @@ fn content(seed: u8) -> Vec<u8> {
     (0..OBJECT_LEN).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed).collect()
 }
 
-/// A client that has this object, as fast as the edge gives it; from then on the edge is slow.
+/// Returns a client that has downloaded this object at the edge's full speed; from then on the edge is slow.
 fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, (node, path, seed): (&str, &str, u8)) -> Client {
     cdn.publish(path, &content(seed), 0).expect("published");
     let mut client = cdn.client(lab, node, program, true).expect("starts");
@@ -95,7 +95,8 @@ fn seeder(lab: &Lab, cdn: &Cdn, program: &Path, (node, path, seed): (&str, &str,
     client
 }
 
-/// Waits until a client has an open port, and one for TCP, or knows that it gets none; the CN hears of it at once.
+/// Waits until the gateway forwards a UDP and a TCP port to the client, or, without a gateway, until the client knows
+/// that none does. The CN learns of it at once.
 fn settle(client: &mut Client, gateway: Option<(&Lab, &Gateway)>) {
     let until = Instant::now() + WITHIN;
     let settled = |client: &mut Client| {

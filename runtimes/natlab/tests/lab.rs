@@ -11,7 +11,7 @@ use swarmedge_natlab::latency::Latency;
 use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, janitor, require};
 
-/// Builds a lab of these sites; `None` where labs cannot be built.
+/// Builds a lab with these sites; `None` on a machine that cannot build labs.
 fn lab(sites: Vec<Site>) -> Option<Lab> {
     require::lab(&Plan { sites, ..Plan::default() })
 }

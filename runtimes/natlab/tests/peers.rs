@@ -16,10 +16,10 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const OBJECT_LEN: usize = 4 << 20;
-/// Limit of the edge's rate to one download in bytes a second: the edge alone takes 8 s.
+/// Limit of the edge's rate for one download, in bytes per second: the edge alone takes 8 s.
 const EDGE_RATE: u64 = 512 << 10;
 const WITHIN: Duration = Duration::from_secs(20);
-/// Address from a documentation range in which no site is.
+/// Address from a documentation range that belongs to no node of the lab.
 const NOBODY: &str = "203.0.113.250";
 
 /// Runs a test on both runtimes at the same time.

@@ -35,7 +35,7 @@ fn measured(runtime: &str, page: &str) -> Table {
     table
 }
 
-/// Returns whether a pair connects in the simulator, including its timing.
+/// Returns whether a pair of NAT kinds connects in the simulator, whose messages take time.
 fn simulated(a: Kind, b: Kind) -> bool {
     let cfg = Cfg::timed([a, b]);
     let mut w = world(&cfg, Budget::default());

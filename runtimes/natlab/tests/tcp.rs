@@ -16,11 +16,11 @@ use swarmedge_natlab::plan::Site;
 use swarmedge_natlab::{Kind, Lab, Plan, require};
 
 const OBJECT_LEN: usize = 8 << 20;
-/// Limits of the edge's rate to one download in bytes a second: where peers are reachable, and where none is.
+/// Limits of the edge's rate for one download, in bytes per second: where peers are reachable, and where none is.
 const EDGE_RATE: [u64; 2] = [512 << 10, 2 << 20];
-/// Text of `why` for a connection by TCP simultaneous open.
+/// Text of the command `why` for a connection by TCP simultaneous open.
 const SIMULTANEOUS_OPEN: &str = "a TCP connection that both opened at once";
-/// Text of `why` for a connection that the uploader opened to the downloader.
+/// Text of the command `why` for a connection that the uploader opened to the downloader.
 const UPLOADER_DIALLED: &str = "a TCP port on which the downloader listens, where the uploader came";
 /// Time-out of each step, generous for slow machines.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -48,7 +48,7 @@ fn content(seed: u8) -> Vec<u8> {
     (0..OBJECT_LEN).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed).collect()
 }
 
-/// Waits until a client's view of its network is `right`; returns it.
+/// Waits until `right` accepts a client's view of its network; returns that view.
 fn found(client: &mut Client, what: &str, right: impl Fn(&NatLine) -> bool) -> NatLine {
     let until = Instant::now() + WITHIN;
     loop {
@@ -76,9 +76,9 @@ fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> C
 /// How a client without UDP can connect to a client that listens on TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// The client can dial the listening port.
+    /// The client can dial the other one's listening port.
     Door,
-    /// By TCP simultaneous open.
+    /// The two can connect by TCP simultaneous open only.
     Crossing,
     /// The two cannot connect over TCP.
     None,

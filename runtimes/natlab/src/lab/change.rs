@@ -1,4 +1,4 @@
-//! Changes to a running lab: packet loss, forgotten mappings, new addresses, other routers.
+//! Changes to a running lab: packet loss, lost mappings, new addresses, other routers.
 
 use super::{Lab, load};
 use crate::plan::{Ipv6, Site, address};
@@ -16,7 +16,7 @@ pub enum Lossy {
     Udp,
 }
 
-/// Returns rules that drop this share of forwarded packets at random, each way.
+/// Returns nftables rules that drop `percent` of the forwarded packets at random, in each direction.
 pub(super) fn loss_rules(percent: u8, what: Lossy) -> String {
     let what = if what == Lossy::Udp { "meta l4proto udp " } else { "" };
     let rule =
@@ -27,25 +27,25 @@ pub(super) fn loss_rules(percent: u8, what: Lossy) -> String {
     ))
 }
 
-/// Returns a command that deletes conntrack entries, and succeeds if there are none.
+/// Returns a shell command that deletes the conntrack entries selected by `which`, and succeeds if there are none.
 fn delete(which: &str) -> String {
     format!(
         "said=$(conntrack -D {which} 2>&1) || case $said in *' 0 flow entries'*) ;; *) echo \"$said\" >&2; exit 1;; esac\n"
     )
 }
 
-/// Returns commands that empty the maps and sets which the rules update.
+/// Returns shell commands that empty the maps and sets of a router's rules.
 fn empty(router: Router) -> String {
     router.remembers().iter().map(|(what, name)| format!("nft flush {what} ip nat {name}\n")).collect()
 }
 
 impl Lab {
-    /// Makes the core lose this share of all packets from now on, each way.
+    /// Makes the core lose `percent` of all packets from now on, in each direction; 0 ends the loss.
     pub fn lose(&self, percent: u8) -> Result<(), Error> {
         self.lose_of(percent, Lossy::Everything)
     }
 
-    /// Makes the core lose this share of one kind of packets from now on, each way; 0 ends the loss.
+    /// Makes the core lose `percent` of one kind of packets from now on, in each direction; 0 ends the loss.
     pub fn lose_of(&self, percent: u8, what: Lossy) -> Result<(), Error> {
         self.script("core", &loss_rules(percent.min(100), what)).map(drop)
     }
@@ -79,9 +79,9 @@ impl Lab {
         Ok(())
     }
 
-    /// Replaces a site's routers by those of another kind, which forget every UDP mapping. The peers still believe
-    /// what they discovered before, so a pair can be introduced that no CN would otherwise introduce. TCP connections
-    /// stay.
+    /// Replaces a site's routers by those of another kind, which have no UDP mappings. The peers keep the NAT type
+    /// that they discovered before, so a CN may introduce a pair that it would not introduce otherwise. TCP
+    /// connections stay.
     pub fn become_kind(&mut self, name: &str, kind: Kind) -> Result<(), Error> {
         self.act_as(name, kind)?;
         if let Some((.., site)) = self.state.sites.get_mut(name) {
@@ -91,7 +91,7 @@ impl Lab {
     }
 
     /// Replaces a site's routers for a while, like [`Lab::become_kind`]; `flush` and `rebind` still treat the site as
-    /// the kind it was.
+    /// being of its first kind.
     pub fn act_as(&self, name: &str, kind: Kind) -> Result<(), Error> {
         let (n, moved, old) = self.site(name)?;
         let new = Site { kind, ..old.clone() };

@@ -1,4 +1,4 @@
-//! A gateway daemon on a site's router: miniupnpd, which answers PCP, NAT-PMP and UPnP and forwards ports by rules in
+//! Gateway daemon on a site's router: miniupnpd, which answers PCP, NAT-PMP and UPnP and forwards ports by rules in
 //! the kernel.
 
 use super::{Lab, load};
@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time-out for the daemon to listen.
+/// Time-out for the daemon to begin to listen.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// Protocols that the daemon answers.
@@ -46,8 +46,8 @@ impl Gateway {
     }
 }
 
-/// Returns the chains into which the daemon writes its rules. Forwarded packets pass the router's own filter like all
-/// translated ones; the daemon's own ports are opened to the home; packets that match `refused` are dropped first.
+/// Returns the nftables chains into which the daemon writes its rules. Packets to forwarded ports pass the router's
+/// own filter, the daemon's own ports are open to the LAN, and packets that match `refused` are dropped first.
 fn rules(refused: &str) -> String {
     load(&format!(
         "table inet upnp {{}}\ndelete table inet upnp\ntable inet upnp {{\n\

@@ -1,4 +1,4 @@
-//! Test bench for cells: a lab, a deployment in it, and a seeder of each kind of NAT.
+//! Test bench for cells of the pair matrix: a lab, a deployment in it, and a seeder behind each kind of NAT.
 
 use super::{Cell, Options, Part, Try};
 use crate::cdn::{Cdn, Client};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Size of each object in bytes.
 pub(super) const OBJECT_LEN: usize = 8 * 1024 * 1024;
-/// Limit of the edge's rate to one download, in bytes a second: the edge alone takes longer than a try may last.
+/// Limit of the edge's rate for one download, in bytes per second: the edge alone takes longer than a try may last.
 const EDGE_RATE: u64 = 512 * 1024;
 /// Time-out of a try.
 const TRY_WITHIN: Duration = Duration::from_secs(15);
@@ -24,12 +24,13 @@ const TRY_WITHIN: Duration = Duration::from_secs(15);
 pub(super) const SEED_WITHIN: Duration = Duration::from_secs(30);
 /// Time-out for a client to discover its NAT and open a session at the CN.
 pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(5);
-/// Time for a client's announcement to travel from the CN to the DN.
+/// Time until a client's registration has reached the DN by way of its CN.
 pub(super) const BE_LISTED: Duration = Duration::from_millis(200);
 
-/// Lab, deployment and seeders. Fields are dropped from the top: processes before the lab.
+/// Lab, deployment and seeders. Fields are dropped in order, so that the processes end before the lab.
 pub(super) struct Bench {
-    /// One seeder for each kind, running as long as the bench; empty where pairs are forced.
+    /// One seeder for each kind of NAT, which runs as long as the bench; empty if the part of the measurement forces
+    /// pairs.
     _seeders: Vec<Client>,
     _delays: Vec<Delay>,
     _latency: Option<Latency>,
@@ -38,7 +39,7 @@ pub(super) struct Bench {
     _dir: tempfile::TempDir,
 }
 
-/// Returns the kind of NAT that a site of this kind shows during discovery.
+/// Returns the kind of NAT that a site of kind `kind` pretends to be during discovery, when pairs are forced.
 pub(super) fn disguise(kind: Kind) -> Kind {
     match kind {
         Kind::Symmetric | Kind::SymmetricSequential | Kind::UdpBlocked => Kind::PortRestricted,
@@ -135,7 +136,8 @@ impl Bench {
         })
     }
 
-    /// Starts a client and lets it download its kind's object from the edge alone; from then on the edge is slow.
+    /// Starts a client behind this kind of NAT and lets it download the object of that name from the edge; then
+    /// limits the edge to `edge_rate` bytes per second for each download.
     pub(super) fn seeder(
         (lab, cdn): (&Lab, &Cdn),
         kind: Kind,
@@ -154,7 +156,7 @@ impl Bench {
     }
 }
 
-/// Starts all seeders and lets each download its object.
+/// Starts a seeder behind each kind of NAT and lets it download the object of its kind from the edge.
 fn seed(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, program: &Path) -> Result<Vec<Client>, Error> {
     let seeded: Vec<Result<Client, Error>> = thread::scope(|s| {
         let one = |kind: Kind| s.spawn(move || Bench::seeder((lab, cdn), kind, program, EDGE_RATE));
@@ -174,7 +176,7 @@ fn delay(lab: &Lab, cdn: &Cdn, kinds: &BTreeSet<Kind>, by: Duration, tool: &Path
     kinds.iter().map(|k| Delay::start(lab, &format!("d-{k}"), (cn, other), by, tool)).collect()
 }
 
-/// Returns the content of a kind's object; no two objects share a block.
+/// Returns the content of the object that is named after a kind of NAT; no two objects share a block.
 fn content(kind: Kind) -> Vec<u8> {
     let mut x = kind.name().bytes().fold(0x9e37_79b9_7f4a_7c15, |x: u64, b| x.wrapping_mul(31).wrapping_add(b.into()));
     let words = std::iter::repeat_with(|| {

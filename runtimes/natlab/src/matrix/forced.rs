@@ -1,5 +1,5 @@
-//! Measures pairs that cannot connect but are introduced nevertheless: both peers first discover other, better NATs,
-//! which are replaced before the download begins.
+//! Measures pairs that cannot connect but are introduced all the same: both peers discover other, better NATs, which
+//! are replaced before the download begins.
 
 use super::Try;
 use super::bench::{BE_LISTED, Bench, OBJECT_LEN, SETTLE_WITHIN, disguise};
@@ -9,16 +9,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Limit of the edge's rate to one download, in bytes a second: a download takes longer than a connection attempt.
+/// Limit of the edge's rate for one download, in bytes per second: a download takes longer than a connection attempt.
 const EDGE_RATE: u64 = 1024 * 1024;
-/// Time that the edge alone takes for the object.
+/// Time that the edge alone takes to deliver the object.
 pub(super) const NOMINAL: Duration = Duration::from_secs(OBJECT_LEN as u64 / EDGE_RATE);
-/// Time-out of the download.
+/// Time-out of a try's download.
 const WITHIN: Duration = Duration::from_secs(20);
-/// Extra time for an attempt that began late in the download.
+/// Time after the download for a connection attempt that began late in it to end.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// Maximum of tries until the pair is introduced: on a busy machine a peer may be listed too late.
+/// Maximum number of tries until the pair is introduced: on a busy machine a peer may be listed at the DN too late.
 const INTRODUCE_MAX: u32 = 3;
 
 impl Bench {
@@ -34,7 +34,7 @@ impl Bench {
         Ok(tried)
     }
 
-    /// Performs one try with newly installed clients, since a client that runs on would discover its real NAT in time.
+    /// Performs one try with newly installed clients, since a client that keeps running would discover its real NAT.
     fn force(&self, program: &Path, seeder: Kind, downloader: Kind) -> Result<Try, Error> {
         let sites = [(format!("s-{seeder}"), seeder), (format!("d-{downloader}"), downloader)];
         let turn = |truly: bool| {

@@ -1,9 +1,9 @@
-//! The pair matrix: for each pair of NAT kinds, whether a download by one peer gets its bytes from the other. It runs
-//! real binaries and a real CN, with a freshly installed client for each try.
+//! The pair matrix: for each pair of NAT kinds, whether one peer's download gets its bytes from the other peer. It
+//! runs real binaries and a real CN, with a freshly installed client for each try.
 //!
-//! Every kind has a seeder's site and a downloader's site. Each seeder holds an object of its own and the edge sends
-//! slowly, so a download that ends quickly with most bytes from peers was connected to exactly one peer. Cells that
-//! share no site run at the same time.
+//! Every kind of NAT has a site with a seeder and a site for a downloader. Each seeder holds an object of its own and
+//! the edge sends slowly, so a download that ends quickly, with most bytes from peers, was connected to that seeder.
+//! Cells that share no site are measured at the same time.
 
 mod bench;
 mod forced;
@@ -21,11 +21,11 @@ use std::path::PathBuf;
 use std::thread;
 use swarmedge_client::client::protocol::AttemptLine;
 
-/// Part of the measurement.
+/// Part of the measurement of the pair matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Pairs as the DN offers them; each try transfers 8 MiB.
+    /// Pairs as the DN selects them; each try transfers 8 MiB.
     Pairs,
     /// Pairs while the core loses packets; a try ends with the first verified bytes from the peer.
     Loss {
@@ -34,12 +34,12 @@ pub enum Part {
         /// Whether only UDP datagrams are lost; HTTPS and control connections then are not.
         udp_only: bool,
     },
-    /// Pairs in which messages of the CN reach the downloader late.
+    /// Pairs in which the CN's messages reach the downloader late.
     Skew {
         /// Delay of these messages in milliseconds.
         ms: u16,
     },
-    /// Pairs that connect by birthday probing only, with probing switched on.
+    /// Pairs that connect by birthday probing only; the clients have it switched on.
     Birthday,
     /// Pairs that no CN would introduce: their NATs change after discovery.
     Forced,
@@ -58,9 +58,9 @@ pub struct Options {
     pub part: Part,
     /// Cells to measure: (seeder, downloader).
     pub cells: Vec<(Kind, Kind)>,
-    /// Tries of each cell that is expected to connect.
+    /// Number of tries of each cell that is expected to connect.
     pub tries: u32,
-    /// Tries of each other cell.
+    /// Number of tries of each cell that is not expected to connect.
     pub tries_of_others: u32,
     /// Number of cells measured at the same time.
     pub parallel: usize,
@@ -69,21 +69,22 @@ pub struct Options {
 /// Result of one try.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Try {
-    /// Whether the object came from the peer.
+    /// Whether the downloader got the object from the peer.
     pub connected: bool,
     /// Milliseconds from the CN's "go" to the open QUIC connection.
     pub after_go_ms: Option<f64>,
     /// Outcome of the introduction in words; `None` if the pair was not introduced.
     pub outcome: Option<String>,
-    /// Datagrams sent to find the peer.
+    /// Number of datagrams that the downloader sent to find a path to the peer.
     pub probes: u16,
-    /// Milliseconds from the command to the complete file.
+    /// Milliseconds from the user's command to the complete file.
     pub done_ms: Option<f64>,
     /// Verified bytes from the peer.
     pub peer_bytes: u64,
     /// Verified bytes from the edge.
     pub edge_bytes: u64,
-    /// End of each attempt, as the downloader and as the uploader report it; for forced pairs only.
+    /// Ends of the connection attempts, as the downloader and as the uploader report them; empty unless the pair was
+    /// forced.
     #[serde(default)]
     pub ends: [Vec<AttemptLine>; 2],
 }
@@ -101,7 +102,7 @@ pub struct Cell {
     pub tries: Vec<Try>,
 }
 
-/// Returns every pair of kinds in both roles, along the diagonals, so that neighbours share no site.
+/// Returns every pair of kinds, in both roles, ordered so that consecutive cells share no site.
 #[must_use]
 pub fn all_cells() -> Vec<(Kind, Kind)> {
     let kinds = Kind::ALL;
@@ -126,7 +127,8 @@ pub fn cells_of(part: Part) -> Vec<(Kind, Kind)> {
     all
 }
 
-/// Returns one cell for each kind that matters most: the downloader with the strictest seeder that it can reach.
+/// Returns one cell for each kind of downloader, with the strictest of three usual kinds of seeder that it can
+/// connect to.
 #[must_use]
 pub fn reduced_cells() -> Vec<(Kind, Kind)> {
     let partner = |b: Kind| {
@@ -137,7 +139,7 @@ pub fn reduced_cells() -> Vec<(Kind, Kind)> {
     Kind::ALL.into_iter().map(|b| (partner(b), b)).collect()
 }
 
-/// Builds a lab, measures all cells and removes the lab. `tell` is called with each finished cell.
+/// Builds a lab, measures all cells and removes the lab. `tell` is called with each cell when it is measured.
 pub fn measure(options: &Options, tell: &(dyn Fn(&Cell) + Sync)) -> Result<Vec<Cell>, Error> {
     let bench = Bench::new(options)?;
     let mut cells = Vec::new();
@@ -158,7 +160,7 @@ pub fn measure(options: &Options, tell: &(dyn Fn(&Cell) + Sync)) -> Result<Vec<C
     Ok(cells)
 }
 
-/// Splits cells into batches in which no two cells share a site.
+/// Splits cells into batches of at most `parallel` cells, no two of which share a site.
 fn batches(cells: &[(Kind, Kind)], parallel: usize) -> Vec<Vec<(Kind, Kind)>> {
     let mut left = cells.to_vec();
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Results of measurements, as text for people and as JSON for programs.
+//! Results of measurements of the pair matrix, as text for people and as JSON for programs.
 
 use super::forced::NOMINAL;
 use super::{Cell, Part, Try, lower_bound_95, percentile};
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use swarmedge_client::client::protocol::AttemptLine;
 
-/// Maximum duration of an attempt on either side, in milliseconds.
+/// Maximum duration of a connection attempt on either side, in milliseconds.
 const ATTEMPT_MS: u32 = 6_000;
-/// Maximum for the median time to connect after "go", in round trips.
+/// Maximum of the median time from the CN's "go" to the connection, in round trips.
 const MEDIAN_RTTS: f64 = 3.0;
-/// Maximum for the 95th percentile of that time, in milliseconds.
+/// Maximum of the 95th percentile of the time from the CN's "go" to the connection, in milliseconds.
 const P95_MS: f64 = 1_000.0;
-/// Maximum duration of a download without a peer, relative to the time that the edge's rate implies; the difference
-/// allows for the start and for a busy machine.
+/// Maximum duration of a download without a peer, relative to the time that the edge's rate limit implies; the
+/// difference allows for the start and for a busy machine.
 const UNDISTURBED: f64 = 1.15;
 
-/// Results of one part, measured with one binary.
+/// Results of one part of the measurement, with one binary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Name of the runtime: `tokio` or `smol`.
@@ -35,19 +35,20 @@ pub struct Report {
     pub cells: Vec<Cell>,
 }
 
-/// Class of cells that connect, or do not, for the same reason.
+/// Class of cells (pairs of NAT kinds) that connect, or do not, for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Both NATs map independently of the destination.
+    /// The mappings of both NATs are endpoint-independent.
     Independent,
-    /// Both map independently, and one is a masquerade without input filter.
+    /// The mappings of both NATs are endpoint-independent, and one is a masquerade without input filter.
     MasqueradeOpen,
-    /// One side's port can only be learned from its own checks, and the other does not filter by port.
+    /// One side's port can only be learned from its own connectivity checks, and the other side does not filter by
+    /// port.
     Learned,
     /// All cells that must connect (✔).
     Connects,
-    /// One side's ports can be predicted.
+    /// The next port of one side's NAT can be predicted.
     Predicted,
     /// Pairs that connect by birthday probing only.
     Birthday,
@@ -99,19 +100,19 @@ impl Class {
 pub struct Row {
     /// Class of the cells.
     pub class: Class,
-    /// Number of tries in total.
+    /// Total number of tries.
     pub tries: u32,
-    /// Tries in which the CN introduced the pair.
+    /// Number of tries in which the CN introduced the pair.
     pub introduced: u32,
     /// Number of tries that connected.
     pub connected: u32,
-    /// Tries in which verified bytes came from the peer.
+    /// Number of tries in which verified bytes came from the peer.
     pub fed: u32,
     /// Lower end of the 95 % confidence interval of the share of connected tries.
     pub lower_bound: f64,
     /// Median time from the CN's "go" to the open QUIC connection, in milliseconds.
     pub median_ms: Option<f64>,
-    /// 95th percentile of the same time, in milliseconds.
+    /// 95th percentile of the time from the CN's "go" to the open QUIC connection, in milliseconds.
     pub p95_ms: Option<f64>,
 }
 
@@ -124,7 +125,8 @@ impl Cell {
         self.tries.iter().filter(|t| t.connected).count()
     }
 
-    /// Returns the cell's text in the table.
+    /// Returns the text that the table shows for this cell: ✔ if all tries connected, – if none, else how many of
+    /// them.
     fn mark(&self) -> String {
         let (connected, tries) = (self.connected(), self.tries.len());
         let by = if self.expected == Expect::ByPrediction { "ᵖ" } else { "" };
@@ -163,7 +165,7 @@ impl Report {
         Class::ALL.into_iter().filter_map(row).collect()
     }
 
-    /// Returns unexpected results, in words.
+    /// Returns the results that differ from what is expected, in words.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
         let share = |class: Class, at_least: f64| {
@@ -195,12 +197,12 @@ impl Report {
         }
     }
 
-    /// Returns the delay that the lab adds to a round trip.
+    /// Returns the delay that the lab adds to a round trip, in milliseconds.
     fn rtt_ms(&self) -> f64 {
         2.0 * f64::from(self.latency_ms)
     }
 
-    /// Returns a message if pairs connect too late after "go".
+    /// Returns a message if pairs connect too late after the CN's "go"; `None` if they do not.
     fn late(&self) -> Option<String> {
         let row = self.rows().into_iter().find(|r| r.class == Class::Connects)?;
         let (median, p95) = (row.median_ms?, row.p95_ms?);
@@ -306,7 +308,7 @@ impl Report {
     }
 }
 
-/// Checks that both sides of a forced pair gave up in time with a reason, and that the download took no longer than
+/// Returns whether both sides of a forced pair gave up in time with a reason, and the download took no longer than
 /// from the edge alone.
 fn is_as_forced(t: &Try) -> bool {
     let ended = |ends: &Vec<AttemptLine>| {

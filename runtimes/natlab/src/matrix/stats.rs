@@ -1,6 +1,7 @@
-//! Statistics for tables of tries.
+//! Statistics for the tables of the pair matrix.
 
-/// Returns the value below which this share of the values lies (nearest rank).
+/// Returns the smallest value that at least `share` (0 to 1) of the values do not exceed (nearest rank); `None`
+/// without values.
 #[must_use]
 pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -24,7 +25,7 @@ pub fn lower_bound_95(successes: u32, tries: u32) -> f64 {
     low
 }
 
-/// Returns the probability of `successes` or more.
+/// Returns the probability of `successes` or more in `tries` tries, each of which succeeds with probability `rate`.
 fn at_least(successes: u32, tries: u32, rate: f64) -> f64 {
     if rate <= 0.0 || rate >= 1.0 {
         return if rate >= 1.0 { 1.0 } else { 0.0 };
