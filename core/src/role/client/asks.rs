@@ -30,7 +30,7 @@ impl Client {
         req
     }
 
-    /// Requests from an edge what a download needs, in place of any pending request for it.
+    /// Requests from an edge what a download needs; replaces the download's pending request, if any.
     pub(super) fn ask_for(&mut self, cx: &mut Context<'_>, handle: Handle, need: Need) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         self.timers.clear(Timer::Ask(handle));
@@ -115,7 +115,7 @@ impl Client {
         self.tell_session(cx, session::Input::Servers { cns, now_ms });
     }
 
-    /// Stores the wall-clock time and updates the uploads and renewal timers that depend on it.
+    /// Stores the time of the wall clock, passes it to the uploads, and sets the timers that renew grants.
     pub(super) fn learn_wall(&mut self, cx: &mut Context<'_>, wall: Wall) {
         self.wall = Some(wall);
         self.tell_uploads(cx, crate::swarm::upload::Input::Wall(wall));
@@ -168,7 +168,8 @@ impl Client {
         }
     }
 
-    /// Resets the download's usage and introductions: the grant has a new download id.
+    /// Resets everything that is counted under the old download id, since the new grant has another one: usage,
+    /// introductions, fetching time.
     fn reset_download_id(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.end_links_of(cx, handle);
         let Some(job) = self.jobs.get_mut(&handle) else { return };
@@ -187,7 +188,7 @@ impl Client {
         }
     }
 
-    /// Drops the swarm and pieces: the object has another version now.
+    /// Drops a download's swarm and pieces, because the object's current version is another one.
     fn drop_version(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.tell_swarm(cx, handle, download::Input::Stop);
         self.end_links_of(cx, handle);
@@ -261,7 +262,8 @@ impl Client {
         }
     }
 
-    /// Retries after a back-off. Fails a download that has no manifest after `start_within`; a running one continues.
+    /// Repeats a download's request to an edge after a back-off of at least `least`. A download without a swarm fails
+    /// instead when it has waited for `start_within`; one that has begun to fetch goes on.
     fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle, least: Duration) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         let left = cx.cfg.start_within.saturating_sub(cx.now.since(job.asking_since));
@@ -281,7 +283,8 @@ impl Client {
         }
     }
 
-    /// Requests a new grant of a running download: the old one expires soon, or a CN or edge does not accept it.
+    /// Requests a new grant for a running download, because the old one expires soon, or a CN or edge does not accept
+    /// it.
     pub(super) fn renew(&mut self, cx: &mut Context<'_>, handle: Handle, need: Need) {
         let Some(job) = self.jobs.get(&handle) else { return };
         if job.is_active() && job.swarm.is_some() && job.need.is_none() {

@@ -1,4 +1,4 @@
-//! Books of a client: the bytes that it has served to other clients' downloads, and the log of its usage records.
+//! Books of a client: the bytes that it has served to downloads of other clients, and the log of its usage records.
 
 use super::io::KeptReceipt;
 use crate::Time;
@@ -10,23 +10,24 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Largest number of other clients' downloads whose served bytes are counted at a time.
+/// Maximum number of other clients' downloads for which served bytes are counted at the same time.
 const SERVED_MAX: usize = 1024;
 
-/// Books of a client. Bytes are counted for each download, and go into usage records that grow; a record enters the log
-/// once it is durable, and is sent once its log head is signed.
+/// Books of a client: counts of the bytes served to each download of another client, and the log of usage records. A
+/// usage record enters the log once it is durable, and is sent once its log head is signed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Books {
     served: BTreeMap<DownloadId, Served>,
-    /// Log of usage records of this start.
+    /// Log of the usage records made since this start of the client.
     log: Log,
-    /// Records in the log whose heads are being signed.
+    /// Usage records in the log whose heads the shell is signing, by the number of the request.
     signing: BTreeMap<ReqId, (UsageRecord, Head)>,
-    /// Unacknowledged usage records of an earlier start; the first timeout appends them to this start's log.
+    /// Usage records of an earlier start that the ledger has not acknowledged; the client's first timeout appends
+    /// them to the new log.
     unsent: Vec<UsageRecord>,
 }
 
-/// Bytes served to one download of another client, for its next usage record.
+/// Count of the bytes served to one download of another client, for its next usage record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Served {
     version: VersionId,
@@ -34,21 +35,21 @@ struct Served {
     peers: BTreeMap<IntroId, ServedPeer>,
     began: Time,
     last: Time,
-    /// Whether something has changed since the newest record.
+    /// Whether bytes or receipts were added since the newest usage record.
     dirty: bool,
-    /// The newest usage record, and whether the ledger has acknowledged it. The store keeps it while the count may
-    /// grow.
+    /// Newest usage record of this count, and whether the ledger has acknowledged it. The store keeps the record as
+    /// long as the count may grow.
     record: Option<(RecordId, bool)>,
 }
 
 /// Bytes served under one introduction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ServedPeer {
-    /// K_d: key of the downloader.
+    /// Download key K_d of the downloader.
     key: PublicKey,
     /// Bytes sent under this introduction.
     bytes: u64,
-    /// The receipt with the most bytes.
+    /// Receipt with the largest number of bytes; `None` before the first.
     receipt: Option<ReceiptProof>,
 }
 
@@ -57,7 +58,7 @@ impl Served {
         Self { version, seq, peers: BTreeMap::new(), began: now, last: now, dirty: false, record: None }
     }
 
-    /// Restores the count from a stored usage record.
+    /// Restores the count from a usage record in the store.
     fn restored(record: &UsageRecord) -> Self {
         let mut served = Self::new(record.version, record.seq, Time::ZERO);
         let peers = record.peers.iter();
@@ -71,7 +72,7 @@ impl Served {
         self.peers.entry(intro).or_insert(ServedPeer { key, bytes: 0, receipt: None })
     }
 
-    /// Adds a receipt. It proves at least its bytes, however many were counted as sent.
+    /// Stores a receipt if it proves more bytes than the one before, whatever number of bytes was counted as sent.
     fn on_receipt(&mut self, (intro, key): (IntroId, PublicKey), proof: ReceiptProof, now: Time) {
         let peer = self.peer(intro, key);
         if peer.receipt.as_ref().is_none_or(|old| old.bytes < proof.bytes) {
@@ -82,21 +83,22 @@ impl Served {
     }
 }
 
-/// Download of another client, and the introduction under which it is served.
+/// Download of another client, and the introduction under which this client serves it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServedTo {
     /// Download that is served.
     pub(super) download: DownloadId,
     /// Version of the download.
     pub(super) version: VersionId,
-    /// Introduction of the downloader.
+    /// Introduction under which the downloader is served.
     pub(super) intro: IntroId,
-    /// K_d: key of the downloader.
+    /// Download key K_d of the downloader.
     pub(super) key: PublicKey,
 }
 
 impl Books {
-    /// Restores the books of `guid` from the stored usage records, and from receipts that no record holds.
+    /// Restores the books of `guid` from the usage records in the store, and from the receipts that no usage record
+    /// holds.
     pub(super) fn restored(guid: Guid, usage: Vec<UsageRecord>, receipts: &[KeptReceipt]) -> Self {
         let mut books = Self::default();
         for record in usage.iter().filter(|r| r.side == Side::Uploader && r.reporter == guid) {
@@ -114,12 +116,13 @@ impl Books {
         books
     }
 
-    /// Removes and returns the usage records of an earlier start.
+    /// Removes and returns the usage records of an earlier start that are not in this start's log yet.
     pub(super) fn take_unsent(&mut self) -> Vec<UsageRecord> {
         core::mem::take(&mut self.unsent)
     }
 
-    /// Returns the count of a download, which begins if there is room for it.
+    /// Returns the count for a download of another client, which begins now if need be; `None` if too many are
+    /// counted.
     fn count(&mut self, to: &ServedTo, now: Time) -> Option<&mut Served> {
         if self.served.len() >= SERVED_MAX && !self.served.contains_key(&to.download) {
             return None;
@@ -127,7 +130,7 @@ impl Books {
         Some(self.served.entry(to.download).or_insert_with(|| Served::new(to.version, 0, now)))
     }
 
-    /// Counts bytes sent to a peer. Returns when the count began; `None` if they are not counted.
+    /// Counts bytes sent to a peer. Returns the time when its count began; `None` if the bytes are not counted.
     pub(super) fn on_sent(&mut self, to: &ServedTo, bytes: u64, now: Time) -> Option<Time> {
         if bytes == 0 && !self.served.contains_key(&to.download) {
             return None;
@@ -140,26 +143,27 @@ impl Books {
         Some(served.began)
     }
 
-    /// Adds a receipt of a downloader. Returns when the count began; `None` if it is not counted.
+    /// Stores a receipt of a downloader. Returns the time when its count began; `None` if too many downloads are
+    /// counted.
     pub(super) fn on_receipt(&mut self, to: &ServedTo, proof: ReceiptProof, now: Time) -> Option<Time> {
         let served = self.count(to, now)?;
         served.on_receipt((to.intro, to.key), proof, now);
         Some(served.began)
     }
 
-    /// Returns the downloads that are counted.
+    /// Returns the downloads for which served bytes are counted.
     pub(super) fn downloads(&self) -> Vec<DownloadId> {
         self.served.keys().copied().collect()
     }
 
-    /// Returns when the youngest count began.
+    /// Returns the time when the youngest count began; `None` if there is no count.
     pub(super) fn youngest(&self) -> Option<Time> {
         self.served.values().map(|served| served.began).max()
     }
 
-    /// Returns a usage record of the bytes served to a download, if they have changed, and the id of an acknowledged
-    /// one that it replaces: such a record was stored only until this one; the session handles the others. `seq_min`
-    /// rises with the clock, so that the sequence does even if an earlier record of the download is forgotten.
+    /// Returns a usage record of the bytes served to a download (`None` if nothing has changed since the last one),
+    /// and the id of the last one if the ledger has it, so that the store can delete it. Its sequence number is at
+    /// least `seq_min`, which rises with the clock, so that numbers rise even after an earlier record is forgotten.
     pub(super) fn next_record(
         &mut self,
         download: DownloadId,
@@ -193,19 +197,20 @@ impl Books {
         Some((record, older.filter(|(_, acked)| *acked).map(|(id, _)| id)))
     }
 
-    /// Returns whether a count has changed since its newest record.
+    /// Returns whether a download's count has changed since its newest usage record.
     pub(super) fn is_dirty(&self, download: DownloadId) -> bool {
         self.served.get(&download).is_some_and(|served| served.dirty)
     }
 
-    /// Marks a download's count for another record, since the newest could not be stored.
+    /// Notes that a download needs another usage record, since the newest could not be stored.
     pub(super) fn on_not_stored(&mut self, download: DownloadId) {
         if let Some(served) = self.served.get_mut(&download) {
             served.dirty = true;
         }
     }
 
-    /// Forgets what was served long ago and is acknowledged. Returns the records that need not be stored any more.
+    /// Forgets counts that have not changed for `keep` and are acknowledged. Returns the usage records that the store
+    /// may now delete.
     pub(super) fn forget_old(&mut self, now: Time, keep: Duration) -> Vec<RecordId> {
         let mut done = Vec::new();
         self.served.retain(|_, served| {
@@ -217,8 +222,8 @@ impl Books {
         done
     }
 
-    /// Notes records that are settled. Returns those that need not be stored any more: the newest record of a growing
-    /// count stays, since a restart continues from it.
+    /// Notes that the ledger has acknowledged usage records. Returns those that the store may delete; the newest
+    /// record of each count stays, since a restart continues from it.
     pub(super) fn settle(&mut self, mut ids: Vec<RecordId>) -> Vec<RecordId> {
         ids.retain(|id| {
             let mut newest = self.served.values_mut().filter_map(|served| served.record.as_mut());
@@ -233,7 +238,8 @@ impl Books {
         ids
     }
 
-    /// Appends a durable record to the log of this start. Returns its head, to be signed under the number `req`.
+    /// Appends a durable usage record to the log of this start. Returns its log head, which the shell signs under the
+    /// request number `req`.
     pub(super) fn append(&mut self, start: SecondaryGuid, record: UsageRecord, req: ReqId) -> Head {
         let head = self.log.append(start, &record);
         let before = self.signing.insert(req, (record, head.clone()));
@@ -241,12 +247,12 @@ impl Books {
         head
     }
 
-    /// Removes and returns the record whose head is signed.
+    /// Removes and returns the usage record, with its log head, that the shell has signed under this request number.
     pub(super) fn take_signed(&mut self, req: ReqId) -> Option<(UsageRecord, Head)> {
         self.signing.remove(&req)
     }
 
-    /// Returns the numbers of the heads that are being signed.
+    /// Returns the request numbers of the log heads that the shell is signing.
     pub(super) fn signing(&self) -> impl Iterator<Item = &ReqId> {
         self.signing.keys()
     }
@@ -258,12 +264,12 @@ impl Books {
         }
     }
 
-    /// Returns whether the records of an earlier start are in the log.
+    /// Returns whether the usage records of an earlier start are in this start's log.
     pub(super) const fn is_started(&self) -> bool {
         self.unsent.is_empty()
     }
 
-    /// Asserts that the books are bounded and in order.
+    /// Asserts that the counts are bounded, are reported, and that log heads are signed in order.
     pub(super) fn check(&self) {
         assert!(self.served.len() <= SERVED_MAX, "the counts of served bytes are bounded");
         assert!(self.served.values().all(|s| s.began <= s.last), "a count begins before its last change");
@@ -276,7 +282,8 @@ impl Books {
 
 #[cfg(test)]
 impl Books {
-    /// Corruptions of books with a count, each with the clause of the check that it breaks.
+    /// Corruptions of books that count a download, each with the message of the assertion in `check` that it must
+    /// break.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 4] = [
         ("the counts of served bytes are bounded", |books| {
             let served = books.served.values().next().expect("a count").clone();

@@ -1,4 +1,5 @@
-//! Commands of the user: get, pause, resume, cancel, remove from the cache, shut down; and damage found by the store.
+//! The user's commands: get, pause, resume, cancel, remove from the cache, shut down; and pieces that the store has
+//! lost.
 
 use super::io::{
     Command, CommandError, CommandKind, DownloadRecord, DownloadState, Notice, ObjectRef, Output, Save, SourceName,
@@ -44,7 +45,7 @@ impl Client {
         cx.push(Output::Notice(Notice::Done { req, result }));
     }
 
-    /// Starts or resumes a download of an object. A resumed one accepts a newer version of the object.
+    /// Starts a download of an object, or resumes it; a resumed download accepts a newer version of the object.
     fn get(&mut self, cx: &mut Context<'_>, req: ReqId, object: ObjectRef, output: (String, bool)) -> Result<()> {
         let known = self.jobs.iter().find(|(_, j)| j.record.object == object);
         let known = known.map(|(handle, job)| (*handle, job.record.state, job.record.output == output.0));
@@ -144,7 +145,7 @@ impl Client {
         Ok(())
     }
 
-    /// Deletes a cached version and forgets its completed downloads; their files belong to the user alone.
+    /// Deletes a cached version and forgets its completed downloads; the files that they made are left to the user.
     pub(super) fn uncache(&mut self, cx: &mut Context<'_>, version: VersionId, saving: Saving) {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
@@ -158,8 +159,8 @@ impl Client {
         self.save(cx, Save::Uncache { version }, saving);
     }
 
-    /// Keeps only the pieces `left` of a damaged version. Completed downloads of it are forgotten, and their files left
-    /// to the user; the others continue from `left`.
+    /// Handles the loss of a version's pieces: only the pieces `left` are still in the store. Completed downloads of
+    /// the version are forgotten and their files left to the user; other downloads continue from `left`.
     pub(super) fn on_version_lost(
         &mut self,
         cx: &mut Context<'_>,
@@ -195,8 +196,8 @@ impl Client {
         }
     }
 
-    /// Stops every transfer, takes leave of the CN, and writes the last usage records. Active downloads resume at the
-    /// next start.
+    /// Stops every transfer, says goodbye to the CN, and writes the last usage records. Active downloads resume at
+    /// the next start.
     fn shutdown(&mut self, cx: &mut Context<'_>, req: ReqId) {
         let handles: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
         for handle in handles {

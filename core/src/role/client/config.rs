@@ -17,7 +17,8 @@ pub struct Identity {
     pub guid: Guid,
     /// Public key that the GUID is derived from.
     pub key: PublicKey,
-    /// The secondary GUIDs of the last starts, newest (this one) first.
+    /// Secondary GUIDs (random ids, one for each start) of the last starts, newest first; the first is that of this
+    /// start.
     pub secondary: Vec<SecondaryGuid>,
     /// K_u: public key that peers know this client by when it uploads.
     pub upload_key: PublicKey,
@@ -25,7 +26,7 @@ pub struct Identity {
     pub root: PublicKey,
 }
 
-/// A client's configuration. Only [`Config::new`] and [`Config::tiny`] make one, since it carries an identity.
+/// Configuration of a client; it holds the client's identity, so only [`Config::new`] and [`Config::tiny`] make one.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Identity of this client.
@@ -38,17 +39,17 @@ pub struct Config {
     pub upload: upload::Config,
     /// Configuration of connectivity attempts with peers.
     pub connectivity: crate::nat::connectivity::Config,
-    /// Number of connected peers at which a download asks for no more.
+    /// Number of connected peers at which a download asks for no further ones.
     pub peers_wanted: u32,
-    /// Time-out for opening a peer connection, and again for the answer to `Hello`.
+    /// Time-out for opening a connection to a peer, and for the peer's answer to `Hello` after that.
     pub peer_within: Duration,
-    /// Silence on a peer connection, while something is due, after which the network is checked.
+    /// Silence on a peer connection, while an answer is due, after which the network is checked.
     pub quiet_after: Duration,
-    /// Silence after which a peer's path counts as lost; four round trips if that is longer.
+    /// Silence after which the path to a peer counts as lost; four round trips if that is longer.
     pub lost_after: Duration,
-    /// Time within which an uploader closes the connection after the last receipt.
+    /// Time after a closing connection's last receipt within which the uploader must close it.
     pub part_within: Duration,
-    /// Bytes that may be under way over all downloads together.
+    /// Maximum number of requested bytes that have not arrived, over all downloads together.
     pub budget: u64,
     /// Time-out of a download that has not begun and gets no answer from any edge.
     pub start_within: Duration,
@@ -56,19 +57,20 @@ pub struct Config {
     pub ask_backoff: (Duration, Duration),
     /// Interval between two bootstrap requests.
     pub bootstrap_every: Duration,
-    /// Time before its expiry at which a grant is renewed; half the remaining lifetime if that is later.
+    /// Time before its expiry at which a grant is renewed; if less than twice that is left, half of the remaining
+    /// lifetime.
     pub renew_before: Duration,
     /// Shortest interval between two reports of a download's figures to the user.
     pub status_every: Duration,
     /// Shortest and longest wait between two usage records of a download: see [`Config::usage_wait`].
     pub usage_every: (Duration, Duration),
-    /// Time for which what was served to a download is kept after its last byte: a peer that reconnects continues the
-    /// same count.
+    /// Time for which the count of bytes served to a download is kept after its last byte, so that a peer that
+    /// reconnects continues the same count.
     pub served_keep: Duration,
 }
 
 impl Config {
-    /// Returns the limits for production, for this identity.
+    /// Returns the configuration for production, with this identity.
     #[must_use]
     pub fn new(identity: Identity, verify: Verify) -> Self {
         let session = crate::session::client::Config::new(
@@ -101,13 +103,14 @@ impl Config {
         }
     }
 
-    /// Returns the wait before the next usage record of a download of this age: a quarter of the age, within bounds. So
-    /// a long download makes few records, and a crash leaves little unreported.
+    /// Returns the wait before the next usage record of a download that is `age` old: a quarter of the age, within
+    /// the bounds `usage_every`. So a long download makes few records, and a crash leaves little unreported.
     pub(super) fn usage_wait(&self, age: Duration) -> Duration {
         (age / 4).clamp(self.usage_every.0, self.usage_every.1)
     }
 
-    /// Returns limits for models: small windows, no measuring, no waits that branch.
+    /// Returns the configuration for models, with small limits and no back-off between requests, so that there are
+    /// few states.
     #[must_use]
     pub fn tiny(identity: Identity, verify: Verify) -> Self {
         let usual = Self::new(identity, verify);

@@ -1,4 +1,4 @@
-//! Edges as a client knows them, and its requests that are pending with them.
+//! Edges that a client knows, and its pending requests to them.
 
 use super::Context;
 use super::io::{EdgeAsk, EdgeOutput, Output};
@@ -11,20 +11,20 @@ use alloc::collections::BTreeMap;
 pub(super) enum Ask {
     /// Learn the lists of CNs and edges.
     Bootstrap,
-    /// Get what a download needs.
+    /// Request a grant, a renewal or the manifest for a download.
     Job(Handle),
-    /// Report to an edge that a download is complete; after a failure `tries` more edges are asked.
+    /// Report to an edge that a download is complete; if that fails, up to `tries` other edges are tried.
     Completed { handle: Handle, edge: u32, tries: u8 },
     /// Send the proof of possession that an edge has asked for.
     Proof,
 }
 
-/// Known edges and pending requests.
+/// Edges that the client knows, and its pending requests to them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Edges {
     /// Number of known edges, at least 1.
     known: u32,
-    /// Index of the edge that is asked for grants and manifests.
+    /// Index of the edge that gets the requests for grants and manifests.
     current: u32,
     pending: BTreeMap<ReqId, Ask>,
     /// Back-off between requests for the bootstrap.
@@ -43,22 +43,22 @@ impl Edges {
         self.known
     }
 
-    /// Returns the edge that is asked for grants and manifests.
+    /// Returns the index of the edge that gets the requests for grants and manifests.
     pub(super) const fn current(&self) -> u32 {
         self.current
     }
 
-    /// Returns the edge after `edge`.
+    /// Returns the index of the edge after `edge`, in the order of the bootstrap's list; the first follows the last.
     pub(super) const fn after(&self, edge: u32) -> u32 {
         edge.saturating_add(1) % self.known
     }
 
-    /// Turns to the next edge, since the current one has failed.
+    /// Makes the next edge the current one, because the current one has failed.
     pub(super) const fn turn(&mut self) {
         self.current = self.after(self.current);
     }
 
-    /// Takes over how many edges a bootstrap has named.
+    /// Stores the number of edges that a bootstrap answer has named.
     pub(super) fn learn(&mut self, known: u32) {
         self.known = known.max(1);
         self.current %= self.known;
@@ -77,12 +77,12 @@ impl Edges {
         cx.push(Output::Edge(EdgeOutput::Ask { req, edge, ask }));
     }
 
-    /// Removes and returns the purpose of a request that is answered, or whose answer is not awaited any more.
+    /// Removes a pending request, which is answered or no longer needed, and returns its purpose.
     pub(super) fn take(&mut self, req: ReqId) -> Option<Ask> {
         self.pending.remove(&req)
     }
 
-    /// Returns whether the bootstrap is being asked for.
+    /// Returns whether a bootstrap request is pending.
     pub(super) fn is_bootstrapping(&self) -> bool {
         self.pending.values().any(|ask| *ask == Ask::Bootstrap)
     }
@@ -92,7 +92,7 @@ impl Edges {
         &self.pending
     }
 
-    /// Asserts that the current edge is known, and that one bootstrap is asked for at a time.
+    /// Asserts that the current edge is known, and that at most one bootstrap request is pending.
     pub(super) fn check(&self) {
         assert!(self.current < self.known, "the edge that is asked is known");
         let bootstraps = self.pending.values().filter(|ask| **ask == Ask::Bootstrap).count();
@@ -102,13 +102,14 @@ impl Edges {
 
 #[cfg(test)]
 impl Edges {
-    /// Corruptions of edges of which a bootstrap is asked for, each with the clause of the check that it breaks.
+    /// Corruptions of edges with a pending bootstrap request, each with the message of the assertion in `check` that
+    /// it must break.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 2] = [
         ("the edge that is asked is known", |edges| edges.current = 77),
         ("one bootstrap is asked for at a time", |edges| edges.note(ReqId(1 << 31), Ask::Bootstrap)),
     ];
 
-    /// Notes a request that nobody has sent.
+    /// Adds a pending request that was never sent.
     pub(super) fn note(&mut self, req: ReqId, purpose: Ask) {
         self.pending.insert(req, purpose);
     }

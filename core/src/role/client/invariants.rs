@@ -1,4 +1,4 @@
-//! Invariants of the client machine. Those of its links and books stand with them.
+//! Invariants of the client machine; those of its peer links and books are checked in their own modules.
 
 use super::edges::Ask;
 use super::io::DownloadState;
@@ -10,7 +10,7 @@ use crate::ids::{Handle, ReqId};
 use alloc::collections::BTreeSet;
 
 impl Client {
-    /// Asserts that no number is given twice.
+    /// Asserts that no number of a request and no handle is used twice.
     pub(super) fn check_numbers(&self) {
         let making = if let Rekey::Making(req) = self.rekey { Some(req) } else { None };
         let mut seen = BTreeSet::new();
@@ -22,7 +22,7 @@ impl Client {
         assert!(self.jobs.iter().all(of_job), "a record has the handle of its download");
     }
 
-    /// Asserts what holds for each download.
+    /// Asserts the invariants of each download.
     pub(super) fn check_jobs(&self) {
         for (handle, job) in &self.jobs {
             if let Some(swarm) = &job.swarm {
@@ -46,7 +46,7 @@ impl Client {
         assert!(self.fetches.keys().all(|xfer| xfer.handle() < self.next_handle), "a transfer has a download");
     }
 
-    /// Asserts what holds for the requests to edges.
+    /// Asserts the invariants of the pending requests to edges.
     pub(super) fn check_asks(&self) {
         self.edges.check();
         let waited_for = |(req, ask): (&ReqId, &Ask)| match ask {
@@ -59,7 +59,7 @@ impl Client {
         assert!(!started || waits || self.edges.is_bootstrapping(), "the bootstrap is asked for again");
     }
 
-    /// Asserts that each deadline has a purpose, and each purpose its deadline. A stopped client has none.
+    /// Asserts that each timer that is set is needed, and each needed one set. A stopped client has no timers.
     pub(super) fn check_timers(&self) {
         if self.stopped {
             return;
@@ -105,7 +105,8 @@ impl Client {
         }
     }
 
-    /// Asserts what the first call has done, and what is reported from then on.
+    /// Asserts that the client's first call has claimed the store, and that status and usage are reported from then
+    /// on.
     fn check_reports(&self) {
         let claimed = self.owner == Owner::This && self.new_key.is_none() && self.books.is_started();
         assert!(claimed, "the first call has claimed the store");

@@ -38,9 +38,9 @@ pub enum Input {
     Command(Command),
     /// An edge has answered a request, or the request has failed.
     Edge {
-        /// Number of the [`EdgeOutput::Ask`] that is answered.
+        /// Number of the request ([`EdgeOutput::Ask`]) that is answered.
         req: ReqId,
-        /// Answer of the edge, or why there is none.
+        /// Answer of the edge, or the reason why there is none.
         answer: Result<EdgeAnswer, EdgeError>,
     },
     /// The control connection is open (TLS done, certificate checked against the operator's CA).
@@ -80,8 +80,8 @@ pub enum Input {
         conn: ConnId,
     },
     /// Nothing has arrived on an open peer connection although something was due: blocks, an acknowledgement, or the
-    /// answer to the shell's probe after [`PeerOutput::ProbePaths`]. Reported again while the silence lasts, each time
-    /// after twice as long.
+    /// answer to the shell's probe after [`PeerOutput::ProbePaths`]. Reported again while the silence lasts, each
+    /// time after twice the duration.
     PeerQuiet {
         /// Peer connection that is silent.
         conn: ConnId,
@@ -155,11 +155,12 @@ pub enum Input {
         /// Success, or the store's error.
         result: Result<(), StoreError>,
     },
-    /// The store holds less of a version than it had reported: its file was damaged, or changed by another program.
+    /// The store holds fewer pieces of a version than it had reported: its file was damaged, or changed by another
+    /// program.
     VersionLost {
         /// Version that has lost pieces.
         version: VersionId,
-        /// Pieces that are still present (zero pieces long if the version is gone).
+        /// Pieces that are still present (a bitfield of zero pieces if the version is gone).
         left: Bitfield,
         /// Bytes of the remaining pieces by source, for each download that fetched them.
         sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
@@ -175,9 +176,9 @@ pub enum Input {
         /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// An event of the extra sockets of birthday probing.
+    /// An event of the extra UDP sockets that are open for birthday probing.
     Scattered(Scattered),
-    /// An event of a TCP connection with a peer that has not done its handshake.
+    /// An event of a raw TCP connection: one with a peer that has not done its TLS handshake.
     RawTcp(RawTcpEvent),
 }
 
@@ -193,7 +194,8 @@ pub struct Command {
 /// Action that a [`Command`] asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CommandKind {
-    /// Download an object; `Done` carries its handle. Repeated for the same object it resumes the download.
+    /// Download an object; [`Notice::Done`] carries the download's handle. Repeated for the same object, it resumes
+    /// the download.
     Get {
         /// Object to be downloaded.
         object: ObjectRef,
@@ -212,7 +214,7 @@ pub enum CommandKind {
     Uploads(bool),
     /// Stop sharing a version and delete the cached copy.
     RemoveCached(VersionId),
-    /// Stop the client: take leave of the CN and the peers.
+    /// Stop the client: say goodbye to the CN and the peers.
     Shutdown,
 }
 
@@ -228,13 +230,14 @@ pub struct ObjectRef {
 /// Successful answer of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EdgeAnswer {
-    /// Answer to [`EdgeAsk::Bootstrap`]: how many CNs there are (the shell keeps their addresses, nearest first).
+    /// Answer to [`EdgeAsk::Bootstrap`]: the numbers of CNs and edges (the shell keeps their addresses, nearest
+    /// first).
     Bootstrap {
         /// Number of CNs; [`ControlOutput::Dial`] dials them as `cn` 0, 1, …
         cns: u32,
         /// Number of edges, the one that answered included; requests name them as `edge` 0, 1, …
         edges: u32,
-        /// The edge's clock, Unix milliseconds.
+        /// Time of the edge's clock, in Unix milliseconds.
         now_ms: u64,
     },
     /// Answer to [`EdgeAsk::Grant`]: the download is permitted.
@@ -250,12 +253,12 @@ pub enum EdgeAnswer {
     ProofTaken,
 }
 
-/// Grant, with the fields that the client may read beside the sealed form.
+/// Grant of a download: the encrypted form, and the fields that the client may read beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Granted {
     /// Id of the download; renewals keep it.
     pub download: DownloadId,
-    /// K_d: the download's public key, as in the grant; the shell keeps its private half.
+    /// Public download key K_d, as in the grant; the shell keeps the private key.
     pub download_key: PublicKey,
     /// Version that the object had when the grant was made.
     pub version: VersionId,
@@ -265,7 +268,8 @@ pub struct Granted {
     pub policy: Policy,
     /// Seed of the order in which pieces are fetched.
     pub order_seed: u64,
-    /// Expiry time, Unix milliseconds; 0 marks a grant of this installation's former GUID, which is void.
+    /// Time when the grant expires, in Unix milliseconds. 0 marks a grant of this installation's former GUID, which
+    /// is void.
     pub expires_ms: u64,
     /// Encrypted grant that CNs and edges are shown.
     pub sealed: SealedGrant,
@@ -282,13 +286,13 @@ pub struct DownloadRecord {
     pub output: String,
     /// Whether an existing file at `output` may be replaced.
     pub replace: bool,
-    /// Current grant, which fixes the version; `None` until the edge has granted the download.
+    /// Current grant, which fixes the version; `None` until an edge has granted the download.
     pub granted: Option<Granted>,
     /// Stage that the download has reached.
     pub state: DownloadState,
-    /// The `seq` of its last usage record.
+    /// Sequence number (`seq`) of the download's last usage record.
     pub usage_seq: u32,
-    /// Milliseconds it was fetching under this download id, up to its last usage record.
+    /// Milliseconds that the download has spent fetching under its current download id, up to its last usage record.
     pub active_ms: u64,
 }
 
@@ -299,10 +303,10 @@ pub enum DownloadState {
     Starting,
     /// Pieces are being fetched.
     Running,
-    /// The user has paused it.
+    /// The user has paused the download.
     Paused,
-    /// Every piece is verified and durable, and the file is in the user's place.
+    /// Every piece is verified and durable, and the file is at the user's destination.
     Completed,
-    /// The download was given up; the reason tells the user what to do.
+    /// The download has failed; the reason tells the user what to do.
     Failed(FailReason),
 }

@@ -19,46 +19,51 @@ use alloc::vec::Vec;
 /// Answer that a download needs from an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Need {
-    /// A first grant, or one that replaces a grant too old to be renewed. `keep`: only for the version it has.
+    /// A grant for a new download id: the first, or a replacement for one too old to be renewed. `keep`: only for the
+    /// version that the download has already.
     Grant { keep: bool },
-    /// A renewal of its grant.
+    /// A renewal of the current grant.
     Renewal,
-    /// A new grant without peers, because no edge can count the bytes of the current one.
+    /// A grant for a new download id without peers, because no edge can count the bytes sent under the current grant.
     EdgeOnly,
-    /// The manifest of its version.
+    /// The manifest of the download's version.
     Manifest,
 }
 
-/// A download and its state in memory. Its version never changes while it has a swarm.
+/// A download and its state in memory. The version never changes while there is a swarm (the machine that fetches
+/// pieces).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Job {
     pub(super) record: DownloadRecord,
-    /// Durable pieces of its version; once there is a swarm, the swarm's own map is the newer one.
+    /// Durable pieces of the download's version; once there is a swarm, its own bitfield is the current one.
     pub(super) have: Bitfield,
-    /// Bytes of durable pieces by source, under this download id; the swarm's count replaces it.
+    /// Bytes of durable pieces by source, under the current download id; once there is a swarm, its own count is the
+    /// current one.
     pub(super) counted: Vec<(SourceName, u64)>,
     pub(super) swarm: Option<Download>,
-    /// The number of the next swarm's first transfer.
+    /// Number that the first transfer of the next swarm gets.
     pub(super) next_xfer: u32,
-    /// Answer still needed from an edge, and the pending request for it.
+    /// Answer that the download still needs from an edge; `asked` is the number of the pending request for it.
     pub(super) need: Option<Need>,
     pub(super) asked: Option<ReqId>,
     pub(super) ask_backoff: Backoff,
-    /// Start of the start time-out: when the download was last resumed, or an edge last answered that it is busy.
+    /// Time from which `start_within` counts: when the download was last resumed, or when an edge last answered that
+    /// it is busy.
     pub(super) asking_since: Time,
-    /// Number of invalid answers since the download was last resumed.
+    /// Number of invalid answers of edges since the download was last resumed.
     pub(super) invalid: u32,
-    /// Whether the user has asked for the object as it is now, so that a newer version may replace this one.
+    /// Whether the user wants the object's current version, so that a newer version may replace the download's one.
     pub(super) newest: bool,
-    /// Whether the provider and the CN let it use peers.
+    /// Whether the provider's policy and the CN let the download use peers.
     pub(super) peers_allowed: bool,
-    /// Peers that it has tried, and its last request for more.
+    /// Peers that the download has tried, and its last request for more.
     pub(super) search: Search,
-    /// Time at which the download began in this run of the client.
+    /// Time at which the download began, or was restored at the start of the client.
     pub(super) began: Time,
-    /// Start of the fetching time that is not yet in `record.active_ms`; `None` while it does not fetch.
+    /// Start of the fetching time that is not yet added to `record.active_ms`; `None` while the download does not
+    /// fetch.
     pub(super) fetching_since: Option<Time>,
-    /// Bytes in its last usage record.
+    /// Total bytes in the download's last usage record; `None` before the first.
     pub(super) reported: Option<u64>,
     /// Status last reported to the user.
     pub(super) last_status: Option<DownloadStatus>,
@@ -87,24 +92,24 @@ impl Job {
         }
     }
 
-    /// Returns its current grant, if any.
+    /// Returns the download's current grant, if any.
     pub(super) const fn granted(&self) -> Option<&Granted> {
         self.record.granted.as_ref()
     }
 
-    /// Drops the swarm and keeps the number of its next transfer for another swarm.
+    /// Drops the swarm, and keeps its next transfer number for another swarm.
     pub(super) fn drop_swarm(&mut self) {
         if let Some(swarm) = self.swarm.take() {
             self.next_xfer = swarm.next_xfer();
         }
     }
 
-    /// Returns whether it proceeds without a command of the user.
+    /// Returns whether the download makes progress without a command of the user.
     pub(super) const fn is_active(&self) -> bool {
         matches!(self.record.state, DownloadState::Starting | DownloadState::Running)
     }
 
-    /// Returns whether its swarm fetches pieces.
+    /// Returns whether the download's swarm is fetching pieces.
     pub(super) fn is_fetching(&self) -> bool {
         self.swarm.as_ref().is_some_and(|swarm| swarm.phase() == download::Phase::Running)
     }
@@ -113,13 +118,13 @@ impl Job {
         self.counted_bytes().iter().filter(|(name, _)| of(*name)).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Returns bytes of durable pieces by source, under this download's id.
+    /// Returns the bytes of durable pieces by source, under the current download id.
     pub(super) fn counted_bytes(&self) -> Vec<(SourceName, u64)> {
         self.swarm.as_ref().map_or_else(|| self.counted.clone(), |s| s.counted().collect())
     }
 
-    /// Returns how many more introductions its usage record has room for, beside the counted ones and `links`. Bytes
-    /// under an introduction that is not in the record would be billed to nobody.
+    /// Returns how many more introductions fit into the download's usage record, besides those with counted bytes and
+    /// the `links` open ones. Bytes under an introduction that is not in the record would not be billed.
     pub(super) fn nameable(&self, links: usize) -> usize {
         let of_peer = |(name, _): &(SourceName, u64)| *name != SourceName::Edge;
         let all = self.swarm.as_ref().map(|s| s.counted().filter(of_peer).count());
@@ -127,7 +132,7 @@ impl Job {
         USAGE_SOURCES_MAX.saturating_sub(counted + links)
     }
 
-    /// Adds the time since the last call, if spent fetching, to the record.
+    /// Adds the time since the last call to the record, if the download spent it fetching.
     pub(super) fn count_time(&mut self, now: Time) {
         if let Some(since) = &mut self.fetching_since {
             self.record.active_ms = self.record.active_ms.saturating_add(millis_between(*since, now));
@@ -135,7 +140,7 @@ impl Job {
         }
     }
 
-    /// Returns the bytes of durable pieces.
+    /// Returns the total bytes of durable pieces.
     fn durable(&self) -> u64 {
         let size = self.granted().map_or(0, |g| g.size);
         match &self.swarm {
@@ -164,7 +169,7 @@ impl Job {
 }
 
 impl Client {
-    /// Saves the job's record; `answer` is a command to be answered once it is durable.
+    /// Saves the download's record; `answer` is the number of the command to be answered when that is durable.
     pub(super) fn save_record(&mut self, cx: &mut Context<'_>, handle: Handle, answer: Option<ReqId>) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let record = job.record.clone();
@@ -190,7 +195,7 @@ impl Client {
         }
     }
 
-    /// Continues a download: requests what it lacks from an edge, or starts its swarm.
+    /// Continues a download: requests from an edge what is still needed, or starts the swarm.
     pub(super) fn continue_download(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
         job.asking_since = cx.now;
@@ -208,7 +213,7 @@ impl Client {
         }
     }
 
-    /// Starts the swarm, whose version and layout are known.
+    /// Starts the swarm of a download whose version and layout are known.
     pub(super) fn start_swarm(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.set_state(cx, handle, DownloadState::Running);
         // it may have waited for an edge so long that no report was due any more
@@ -225,7 +230,7 @@ impl Client {
         self.want_peers(cx, handle);
     }
 
-    /// Divides the budget of bytes under way equally among the active downloads.
+    /// Divides the maximum number of requested bytes equally among the active downloads.
     pub(super) fn set_budgets(&mut self, cx: &mut Context<'_>) {
         let running: Vec<_> = self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect();
         let each = cx.cfg.budget / (running.len() as u64).max(1);
@@ -234,7 +239,7 @@ impl Client {
         }
     }
 
-    /// Stops fetching, edge requests and peer connections of a download, and sets its new state.
+    /// Stops a download's fetching, its requests to edges and its peer links, and sets its new state.
     pub(super) fn halt(&mut self, cx: &mut Context<'_>, handle: Handle, state: DownloadState) {
         self.tell_swarm(cx, handle, download::Input::Stop);
         let Some(job) = self.jobs.get_mut(&handle) else { return };

@@ -1,7 +1,8 @@
-//! Links of this client's downloads to the peers that a CN has introduced: a link's whole life, from the introduction
-//! over meeting, dialling and `Hello` to the open connection and its [`End`].
+//! Links between this client's downloads and the peers that a CN has introduced to them. A link begins with the
+//! introduction, goes through connectivity checks, dialling and `Hello` to the open connection, and ends with an
+//! [`End`].
 //!
-//! The uploading side of peer connections belongs to [`crate::swarm::upload`].
+//! The uploading side of peer connections is in [`crate::swarm::upload`].
 
 mod end;
 mod search;
@@ -26,45 +27,45 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// All links of a client, by connection. A link has its number from the introduction on.
+/// All links of a client, by the number of their connection. A link has this number from the introduction on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct PeerLinks {
     links: BTreeMap<ConnId, PeerLink>,
     next_conn: ConnId,
-    /// Time-outs of the links that open or await `Welcome`.
+    /// Time-outs of the links whose connection is being opened or that wait for `Welcome`.
     due: Deadlines<ConnId>,
 }
 
-/// Peer that a download of this client was introduced to, and the connection to it.
+/// Link to a peer that was introduced to a download of this client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PeerLink {
     handle: Handle,
     intro: IntroId,
     key: PublicKey,
-    /// Whether the path is, or was, found by connectivity checks.
+    /// Whether the path to the peer is found by connectivity checks, now or earlier.
     met: bool,
     state: State,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
-    /// The connectivity machine seeks a path; the introduction will be shown once it is dialled.
+    /// The connectivity machine seeks a path to the peer, which the introduction will be shown to.
     Meeting(Box<SignedIntroduction>, DownloadId),
-    /// The connection is being opened; the introduction will be shown on it.
+    /// The connection is being opened; the introduction will be sent on it.
     Dialing(Box<SignedIntroduction>),
-    /// `Hello` with the introduction is sent, and `Welcome` awaited.
+    /// `Hello` with the introduction is sent; the peer's `Welcome` has not come yet.
     Greeting,
-    /// The peer has answered `Welcome` and serves.
+    /// The peer has answered `Welcome`, and serves requests.
     Open,
 }
 
 impl PeerLink {
-    /// Returns the download that the peer was introduced to.
+    /// Returns the handle of the download that the peer was introduced to.
     pub(super) const fn handle(&self) -> Handle {
         self.handle
     }
 
-    /// Returns the introduction.
+    /// Returns the id of the introduction.
     pub(super) const fn intro(&self) -> IntroId {
         self.intro
     }
@@ -74,12 +75,12 @@ impl PeerLink {
         &self.key
     }
 
-    /// Returns the peer's name as a source of pieces.
+    /// Returns the name by which the peer is counted as a source of pieces.
     pub(super) const fn name(&self) -> SourceName {
         SourceName::Peer(self.intro, self.key)
     }
 
-    /// Returns how far the link has come.
+    /// Returns the stage that the link has reached.
     pub(super) const fn stage(&self) -> Stage {
         match self.state {
             State::Meeting(..) => Stage::Sought,
@@ -94,46 +95,46 @@ impl PeerLink {
 /// Facts about a download that decide whether it can use another peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
-    /// Whether it is fetching.
+    /// Whether the download is fetching.
     pub(super) fetching: bool,
-    /// Number of further introductions that its usage record has room for.
+    /// Number of further introductions that fit into the download's usage record.
     pub(super) nameable: usize,
 }
 
-/// Content of a peer's message.
+/// Meaning of a message that a peer has sent.
 pub(super) enum Heard {
-    /// The peer serves from now on, so many requests at a time.
+    /// The peer serves from now on, at most `requests_max` requests at a time.
     Welcome { intro: IntroId, key: PublicKey, requests_max: u16 },
-    /// The peer has pieces.
+    /// The peer has these pieces.
     Pieces(download::Input),
-    /// The peer ends the link, or must not send this message.
+    /// The link ends: the peer leaves, or sent a message that it may not send now.
     End(End),
 }
 
-/// Order to seek a path to a peer by connectivity checks.
+/// Parameters for seeking a path to a peer by connectivity checks.
 pub(super) struct Seek {
     /// Connection that the path is for.
     pub(super) conn: ConnId,
     /// Introduction of the peer.
     pub(super) intro: IntroId,
-    /// The CN's ticket for the attempt.
+    /// Ticket of the CN, with the key for the checks.
     pub(super) ticket: Ticket,
-    /// NAT and addresses of the peer.
+    /// NAT type and addresses of the peer.
     pub(super) nat: NatDescriptor,
 }
 
 impl PeerLinks {
-    /// Returns whether a connection is one of these links.
+    /// Returns whether a connection is that of a link.
     pub(super) fn has(&self, conn: ConnId) -> bool {
         self.links.contains_key(&conn)
     }
 
-    /// Returns the connections of a download.
+    /// Returns the connections of a download's links.
     pub(super) fn of(&self, handle: Handle) -> impl Iterator<Item = ConnId> {
         self.links.iter().filter(move |(_, link)| link.handle == handle).map(|(conn, _)| *conn)
     }
 
-    /// Returns the connection that an introduction has led to.
+    /// Returns the connection of the link that an introduction has led to.
     pub(super) fn of_intro(&self, intro: IntroId) -> Option<ConnId> {
         self.links.iter().find(|(_, link)| link.intro == intro).map(|(conn, _)| *conn)
     }
@@ -143,13 +144,14 @@ impl PeerLinks {
         self.links.get(&conn).is_some_and(|link| matches!(link.stage(), Stage::Greeting | Stage::Open))
     }
 
-    /// Returns how many more peers a download could use.
+    /// Returns how many more peers a download could use. `nameable`: how many more introductions fit into its usage
+    /// record.
     pub(super) fn wanted(&self, cfg: &Config, handle: Handle, nameable: usize) -> usize {
         let room = PEER_CONNECTIONS_MAX.saturating_sub(self.links.len());
         (cfg.peers_wanted as usize).saturating_sub(self.of(handle).count()).min(room).min(nameable)
     }
 
-    /// Returns why an introduced peer is not tried; `None` if it is to be tried.
+    /// Returns the reason why an introduced peer is not tried; `None` if it is to be tried.
     pub(super) fn obstacle(
         &self,
         cfg: &Config,
@@ -170,7 +172,8 @@ impl PeerLinks {
         obstacles.into_iter().find(|(is_there, _)| *is_there).map(|(_, why)| why)
     }
 
-    /// Begins a link to an introduced peer, which counts as tried: dials it, or returns the order to seek a path.
+    /// Begins a link to an introduced peer, which counts as tried from then on. Without a ticket the peer is dialled;
+    /// with one, the parameters for connectivity checks are returned.
     pub(super) fn begin(
         &mut self,
         cx: &mut Context<'_>,
@@ -197,13 +200,14 @@ impl PeerLinks {
         None
     }
 
-    /// Sets the time-out of the peer's next step.
+    /// Sets the time-out for the peer's next step.
     fn await_peer(&mut self, cx: &Context<'_>, conn: ConnId) {
         debug_assert!(self.has(conn), "only a link has a time-out");
         self.due.set(conn, Some(cx.now.after(cx.cfg.peer_within)));
     }
 
-    /// Dials a peer along the path that connectivity checks have found. Nobody uses a path that comes too late.
+    /// Dials a peer along the path that connectivity checks have found. If the link waits for no path any more,
+    /// nothing is dialled.
     pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr, along: Along) {
         let link = self.links.iter_mut().find(|(_, link)| link.intro == intro);
         let meeting = link.and_then(|(conn, link)| match &link.state {
@@ -223,7 +227,8 @@ impl PeerLinks {
         cx.push(Output::Peer(PeerOutput::Dial { conn, download, key, addrs: alloc::vec![addr], along }));
     }
 
-    /// Shows the introduction on a dialled connection that has opened. Returns how the path was found.
+    /// Sends `Hello` with the introduction on a connection that has opened. Returns the introduction and the stage
+    /// before, which tells how the path was found; `None` if the connection was not being dialled.
     pub(super) fn greet(&mut self, cx: &mut Context<'_>, conn: ConnId) -> Option<(IntroId, Stage)> {
         let link = self.links.get_mut(&conn)?;
         let (intro, stage) = (link.intro, link.stage());
@@ -238,7 +243,8 @@ impl PeerLinks {
         Some((intro, stage))
     }
 
-    /// Takes a message of a peer. Returns the download of the link, and what the message says.
+    /// Handles a peer's message. Returns the handle of the link's download, and the meaning of the message; `None` if
+    /// the connection has no link.
     pub(super) fn hear(&mut self, conn: ConnId, msg: PeerMsg) -> Option<(Handle, Heard)> {
         let link = self.links.get_mut(&conn)?;
         let open = link.state == State::Open;
@@ -266,12 +272,13 @@ impl PeerLinks {
         self.links.remove(&conn)
     }
 
-    /// Removes and returns the connections that have not opened or not been answered in time.
+    /// Removes the due time-outs and returns their connections: they have not opened, or `Hello` was not answered in
+    /// time.
     pub(super) fn take_late(&mut self, now: Time) -> alloc::vec::Vec<ConnId> {
         core::iter::from_fn(|| self.due.pop_due(now)).collect()
     }
 
-    /// Returns when the next link is late.
+    /// Returns the time of the next time-out.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.due.next()
     }
@@ -285,7 +292,8 @@ impl PeerLinks {
         self.links.iter().map(|(conn, link)| (*conn, link))
     }
 
-    /// Asserts that the links are bounded, numbered once, and late in time.
+    /// Asserts that the number of links is bounded, that no connection or introduction has two, and that those in
+    /// opening have time-outs.
     pub(super) fn check(&self) {
         assert!(self.links.len() <= PEER_CONNECTIONS_MAX, "there are no more links than allowed");
         let intros: BTreeSet<_> = self.links.values().map(|link| link.intro).collect();
@@ -302,7 +310,8 @@ impl PeerLinks {
 
 #[cfg(test)]
 impl PeerLinks {
-    /// Corruptions of links of which the first is dialled, each with the clause of the check that it breaks.
+    /// Corruptions of links of which the first is being dialled, each with the message of the assertion in `check`
+    /// that it must break.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 6] = [
         ("there are no more links than allowed", |all| {
             let link = all.links.values().next().expect("a link").clone();
@@ -322,12 +331,12 @@ impl PeerLinks {
         ("only a link has a time-out", |all| all.due.set(ConnId(77), Some(Time(9)))),
     ];
 
-    /// Gives the first link to a download that is not there.
+    /// Gives all links to a download that does not exist.
     pub(super) fn lose_download(&mut self) {
         self.links.values_mut().for_each(|link| link.handle = Handle(77));
     }
 
-    /// Claims that the first link's path was found by connectivity checks.
+    /// Sets in all links that the path was found by connectivity checks.
     pub(super) fn claim_met(&mut self) {
         self.links.values_mut().for_each(|link| link.met = true);
     }

@@ -1,5 +1,5 @@
-//! Connecting introduced peers: feeds the connectivity machine with events of the session, the QUIC socket and the
-//! links, and performs its outputs.
+//! Connection attempts between introduced peers: passes events of the session, the QUIC socket and the links to the
+//! connectivity machine, and performs its outputs.
 
 use super::io::{Meeting, Notice, Output, PeerOutput};
 use super::links::End;
@@ -12,7 +12,7 @@ use crate::session::client as session;
 use crate::wire::control::Introduce;
 use alloc::vec::Vec;
 
-/// Returns the outcome of an attempt that dialled directly, without connectivity checks.
+/// Returns the outcome of an attempt in which the peer was dialled directly, without connectivity checks.
 pub(super) const fn direct(connected: bool) -> Attempt {
     let failure = if connected { None } else { Some(Failure::NoHandshake) };
     Attempt { failure, rung: Rung::Direct, probes: 0, took_ms: 0 }
@@ -61,13 +61,13 @@ impl Client {
         }
     }
 
-    /// Reports an attempt's outcome to the user and, through the session, to the CN.
+    /// Reports the outcome of a connection attempt to the user and, through the session, to the CN.
     pub(super) fn attempt_ended(&mut self, cx: &mut Context<'_>, intro: IntroId, attempt: Attempt) {
         cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Ended(attempt.clone()))));
         self.tell_session(cx, session::Input::Outcome { intro, attempt });
     }
 
-    /// Offers an introduction to the connectivity machine, as downloader or uploader.
+    /// Starts connectivity checks for an introduction, as downloader or uploader.
     pub(super) fn meet(
         &mut self,
         cx: &mut Context<'_>,
@@ -81,8 +81,8 @@ impl Client {
         self.tell_connectivity(cx, connectivity::Input::Offer(Offer { intro, role, ticket, nat }));
     }
 
-    /// Prepares for a downloader that will connect: by connectivity checks if the CN gave a ticket, else by datagrams
-    /// that open the NAT.
+    /// Prepares for a downloader that will connect to this client: by connectivity checks if the CN gave a ticket,
+    /// else by datagrams that open the NAT.
     pub(super) fn expect_peer(&mut self, cx: &mut Context<'_>, introduce: Introduce) {
         let Introduce { intro, nat, ticket } = introduce;
         if let Some(ticket) = ticket {

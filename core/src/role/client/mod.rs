@@ -50,17 +50,17 @@ use versions::Versions;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// First call of the machine, due at once.
+    /// First call of the machine; the time-out is due at once.
     Start,
     /// Request the bootstrap from an edge again.
     Bootstrap,
     /// Timer of a download's swarm machine.
     Download(Handle),
-    /// Repeat the request that a download has open with an edge.
+    /// Repeat a download's request to an edge after its back-off.
     Ask(Handle),
     /// Renew a download's grant before it expires.
     Renew(Handle),
-    /// Time-out of the next peer connection that has not opened or not answered `Hello`.
+    /// Time-out of a link to a peer: the connection has not opened, or `Hello` is not answered.
     Links,
     /// Timer of the control session machine.
     Session,
@@ -74,7 +74,7 @@ enum Timer {
     Status,
     /// Write the usage records that are due.
     Usage,
-    /// Retry or abandon closing the usage records for a rekey.
+    /// End the wait for the last acknowledgements before a rekey, or start the next attempt.
     Rekey,
 }
 
@@ -96,9 +96,9 @@ enum Saving {
     },
     /// Append the durable record to the log; only then may it be sent.
     Usage(UsageRecord),
-    /// Hand the durable checkpoint to the session, which may show it to CNs.
+    /// Pass the durable checkpoint to the session, which may show it to CNs.
     Checkpoint(Box<SignedCheckpoint>),
-    /// Raise the downloader's credit: its receipt is durable.
+    /// Raise the downloader's credit, since its receipt is durable.
     Receipt {
         intro: IntroId,
         bytes: u64,
@@ -111,8 +111,8 @@ impl Saving {
     }
 }
 
-/// State machine of the client role. Of its parts, the first five are machines themselves; the rooms after them hold
-/// what belongs together and guard it.
+/// State machine of the client role. It composes machines of its own (downloads, session, uploads, connectivity,
+/// receipts) and structures that each keep one part of its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
     /// Downloads, each with its swarm machine.
@@ -128,7 +128,8 @@ pub struct Client {
     books: Books,
     owner: Owner,
     rekey: Rekey,
-    /// Key made by an earlier start whose rekey no CN has confirmed yet.
+    /// New key made by an earlier start, whose rekey the ledger may not have; `None` once the first call has handled
+    /// it.
     new_key: Option<Box<SignedRekey>>,
     /// Transfers whose [`Input::FetchEnded`] has not come yet.
     fetches: BTreeMap<XferId, download::Source>,
@@ -143,7 +144,7 @@ pub struct Client {
 
 type Context<'a> = Cx<'a, Client>;
 
-/// Runs a child machine, sets its deadline among the client's, and returns its outputs.
+/// Runs a child machine, copies its next deadline to the client's timer, and returns its outputs.
 fn run_child<C: Machine>(
     cx: &mut Context<'_>,
     cfg: &C::Config,
@@ -240,7 +241,7 @@ impl Client {
         self.run(cx, handle, |swarm, cx| swarm.handle_input(cx, input));
     }
 
-    /// Runs a download's swarm machine and performs its outputs.
+    /// Runs a download's swarm machine by `f`, and performs its outputs.
     fn run(&mut self, cx: &mut Context<'_>, handle: Handle, f: impl FnOnce(&mut Download, &mut Cx<'_, Download>)) {
         let Some(swarm) = self.jobs.get_mut(&handle).and_then(|j| j.swarm.as_mut()) else { return };
         let cfg = &cx.cfg.download;

@@ -1,5 +1,5 @@
-//! Reaction to changes of the network: a NAT that has lost its mappings or changed its address, a host that has joined
-//! another network. Silent connections are the first sign, and a STUN query confirms it.
+//! Reaction to changes of the network: the NAT has lost its mappings or changed its address, or the host has joined
+//! another network. Silent connections are the first sign; a STUN query confirms it.
 
 use super::io::{EdgeOutput, Output, PeerOutput};
 use super::job::Job;
@@ -15,10 +15,11 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// Last known addresses of this host, and the time of the last check.
+/// Last known addresses of this host, and the time when they were last checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Network {
-    /// Local and reflexive addresses of this host's connections; port 0 where the NAT uses a port for each destination.
+    /// Local and reflexive addresses that this host's connections use; the port is 0 if the NAT uses another port for
+    /// each destination.
     addresses: Vec<(CandidateKind, SocketAddr)>,
     /// Time of the last [`Output::ProbeNetwork`].
     checked_at: Option<Time>,
@@ -30,7 +31,8 @@ impl Network {
     }
 }
 
-/// Returns the addresses that this host's connections depend on.
+/// Returns the addresses that this host's connections depend on, with port 0 if the NAT uses another port for each
+/// destination.
 fn addresses(nat: &NatDescriptor) -> Vec<(CandidateKind, SocketAddr)> {
     let one_port = nat.mapping == NatBehaviour::EndpointIndependent;
     let outside = nat.candidates.iter().filter(|c| c.kind != CandidateKind::Mapped);
@@ -45,10 +47,10 @@ fn is_same(a: (CandidateKind, SocketAddr), b: (CandidateKind, SocketAddr)) -> bo
 }
 
 impl Client {
-    /// Handles a peer connection that has been silent for `quiet` though something was due. First the network is
-    /// checked, which makes QUIC probe the path too. If the silence lasts, the path is lost: other sources fetch its
-    /// pieces, and the CN is asked to introduce the peer anew. A downloader that this client serves must reconnect by
-    /// itself.
+    /// Handles a peer connection that has been silent for `quiet` although something was due. First the network is
+    /// checked, and QUIC probes the path. If the silence lasts, the path counts as lost: other sources fetch its
+    /// pieces, and the CN is asked to introduce the peer again. A downloader that this client serves must reconnect
+    /// by itself.
     pub(super) fn on_peer_quiet(&mut self, cx: &mut Context<'_>, conn: ConnId, quiet: Duration, round_trip: Duration) {
         if quiet < cx.cfg.quiet_after {
             return;
@@ -60,7 +62,7 @@ impl Client {
         }
     }
 
-    /// Checks the network, unless that was done a moment ago.
+    /// Checks the network, unless that was done within half of `quiet_after`.
     fn check_network(&mut self, cx: &mut Context<'_>) {
         if self.network.checked_at.is_some_and(|at| cx.now.since(at) < cx.cfg.quiet_after / 2) {
             return;
@@ -71,8 +73,8 @@ impl Client {
         self.tell_session(cx, session::Input::ProbePath);
     }
 
-    /// Stores the new network. If an address in use is gone, connections over it are dead without knowing: those to
-    /// edges are dropped, QUIC probes its paths, and the session probes its own.
+    /// Stores the addresses and the NAT type of the network. If an address in use is gone, connections that used it
+    /// are dead: those to edges are dropped, and QUIC and the session probe theirs.
     pub(super) fn on_network(&mut self, cx: &mut Context<'_>, mut nat: NatDescriptor) {
         nat.birthday = cx.cfg.connectivity.birthday.is_some();
         let now = addresses(&nat);

@@ -1,5 +1,5 @@
-//! Peers that a download is introduced to: passes events to the [`super::links`], and tells the other machines what
-//! follows from them.
+//! Peers that a download is introduced to: passes events to the [`super::links`], and the consequences to the other
+//! machines.
 
 use super::io::{Meeting, Notice, Output};
 use super::job::Job;
@@ -79,8 +79,8 @@ impl Client {
         self.set_links_timer();
     }
 
-    /// Handles a message of a downloader that this client may serve. A valid introduction in its `Hello` ends the
-    /// connectivity attempt with success.
+    /// Handles a message of a downloader that this client may serve. If it is a `Hello` with a valid introduction,
+    /// the connection attempt has succeeded.
     pub(super) fn on_downloader_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: PeerMsg) {
         let greets = matches!(msg, PeerMsg::Hello(_));
         self.tell_uploads(cx, upload::Input::Message { conn, msg });
@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Shows the introduction on a dialled connection that has opened.
+    /// Sends `Hello` with the introduction on a dialled connection that has opened.
     pub(super) fn on_peer_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some((intro, stage)) = self.links.greet(cx, conn) else { return };
         self.set_links_timer();
@@ -128,7 +128,7 @@ impl Client {
         self.tell_swarm(cx, handle, download::Input::PeerJoined { conn, name, requests_max });
     }
 
-    /// Ends the links that have not opened or not been answered in time.
+    /// Ends the links whose connection has not opened, or whose `Hello` was not answered, in time.
     pub(super) fn on_links_timer(&mut self, cx: &mut Context<'_>) {
         for conn in self.links.take_late(cx.now) {
             self.end_link(cx, conn, End::TimedOut);
@@ -136,7 +136,8 @@ impl Client {
         self.set_links_timer();
     }
 
-    /// Ends a link, if there is one: tells the user, the machines that know it and the control session.
+    /// Ends the link of a connection, if there is one, and tells the user, the machines that know it and the control
+    /// session.
     pub(super) fn end_link(&mut self, cx: &mut Context<'_>, conn: ConnId, why: End) {
         let Some(link) = self.links.remove(conn) else { return };
         self.set_links_timer();
@@ -174,7 +175,7 @@ impl Client {
         }
     }
 
-    /// Asserts that the links are those which the downloads and the other machines know.
+    /// Asserts that the links agree with the downloads and with the machines for connectivity, receipts and uploads.
     pub(super) fn check_links(&self) {
         self.links.check();
         for (conn, link) in self.links.iter() {

@@ -1,6 +1,6 @@
 //! Proof of possession. When a download that used peers completes, the client reports it to an edge, which may
-//! challenge it to prove that the bytes are there. Nothing here affects the download: a failed report or proof is not
-//! repeated and counts as unanswered.
+//! challenge the client to prove that it has the bytes. A failed report or proof does not affect the download; it is
+//! not repeated, and the challenge counts as unanswered.
 
 use super::edges::Ask;
 use super::io::{EdgeAnswer, EdgeAsk, EdgeError, SourceName};
@@ -8,7 +8,7 @@ use super::{Client, Context};
 use crate::accounting::possession::Challenge;
 use crate::ids::Handle;
 
-/// Number of edges that the completion is reported to, one after another, until one answers.
+/// Maximum number of edges that get the report of a completed download, one after another, until one answers.
 const TRIES: u8 = 3;
 
 impl Client {

@@ -18,9 +18,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Longest time for which downloads stop until the last usage records are acknowledged: the ledger may be away.
+/// Maximum time for which downloads stop until the last usage records are acknowledged; the ledger may be
+/// unreachable.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-/// Wait before the next attempt, while downloads continue under the old key.
+/// Wait before the next attempt to close the old key's records; downloads continue under the old key meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Stage of the rekey.
@@ -29,15 +30,15 @@ pub(super) enum Rekey {
     /// No rekey is under way.
     #[default]
     None,
-    /// The shell is making the key.
+    /// The shell is making the new key.
     Making(ReqId),
-    /// The key is stored, and the CN is being told.
+    /// The new key is stored, and CNs are being told of it.
     Announced,
-    /// The old GUID is retired, but its records are not all sent; the next attempt is at [`Timer::Rekey`].
+    /// The old GUID is retired, but not all of its records are acknowledged; the next attempt is at [`Timer::Rekey`].
     Retired,
-    /// Transfers are stopped. `reported`: the last usage records are written, and their acknowledgement awaited.
+    /// Transfers are stopped. `reported`: the last usage records are written, and wait for their acknowledgement.
     Closing { reported: bool },
-    /// Everything is acknowledged, and the shell is replacing the key.
+    /// Every record is acknowledged, and the shell is replacing the key.
     Done,
 }
 
@@ -64,7 +65,7 @@ impl Owner {
 }
 
 impl Client {
-    /// Starts a rekey that a CN has ordered, unless one is under way.
+    /// Starts the rekey that a CN has ordered, unless one is in progress.
     pub(super) fn on_rekey_ordered(&mut self, cx: &mut Context<'_>) {
         if self.rekey == Rekey::None {
             let req = self.next_req.step();
@@ -73,7 +74,8 @@ impl Client {
         }
     }
 
-    /// Continues with the new key, or waits for the next order if the shell could not store it.
+    /// Continues a rekey with the new key that the shell has made; if it could not store one, the client waits for
+    /// the next order.
     pub(super) fn on_key_made(&mut self, cx: &mut Context<'_>, req: ReqId, made: Option<Box<SignedRekey>>) {
         if self.rekey != Rekey::Making(req) {
             return;
@@ -90,7 +92,7 @@ impl Client {
         self.tell_session(cx, session::Input::Rekey(signed));
     }
 
-    /// Continues when the ledger has retired the old GUID.
+    /// Continues a rekey, because the ledger has retired the old GUID.
     pub(super) fn on_guid_retired(&mut self, cx: &mut Context<'_>) {
         if self.rekey == Rekey::Announced {
             self.close_books(cx);
@@ -101,7 +103,7 @@ impl Client {
         self.jobs.iter().filter(|(_, j)| j.is_active()).map(|(h, _)| *h).collect()
     }
 
-    /// Stops all transfers, so that the last usage records can be written.
+    /// Stops all transfers, so that the last usage records under the old key can be written.
     fn close_books(&mut self, cx: &mut Context<'_>) {
         self.rekey = Rekey::Closing { reported: false };
         for handle in self.active() {
@@ -112,7 +114,7 @@ impl Client {
         self.timers.set(Timer::Rekey, Some(cx.now.after(CLOSE_WITHIN)));
     }
 
-    /// Resumes downloads when the last records were not acknowledged in time; or starts the next attempt.
+    /// Resumes downloads if the last records were not acknowledged in time; later starts the next attempt.
     pub(super) fn on_rekey_timer(&mut self, cx: &mut Context<'_>) {
         match self.rekey {
             Rekey::Closing { .. } => {
@@ -177,7 +179,7 @@ impl Client {
 }
 
 impl Job {
-    /// Returns whether its grant belongs to another GUID.
+    /// Returns whether the download's grant belongs to another GUID.
     pub(super) fn is_void(&self) -> bool {
         self.granted().is_some_and(|g| g.expires_ms == 0)
     }

@@ -23,7 +23,7 @@ pub struct Restore {
     pub downloads: Vec<(DownloadRecord, Bitfield)>,
     /// Bytes of journalled pieces by source, for each download.
     pub sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
-    /// Usage records that are not acknowledged.
+    /// Usage records that the ledger has not acknowledged.
     pub usage: Vec<UsageRecord>,
     /// Receipts that no usage record holds.
     pub receipts: Vec<KeptReceipt>,
@@ -33,9 +33,9 @@ pub struct Restore {
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// GUID that the store belongs to; `None` if never set.
     pub owner: Option<Guid>,
-    /// A new key whose rekey no CN has confirmed.
+    /// New key made by an earlier start, whose rekey may not be complete.
     pub new_key: Option<Box<SignedRekey>>,
-    /// The user's choice whether to upload, if ever made.
+    /// The user's choice whether to upload; `None` if never made.
     pub uploads: Option<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! Sharing of cached versions and of the pieces of downloads.
+//! Sharing with peers: of cached versions, and of the pieces of downloads.
 
 use super::io::DownloadState;
 use super::job::Job;
@@ -25,7 +25,7 @@ impl Client {
         }
     }
 
-    /// Returns the policy under which a version may be shared; `None` if it may not.
+    /// Returns the provider's policy under which a version may be shared; `None` if it may not be shared.
     fn sharing_policy(&self, version: VersionId) -> Option<Policy> {
         if self.versions.is_withdrawn(version) {
             return None;
@@ -44,7 +44,7 @@ impl Client {
         }
     }
 
-    /// Offers the pieces of a download.
+    /// Offers the durable pieces of a download to peers.
     pub(super) fn share_job(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
@@ -52,7 +52,7 @@ impl Client {
         self.share(cx, version, layout, have);
     }
 
-    /// Offers every cached version and download: at the start, and when uploads are switched on.
+    /// Offers every cached version and every download to peers: at the start, and when uploads are switched on.
     pub(super) fn share_all(&mut self, cx: &mut Context<'_>) {
         let cached: Vec<_> = self.versions.cached().map(|(v, layout, have)| (v, *layout, have.clone())).collect();
         for (version, layout, have) in cached {
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// Offers a piece of a download that has become durable.
+    /// Offers a piece of a download to peers, since it has become durable.
     pub(super) fn share_piece(&mut self, cx: &mut Context<'_>, handle: Handle, piece: PieceIndex) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };

@@ -1,4 +1,5 @@
-//! Usage records of both sides: when they are due, their way to the store, into the log and to the session.
+//! Usage records of the client as downloader and as uploader: when they are due, and their way to the store, into the
+//! log and to the session.
 
 use super::books::ServedTo;
 use super::io::{DownloadState, KeptReceipt, KeyOutput, Output, Save, SourceName, StoreError};
@@ -43,7 +44,7 @@ impl Client {
         }
     }
 
-    /// Schedules the next usage records no later than a count begun at `began` needs one.
+    /// Schedules the next usage records early enough for a count that began at `began`.
     pub(super) fn report_soon(&mut self, cx: &Context<'_>, began: Time) {
         let at = cx.now.after(cx.cfg.usage_wait(cx.now.since(began)));
         if self.timers.get(Timer::Usage).is_none_or(|set| set > at) {
@@ -51,7 +52,7 @@ impl Client {
         }
     }
 
-    /// Writes a usage record of the bytes served to a download, if they have changed.
+    /// Writes a usage record of the bytes served to another client's download, if they have changed.
     fn report_served(&mut self, cx: &mut Context<'_>, download: DownloadId) {
         if !self.books.is_dirty(download) {
             return;
@@ -101,7 +102,7 @@ impl Client {
         self.save(cx, Save::Usage(record.clone()), Saving::Usage(record));
     }
 
-    /// Writes the usage records that are due.
+    /// Writes the usage records of all downloads whose bytes have changed, and schedules the next ones.
     pub(super) fn report_all(&mut self, cx: &mut Context<'_>) {
         let running = self.jobs.iter().filter(|(_, j)| j.record.state == DownloadState::Running);
         let running: Vec<_> = running.map(|(handle, _)| *handle).collect();
@@ -121,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Deletes records that the session reports as settled.
+    /// Deletes usage records that the ledger has acknowledged, as the session reports.
     pub(super) fn on_usage_done(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
         let settled = self.books.settle(ids);
         self.drop_usage(cx, settled);
@@ -133,7 +134,7 @@ impl Client {
         }
     }
 
-    /// Appends a durable record to this start's log. It is sent once its log head is signed.
+    /// Appends a durable usage record to this start's log. It is sent once the shell has signed its log head.
     pub(super) fn log_usage(&mut self, cx: &mut Context<'_>, record: UsageRecord) {
         let Some(&start) = cx.cfg.identity.secondary.first() else { return };
         let req = self.next_req.step();
@@ -147,7 +148,8 @@ impl Client {
         self.tell_session(cx, session::Input::Usage(Logged { record, head }));
     }
 
-    /// Logs a usage record that is durable; if saving failed, marks its count for another record.
+    /// Appends a usage record to the log if it is durable. If it could not be stored, its bytes go into another
+    /// record.
     pub(super) fn on_usage_saved(&mut self, cx: &mut Context<'_>, record: UsageRecord, durable: bool) {
         if durable {
             return self.log_usage(cx, record);

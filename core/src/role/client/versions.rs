@@ -6,7 +6,7 @@ use crate::limits::WITHDRAWN_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Cached and withdrawn versions.
+/// Versions in the client's cache, and versions that their provider has withdrawn.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Versions {
     /// Layout and pieces of each cached version.
@@ -48,14 +48,14 @@ impl Versions {
         self.cached.iter().map(|(version, (layout, have))| (*version, layout, have))
     }
 
-    /// Notes that a version is withdrawn, if there is room for it.
+    /// Notes that a provider has withdrawn a version, unless [`WITHDRAWN_MAX`] are noted.
     pub(super) fn withdraw(&mut self, version: VersionId) {
         if self.withdrawn.len() < WITHDRAWN_MAX {
             self.withdrawn.insert(version);
         }
     }
 
-    /// Notes that a version is published again.
+    /// Notes that a withdrawn version is published again.
     pub(super) fn publish(&mut self, version: VersionId) {
         self.withdrawn.remove(&version);
     }
@@ -65,7 +65,8 @@ impl Versions {
         self.withdrawn.contains(&version)
     }
 
-    /// Asserts that the withdrawn versions are bounded, and the cached ones whole.
+    /// Asserts that the number of withdrawn versions is bounded, and that each cached version's bitfield fits its
+    /// layout.
     pub(super) fn check(&self) {
         assert!(self.withdrawn.len() <= WITHDRAWN_MAX, "the withdrawn versions are bounded");
         let fits = |(layout, have): &(Layout, Bitfield)| have.len() == layout.pieces();
@@ -75,7 +76,7 @@ impl Versions {
 
 #[cfg(test)]
 impl Versions {
-    /// Corruptions of a cache with a version, each with the clause of the check that it breaks.
+    /// Corruptions of a cache with a version, each with the message of the assertion in `check` that it must break.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 2] = [
         ("the withdrawn versions are bounded", |versions| {
             versions.withdrawn = (0..).take(WITHDRAWN_MAX + 1).map(VersionId::numbered).collect();

@@ -5,8 +5,8 @@ use crate::nat::connectivity::Attempt;
 use crate::nat::{NatDescriptor, Transport};
 use core::net::SocketAddr;
 
-/// Fate of an introduction: for a downloader [`Meeting::Introduced`] first, then at most one [`Meeting::Ended`]. An
-/// uploader reports `Ended` only.
+/// What became of an introduction. A downloader reports [`Meeting::Introduced`] first, then at most one
+/// [`Meeting::Ended`]; an uploader reports only [`Meeting::Ended`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Meeting {
     /// The CN has introduced a peer.
@@ -17,19 +17,20 @@ pub enum Meeting {
         peer: PublicKey,
         /// NAT type and addresses that the peer has reported to the CN.
         nat: NatDescriptor,
-        /// Reason for making no attempt; `None` if one is made.
+        /// Reason why no connection is attempted; `None` if one is attempted.
         not_tried: Option<NotTried>,
     },
-    /// A path to the peer is found by connectivity checks, or is its TCP listener.
+    /// Address and transport at which the peer will be dialled: found by connectivity checks, or the peer's TCP
+    /// listener.
     Path(SocketAddr, Transport),
-    /// The attempt to connect has ended.
+    /// The attempt to connect to the peer has ended.
     Ended(Attempt),
 }
 
 /// Reason for not trying an introduced peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NotTried {
-    /// The download had ended or was paused meanwhile.
+    /// The download was paused or had ended when the introduction arrived.
     NotFetching,
     /// Enough peers were connected or being tried.
     EnoughPeers,

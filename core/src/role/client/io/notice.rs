@@ -10,21 +10,21 @@ pub enum Notice {
     Done {
         /// Number of the command.
         req: ReqId,
-        /// Handle of the download that the command concerned, or why it was refused.
+        /// Handle of the download that the command concerned, if any, or the reason why it was refused.
         result: Result<Option<Handle>, CommandError>,
     },
     /// A download's state or figures have changed; at most a few reports a second.
     Download(DownloadStatus),
-    /// A download has dropped a source.
+    /// A download has stopped using a source.
     SourceDropped {
         /// Download that used the source.
         handle: Handle,
         /// Edge or peer that was dropped.
         source: SourceName,
-        /// Reason for dropping it.
+        /// Reason for dropping the source.
         why: CloseReason,
     },
-    /// An introduction has made progress or ended.
+    /// An introduction has made progress, or its connection attempt has ended.
     Meeting(IntroId, Meeting),
     /// The control session has opened or closed.
     Session {
@@ -33,7 +33,7 @@ pub enum Notice {
     },
 }
 
-/// Reason for refusing a command.
+/// Reason for refusing a command of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CommandError {
     /// There is no download with this handle.

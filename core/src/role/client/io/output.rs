@@ -50,10 +50,10 @@ pub enum PeerOutput {
         key: PublicKey,
         /// Addresses to try, best first.
         addrs: Vec<SocketAddr>,
-        /// Transport to dial over; a TCP connection named here is used up by it.
+        /// Transport to dial over; a raw TCP connection named here becomes the peer connection.
         along: Along,
     },
-    /// Open the NAT for a peer that will connect: send one datagram to each of its addresses.
+    /// Open this host's NAT for a peer that will connect: send one datagram to each of the peer's addresses.
     Expect {
         /// Addresses that the peer may connect from.
         addrs: Vec<SocketAddr>,
@@ -69,7 +69,7 @@ pub enum PeerOutput {
     },
     /// Open, use or close extra UDP sockets for birthday probing.
     Scatter(Scatter),
-    /// Open, accept or close a TCP connection with a peer, before its handshake.
+    /// Open, accept or close a raw TCP connection with a peer: one on which no TLS handshake is done yet.
     RawTcp(RawTcp),
     /// Send a message on a peer's control stream.
     Send {
@@ -119,22 +119,22 @@ pub enum PeerOutput {
         /// Highest rate over all transfers of the version, bytes a second; 0 for no limit.
         rate_max: u64,
     },
-    /// Refuse a request, or stop serving it (then `ServeEnded` still comes).
+    /// Refuse a peer's request, or stop serving it (then `ServeEnded` still comes).
     Refuse {
         /// Number of the peer's request.
         xfer: XferId,
         /// Reason, sent to the peer.
         why: RefuseCode,
     },
-    /// Let QUIC probe the path of every connection (RFC 9000 §9), since the network may have changed.
+    /// Let QUIC probe the path of every peer connection (RFC 9000 §9), since the network may have changed.
     ProbePaths,
 }
 
 /// Command about edges.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EdgeOutput {
-    /// Send a request to an edge; answered by [`super::Input::Edge`]. The shell signs it with the client's key where it
-    /// must be.
+    /// Send a request to an edge; answered by [`super::Input::Edge`]. The shell signs those requests that need the
+    /// client's signature.
     Ask {
         /// Number of the request, repeated in the answer.
         req: ReqId,
@@ -164,7 +164,7 @@ pub enum EdgeOutput {
         /// Transfer to be cancelled.
         xfer: XferId,
     },
-    /// Drop every kept connection to an edge, since the network has changed.
+    /// Drop the idle connections to edges that are kept for reuse, since the network has changed.
     DropConnections,
 }
 
@@ -216,8 +216,8 @@ pub enum KeyOutput {
         /// Number of the request, repeated in the answer.
         req: ReqId,
     },
-    /// Replace the current key by the new one, forget the secondary GUIDs and the upload key that copies share, and
-    /// restart the client from its store. Nothing answers it.
+    /// Replace the current key by the new one, forget the secondary GUIDs and the upload key (which copies of the
+    /// installation share), and restart the client from its store. Nothing answers it.
     Adopt,
 }
 
@@ -234,7 +234,7 @@ pub enum EdgeAsk {
         renew: Option<SealedGrant>,
         /// Download whose key signs the renewal.
         download: Option<DownloadId>,
-        /// Whether to replace the grant by one for a new download that may use no peers.
+        /// Whether to replace the grant by one for a new download without peers.
         edge_only: bool,
         /// Version that a resumed download must keep, if any.
         version: Option<VersionId>,

@@ -6,13 +6,13 @@ use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Change to the store. Whatever depends on it happens while its [`super::Input::Saved`] is handled.
+/// Change to the store. Actions that depend on its durability follow while its [`super::Input::Saved`] is handled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Save {
-    /// Store a new or changed download: kept until `Forget`, returned by [`crate::role::client::Restore`].
+    /// Store a new or changed download; kept until `Forget`, and returned by [`crate::role::client::Restore`].
     Download(DownloadRecord),
-    /// Sync the bytes of a complete, verified piece, then journal the piece with its sources. The shell may gather
-    /// several into one sync.
+    /// Sync the bytes of a complete, verified piece to disk, then enter the piece and its sources in the journal. The
+    /// shell may gather several pieces into one sync.
     Piece {
         /// Download that fetched the piece.
         handle: Handle,
@@ -23,14 +23,14 @@ pub enum Save {
         /// Bytes of the piece that each source delivered.
         from: Vec<(SourceName, u32)>,
     },
-    /// Put the file in the user's place: every piece is journalled.
+    /// Place the complete file at the user's destination; every piece is in the journal.
     Finish {
         /// Download that is finished.
         handle: Handle,
         /// Version of the file.
         version: VersionId,
     },
-    /// Delete a download, and its pieces too unless another download or the cache uses them.
+    /// Delete a download, and its pieces unless another download or the cache uses them.
     Forget {
         /// Download to be deleted.
         handle: Handle,
@@ -40,9 +40,10 @@ pub enum Save {
         /// Version to be deleted.
         version: VersionId,
     },
-    /// Keep the newest receipt that a downloader gave under an introduction, until a stored usage record holds it.
+    /// Store the newest receipt that a downloader gave under an introduction, until a stored usage record holds it.
     Receipt(KeptReceipt),
-    /// Keep a usage record until it is acknowledged, and delete the separate copies of the receipts that it holds.
+    /// Store a usage record until the ledger has acknowledged it, and delete the separate copies of the receipts in
+    /// it.
     Usage(UsageRecord),
     /// Delete usage records that the ledger has acknowledged.
     UsageDone(Vec<RecordId>),

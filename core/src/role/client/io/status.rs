@@ -4,16 +4,16 @@ use super::{DownloadState, FailReason, ObjectRef};
 use crate::ids::{DownloadId, Handle, VersionId};
 use crate::wire::records::FailCause;
 
-/// Figures of one download.
+/// Status and figures of one download.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DownloadStatus {
     /// Handle of the download.
     pub handle: Handle,
     /// Object that is downloaded.
     pub object: ObjectRef,
-    /// Id of the download, once granted.
+    /// Id of the download; `None` before an edge has granted it.
     pub download: Option<DownloadId>,
-    /// Version that is downloaded, once known.
+    /// Version that is downloaded; `None` before an edge has granted the download.
     pub version: Option<VersionId>,
     /// Stage that the download has reached.
     pub state: DownloadState,
@@ -32,7 +32,7 @@ pub struct DownloadStatus {
 }
 
 impl DownloadState {
-    /// Returns the failure's cause as the usage record names it; `None` unless failed.
+    /// Returns the cause of the failure in the form of the usage record; `None` unless the download has failed.
     #[must_use]
     pub const fn cause(self) -> Option<FailCause> {
         let Self::Failed(why) = self else { return None };

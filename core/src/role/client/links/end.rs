@@ -1,19 +1,19 @@
-//! Ends of links: who is told, and whether the CN may introduce the peer again.
+//! Reasons for which links end: what peer and user are told, and whether the CN may introduce the peer again.
 
 use crate::swarm::outcome::CloseReason;
 
-/// Reason for which a link ends.
+/// Reason for which a link to a peer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::role::client) enum End {
     /// The connection could not be opened, or the peer has ended it.
     Closed,
-    /// The connection has not opened, or the peer has not answered, in time.
+    /// The connection did not open in time, or the peer did not answer in time.
     TimedOut,
     /// Connectivity checks have found no path.
     NoPath,
-    /// The path to a connected peer is lost, but the peer itself has done no wrong.
+    /// The path to a connected peer is lost, by no fault of the peer.
     PathLost,
-    /// The peer leaves.
+    /// The peer has said that it leaves.
     Left,
     /// The peer has broken the protocol.
     Violation,
@@ -21,42 +21,42 @@ pub(in crate::role::client) enum End {
     Swarm(CloseReason),
     /// The download needs no peers now.
     NotNeeded,
-    /// The introduction was used before.
+    /// The introduction was already used for a connection attempt.
     Reused,
-    /// The connection was closed, since the key that signs receipts is gone.
+    /// The connection is closed already, since the key that signs receipts is gone.
     Unsigned,
 }
 
-/// Stage of a link, as its end depends on it.
+/// Stage that a link has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::role::client) enum Stage {
-    /// Connectivity checks seek a path, or have found one that is being dialled.
+    /// A path is sought by connectivity checks, or was found and is being dialled.
     Sought,
-    /// The peer is dialled directly.
+    /// The peer is being dialled at its reported addresses, without connectivity checks.
     Direct,
-    /// `Hello` is sent on the open connection.
+    /// `Hello` is sent on the open connection, and not answered yet.
     Greeting,
-    /// The peer serves.
+    /// The peer serves requests.
     Open,
 }
 
-/// Permission for the CN to introduce a peer again whose link has ended.
+/// Whether the CN may introduce a peer again after its link has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
-    /// The peer is not to be introduced again.
+    /// The peer must not be introduced again.
     Never,
-    /// The first such end is forgiven.
+    /// The peer may be introduced again after the first such end, not after a second one.
     Once,
     /// The peer may be introduced again.
     Always,
-    /// The peer is wanted back, unless the swarm has banned it.
+    /// The peer may be introduced again, unless the swarm has banned it.
     IfGood,
     /// The peer is wanted back at once, unless the swarm has banned it.
     AtOnce,
 }
 
 impl End {
-    /// Returns the reason to close the connection for; `None` if it is closed already.
+    /// Returns the reason with which the connection is to be closed; `None` if it is closed already.
     pub(in crate::role::client) const fn close(self) -> Option<CloseReason> {
         match self {
             Self::Closed | Self::Unsigned => None,
@@ -67,7 +67,7 @@ impl End {
         }
     }
 
-    /// Returns the reason to tell the user for; `None` if the user is not told.
+    /// Returns the reason that the user is told; `None` if the user is told nothing.
     pub(in crate::role::client) const fn notice(self) -> Option<CloseReason> {
         match self {
             Self::Swarm(CloseReason::Done) => None,
@@ -77,7 +77,7 @@ impl End {
         }
     }
 
-    /// Returns whether the peer or the path has failed; else this client or the peer has decided so.
+    /// Returns whether the peer or the path has failed, rather than either side ended the link on purpose.
     pub(in crate::role::client) const fn is_failure(self) -> bool {
         match self {
             Self::Closed | Self::TimedOut | Self::NoPath | Self::PathLost => true,

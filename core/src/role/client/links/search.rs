@@ -1,4 +1,4 @@
-//! A download's search for peers: which it has tried, and what it has last asked for.
+//! A download's search for peers: the peers that it has tried, and its last request for more.
 
 use super::PeerLink;
 use super::end::{Again, End};
@@ -7,24 +7,24 @@ use crate::limits::{EXCLUDED_MAX, PEERS_PER_ANSWER_MAX};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-/// Most keys of tried peers: at [`EXCLUDED_MAX`] no more are asked for, but an answer may be under way.
+/// Maximum number of tried peers. At [`EXCLUDED_MAX`] the download asks for no more, but an answer may be in flight.
 const TRIED_MAX: usize = EXCLUDED_MAX + PEERS_PER_ANSWER_MAX;
 
 /// A download's search for peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(in crate::role::client) struct Search {
-    /// K_u of connected peers and of peers tried in vain; CNs are asked not to introduce these.
+    /// Keys K_u of connected peers, and of peers tried without success; CNs are asked not to introduce these.
     tried: Vec<PublicKey>,
-    /// K_u of peers whose failed connection has been forgiven once; a second failure is final.
+    /// Keys K_u of peers of which one failed connection was forgiven; a second failure is final.
     forgiven: Vec<PublicKey>,
-    /// Whether the control session must ask for peers at once, because the path to one was lost.
+    /// Whether the control session must ask for peers at once, because the path to a peer was lost.
     at_once: bool,
-    /// Last request for peers to the control session: how many more, and the length of `tried`.
+    /// Last request for peers that the control session got: how many more, and the length of `tried` at that time.
     last_want: Option<(u8, usize)>,
 }
 
 impl Search {
-    /// Returns whether a peer is connected, or was tried in vain.
+    /// Returns whether a peer is connected, or was tried without success.
     pub(in crate::role::client) fn has_tried(&self, key: &PublicKey) -> bool {
         self.tried.contains(key)
     }
@@ -39,7 +39,8 @@ impl Search {
         self.tried.len() >= EXCLUDED_MAX
     }
 
-    /// Returns the keys to be excluded and whether to ask at once, if the wish for `more` peers is news.
+    /// Returns the keys of peers to be excluded, and whether to ask at once; `None` if the last request was for as
+    /// many peers and excluded the same.
     pub(in crate::role::client) fn want(&mut self, more: u8) -> Option<(Vec<PublicKey>, bool)> {
         let wanted = Some((more, self.tried.len()));
         if self.last_want == wanted && !self.at_once {
@@ -54,13 +55,13 @@ impl Search {
         self.last_want = None;
     }
 
-    /// Begins anew under another download id, with every peer untried.
+    /// Forgets all tried peers, since the download continues under another download id.
     pub(in crate::role::client) fn begin_anew(&mut self) {
         self.tried.clear();
         self.last_want = None;
     }
 
-    /// Notes the end of a link. `good`: the swarm has not banned the peer.
+    /// Notes that a link has ended, and for which reason. `good`: the swarm has not banned the peer.
     pub(in crate::role::client) fn on_ended(&mut self, link: &PeerLink, why: End, good: bool) {
         let key = link.key();
         match why.again(link.stage()) {
@@ -79,7 +80,7 @@ impl Search {
         }
     }
 
-    /// Asserts that the lists are bounded, and nothing is wanted by a download that is not `active`.
+    /// Asserts that the lists are bounded, and that a download that is not `active` asks for no peers.
     pub(in crate::role::client) fn check(&self, active: bool) {
         let distinct = |keys: &[PublicKey]| keys.iter().collect::<BTreeSet<_>>().len() == keys.len();
         assert!(distinct(&self.tried) && self.tried.len() <= TRIED_MAX, "tried peers are distinct and few");
@@ -91,7 +92,8 @@ impl Search {
 
 #[cfg(test)]
 impl Search {
-    /// Corruptions of a search that has tried a peer, each with the clause of the check that it breaks.
+    /// Corruptions of a search that has tried a peer, each with the message of the assertion in `check` that it must
+    /// break.
     pub(in crate::role::client) const CORRUPTIONS: [(&str, fn(&mut Self)); 2] = [
         ("tried peers are distinct and few", |search| search.tried = search.tried.repeat(2)),
         ("forgiven peers are distinct and few", |search| search.forgiven = search.tried.repeat(2)),

@@ -1,4 +1,4 @@
-//! The client's store in these tests, which survives a crash.
+//! The client's store in these tests; it survives crashes of the client.
 
 use super::super::io::{DownloadRecord, KeptReceipt, Save, SourceName};
 use crate::content::Layout;
@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// State of the store, which survives a crash.
+/// Contents of the client's store, which survive a crash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     pub(super) downloads: BTreeMap<Handle, DownloadRecord>,
@@ -24,7 +24,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Does what a client orders.
+    /// Performs a write that the client's machine asks for.
     pub(super) fn keep(&mut self, what: Save, layouts: &BTreeMap<VersionId, Layout>) {
         let disk = self;
         match what {

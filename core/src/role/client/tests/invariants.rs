@@ -1,4 +1,4 @@
-//! Each clause of the client's `check` tells the corruption that it is for.
+//! Tests that each assertion of the client's `check` fails for the corruption that it is meant to find.
 
 use super::super::books::Books;
 use super::super::edges::{Ask, Edges};
@@ -56,7 +56,7 @@ fn reporting() -> Client {
     world.client
 }
 
-/// Gives a client the uploads of one to which a peer has connected by the connection 0.
+/// Gives a client the state of the uploads of another client, to which a peer has connected on connection 0.
 fn served_over_0(client: &mut Client) {
     let mut world = World::new(MIB);
     let from = "127.0.0.1:1".parse().expect("an address");

@@ -1,4 +1,4 @@
-//! Reaction of the client to a changed network, or to signs of one.
+//! Tests of the client's reaction to a changed network, or to signs of one.
 
 use super::world::{MIB, World};
 use super::{FAST, FakePeer};
@@ -17,14 +17,14 @@ fn quiet(conn: ConnId, ms: u64) -> Input {
     Input::PeerQuiet { conn, quiet: MS(ms), round_trip: MS(100) }
 }
 
-/// Returns the peer connections that blocks were requested from.
+/// Returns the peer connections on which the client has requested blocks.
 fn asked(world: &World) -> Vec<ConnId> {
     let mut all: Vec<_> = world.fetched.iter().filter_map(|(s, _)| peer(*s)).collect();
     all.dedup();
     all
 }
 
-/// Returns how many peers were dropped because of silence.
+/// Returns the number of peers that the client dropped because of silence.
 fn lost(world: &World) -> usize {
     let is_stalled = |n: &&Notice| matches!(n, Notice::SourceDropped { why: CloseReason::Stalled, .. });
     world.notices.iter().filter(is_stalled).count()

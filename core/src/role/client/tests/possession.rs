@@ -23,8 +23,8 @@ fn challenge(parts: &[u64]) -> Challenge {
     Challenge { nonce: [7; 16], parts: parts.to_vec() }
 }
 
-/// Completes a download with a peer, after which the edge sends the challenge `ask`. Returns how many reports and which
-/// proofs the client has sent.
+/// Completes a download from a peer; the edge answers the report with the challenge `ask`. Returns the number of
+/// reports and the challenges for which the client sent proofs.
 fn after(ask: Option<Challenge>) -> (usize, Vec<Challenge>) {
     let mut world = World::with_peers(20 * MIB, &[FAST]);
     world.challenge = ask;

@@ -1,4 +1,4 @@
-//! Receipts on both sides of the client.
+//! Tests of receipts: those that the client signs as a downloader, and those that it gets as an uploader.
 
 use super::serving::{CONN, ask, connect, seeder};
 use super::usage_sent;

@@ -1,4 +1,4 @@
-//! Rekey of a client: in the middle of a download, across crashes, and with the ledger away.
+//! Tests of a client's rekey: in the middle of a download, across crashes, and while the ledger is unreachable.
 
 use super::usage_sent;
 use super::world::{MIB, NEW_KEY, World};

@@ -1,4 +1,4 @@
-//! The uploading side of the client.
+//! Tests of the client's uploading side.
 
 use super::usage_sent;
 use super::world::{MIB, OWN_KEY, World, sign};

@@ -40,16 +40,16 @@ const CN_KEY: PublicKey = PublicKey([0xc; 32]);
 pub(super) const OWN_KEY: PublicKey = PublicKey([0xa; 32]);
 /// Key that the client takes when it is ordered to rekey.
 pub(super) const NEW_KEY: PublicKey = PublicKey([0xb; 32]);
-/// Time between an output and the shell's answer.
+/// Time between an output of the client and the fake shell's answer.
 const LATENCY: Duration = Duration::from_millis(10);
 
 /// A fake peer and its behaviour.
 #[derive(Clone, Debug)]
 pub(super) struct FakePeer {
     pub(super) rate: u64,
-    /// Whether it sends wrong blocks.
+    /// Whether the peer sends wrong blocks.
     pub(super) corrupt: bool,
-    /// Whether connections to it succeed.
+    /// Whether connections to the peer succeed.
     pub(super) up: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct World {
     event_seq: u64,
     pub(super) disk: Disk,
     pub(super) disk_says: Result<(), StoreError>,
-    /// The version that the object has now.
+    /// Current version of the object.
     pub(super) version: VersionId,
     pub(super) layouts: BTreeMap<VersionId, Layout>,
     pub(super) policy: Policy,
@@ -88,7 +88,7 @@ pub(super) struct World {
     commands: u64,
     /// Whether the CN acknowledges usage records.
     pub(super) acks: bool,
-    /// How often the client has asked the shell to adopt the new key.
+    /// Number of times that the client asked the shell to adopt the new key.
     pub(super) adopted: u32,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn object() -> ObjectRef {
 }
 
 impl World {
-    /// Returns a client, an edge of 20 MB/s and an object of `size` bytes.
+    /// Returns a world with a client, an edge that sends 20 MB/s, and an object of `size` bytes.
     pub(super) fn new(size: u64) -> Self {
         let cfg = Config::new(identity(), fake_verify);
         let version = VersionId::numbered(1);
@@ -229,7 +229,7 @@ impl World {
         out.into_iter().for_each(|o| self.perform(o));
     }
 
-    /// Delivers the next event; returns `false` if there is none before `until`.
+    /// Performs the next event; returns `false` if none is due before `until`.
     fn step(&mut self, until: Time) -> bool {
         let event = self.events.keys().next().copied();
         let timer = self.client.poll_timeout();
@@ -374,7 +374,7 @@ impl World {
         self.later(at, Input::FetchEnded { xfer, end });
     }
 
-    /// Ends all transfers under way with a source as `Broken`.
+    /// Ends all transfers from a source as `Broken`.
     pub(super) fn break_fetches(&mut self, source: Source) {
         let from_source: Vec<_> = self.fetching.iter().filter(|(_, s)| same(**s, source)).map(|(x, _)| *x).collect();
         for xfer in from_source {
@@ -497,14 +497,16 @@ impl World {
         self.soon(Input::Peer { conn, msg: PeerMsg::HaveMap(map) });
     }
 
-    /// Reports the file of the current version as changed by the user: the store has lost all of it.
+    /// Reports to the client that the store has lost all pieces of the current version, because the user changed the
+    /// file.
     pub(super) fn lose(&mut self) {
         self.disk.cached.remove(&self.version);
         self.disk.pieces.remove(&self.version);
         self.input(Input::VersionLost { version: self.version, left: Bitfield::empty(0), sources: BTreeMap::new() });
     }
 
-    /// Reports pieces of the current version as damaged, where everything came from the edge. Returns the bytes left.
+    /// Reports to the client that pieces of the current version are damaged; all bytes came from the edge. Returns
+    /// the bytes of the remaining pieces.
     pub(super) fn damage(&mut self, handle: Handle, damaged: &[PieceIndex]) -> u64 {
         let layout = self.layouts[&self.version];
         let kept = self.disk.pieces.get_mut(&self.version).expect("something is there");
@@ -535,7 +537,7 @@ impl World {
     }
 }
 
-/// Returns whether two transfers come from the same place: all edges are one here.
+/// Returns whether two sources are the same place; all edges count as one.
 fn same(a: Source, b: Source) -> bool {
     match (a, b) {
         (Source::Edge(_), Source::Edge(_)) => true,
