@@ -25,7 +25,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use copies::Copies;
 use core::time::Duration;
 
-/// Largest number of downloads whose missing receipts are remembered.
+/// Maximum number of downloads of which missing receipts are remembered.
 const CONDUCT_MAX: usize = 65_536;
 /// Largest number of downloads whose offered peers are counted: more than a DN serves in [`OFFERS_WITHIN`].
 const OFFERED_MAX: usize = 1 << 20;
@@ -87,16 +87,16 @@ pub enum Output {
         /// Connection to be closed.
         conn: ConnId,
     },
-    /// Add one to a counter.
+    /// Add one to a counter of the metrics.
     Count(Metric),
 }
 
-/// Counter of a DN.
+/// Counter in the metrics of a DN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// Selections that found peers.
+    /// Queries for which peers were found.
     Selection,
-    /// Selections that found no peer.
+    /// Queries for which no peer was found.
     NobodyFound,
     /// Introductions forwarded to the uploader's CN.
     Relayed,
@@ -106,11 +106,11 @@ pub enum Metric {
     Connected,
     /// Introduced pairs that could not connect.
     NotConnected,
-    /// Reports of introductions that ended with bytes that no receipt covers.
+    /// Reports of uploaders that an introduction ended with bytes that no receipt covers.
     Unreceipted,
-    /// Selections refused because of such reports about the download.
+    /// Queries refused because too many introductions of the download ended without receipts.
     EdgeOnly,
-    /// Installations found to have two copies alive.
+    /// Installations of which two copies were found running.
     Cloned,
     /// Connections closed because the server broke the protocol or is no CN.
     Violation,
@@ -152,8 +152,8 @@ pub struct Config {
     pub idle_after: Duration,
     /// Parameters of peer selection.
     pub choice: Choice,
-    /// Largest number of peers that one download is offered within [`OFFERS_WITHIN`], over all CNs and sessions, since
-    /// each may give the first credit before anybody can tell that it gets no receipts. `None` for no limit.
+    /// Maximum number of peers that one download is offered within [`OFFERS_WITHIN`], over all CNs and sessions: each
+    /// peer may send bytes on credit before anybody knows that the download signs no receipts. `None` for no limit.
     pub offers_max: Option<u16>,
 }
 
@@ -181,8 +181,8 @@ impl Config {
     }
 }
 
-/// State machine of the DN role. Each CN connection that has shown its certificate gets a link number, which its
-/// registrations carry.
+/// State machine of the DN role. Each connection of a CN that has shown its certificate gets a link number, by which
+/// the registrations received over it are found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dn {
     wall: Wall,
@@ -190,9 +190,9 @@ pub struct Dn {
     by_link: BTreeMap<u64, ConnId>,
     links: u64,
     directory: Directory,
-    /// Reports of missing receipts by download, until they are forgiven.
+    /// Reports of missing receipts, by download; forgotten after a while without new ones.
     conduct: BTreeMap<DownloadId, Conduct>,
-    /// Number of peers offered to each download in the current [`OFFERS_WITHIN`].
+    /// Number of peers offered to each download in its current period of [`OFFERS_WITHIN`].
     offered: BTreeMap<DownloadId, u16>,
     copies: Copies,
     timers: Deadlines<Timer>,
@@ -203,19 +203,20 @@ pub struct Dn {
 struct Cn {
     /// Public key that the server proved in the TLS handshake.
     key: PublicKey,
-    /// Link number, once it has shown a CN's certificate for that key.
+    /// Link number of the connection; `None` until the server has shown a CN's certificate for `key`.
     link: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// Close a connection without `Hello`, or one that has been silent too long.
+    /// Close a connection that sent no `Hello` in time, or has been silent too long.
     Silent(ConnId),
     /// Forget a download's reports of missing receipts.
     Forgive(DownloadId),
     /// Begin a new count of the peers offered to a download.
     Offer(DownloadId),
-    /// Delete the next stale registrations: of closed connections, and of clients that share many versions.
+    /// Do the next batch of delayed work in the directory: forget registrations of closed connections, and update the
+    /// lists after a change of a client that shares many versions.
     Sweep,
 }
 
@@ -232,7 +233,7 @@ impl Dn {
         self.by_link.len()
     }
 
-    /// Removes a connection. Its registrations are void at once and are deleted step by step.
+    /// Removes a connection. The registrations received over it are void at once, and deleted in batches.
     fn remove_conn(&mut self, conn: ConnId) {
         self.timers.clear(Timer::Silent(conn));
         if let Some(link) = self.conns.remove(&conn).and_then(|c| c.link) {
@@ -249,7 +250,7 @@ impl Dn {
         self.copies.sweep();
     }
 
-    /// Schedules the next deletion of stale registrations, if any are left.
+    /// Schedules the next batch of delayed work in the directory, if any is left.
     fn schedule_sweep(&mut self, now: Time) {
         if (self.directory.is_behind() || self.copies.is_behind()) && self.timers.get(Timer::Sweep).is_none() {
             self.timers.set(Timer::Sweep, Some(now.after(SWEEP_PAUSE)));
@@ -277,7 +278,7 @@ impl Dn {
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
-    /// Checks a CN's certificate. An older connection of the same CN is closed: at best it is half open.
+    /// Checks a CN's certificate. An older connection of the same CN is closed, since it can only be half open.
     fn on_hello(&mut self, cx: &mut Cx<'_, Self>, conn: ConnId, hello: &DirectoryHello) {
         let trust = Trust { root: cx.cfg.root, verify: cx.cfg.verify };
         let Some(&Cn { key, link: None }) = self.conns.get(&conn) else { return self.on_violation(cx, conn) };
@@ -376,7 +377,7 @@ impl Dn {
         }
     }
 
-    /// Counts a report of missing receipts against the download.
+    /// Notes an uploader's report that an introduction of the download ended without receipts.
     fn on_unreceipted(&mut self, cx: &mut Cx<'_, Self>, report: &Unreceipted) {
         let Unreceipted { download, intro, owed, receipted } = *report;
         if self.conduct.len() >= CONDUCT_MAX && !self.conduct.contains_key(&download) {
@@ -390,7 +391,7 @@ impl Dn {
         }
     }
 
-    /// Returns the connection of a registered client's CN.
+    /// Returns the connection of the CN at which a registered client has its session; `None` if the client has left.
     fn conn_of(&self, Route { link, session }: Route) -> Option<ConnId> {
         self.directory.get(PeerKey { link, session })?;
         self.by_link.get(&link).copied()
@@ -406,7 +407,7 @@ impl Dn {
         cx.push(Output::CnSend { conn, msg: FromDn::Deliver(deliver) });
     }
 
-    /// Forwards a signal of a meeting to the other client's CN.
+    /// Forwards a signal between two introduced clients ("opened" or "go") to the other client's CN.
     fn on_signal(&self, cx: &mut Cx<'_, Self>, signal: &Signal) {
         if let Some(conn) = self.conn_of(signal.route) {
             let Signal { route, intro, what } = *signal;
@@ -415,7 +416,7 @@ impl Dn {
         }
     }
 
-    /// Records in the directory how an attempt between two of its clients ended.
+    /// Tells the directory how a connection attempt between two registered clients ended.
     fn on_outcome(&mut self, cx: &mut Cx<'_, Self>, link: u64, outcome: &PairOutcome) {
         let uploader = PeerKey { link: outcome.route.link, session: outcome.route.session };
         self.directory.learn(PeerKey { link, session: outcome.session }, uploader, &outcome.attempt);

@@ -1,7 +1,8 @@
-//! The ledger role: accepts records from CNs and edges, has them stored, and acknowledges those that are durable. A
-//! record may come again until it is acknowledged; the store keeps each id once.
+//! The ledger role: receives records from CNs and edges, has them stored, and acknowledges those that are durable. A
+//! server sends a record until it is acknowledged; the store keeps each record id once.
 //!
-//! [`Ledger`] is the machine, which batches the records. The database and everything computed from it is the shell's.
+//! [`Ledger`] is the machine, which groups the records into batches. The database, and everything computed from it,
+//! belongs to the shell.
 
 use crate::accounting::{Trust, grants};
 use crate::ids::{ConnId, Guid, PublicKey, RecordId, ReqId};
@@ -55,7 +56,7 @@ pub enum Input {
         /// GUIDs in ascending order, each once.
         guids: Vec<Guid>,
     },
-    /// Stop: store what has come, then report [`Output::Stopped`].
+    /// Stop: store the records that have been received, then report [`Output::Stopped`].
     Shutdown,
 }
 
@@ -81,13 +82,13 @@ pub enum Output {
         /// Records in the order of their arrival.
         records: Vec<LedgerRecord>,
     },
-    /// Add one to a counter.
+    /// Add one to a counter of the metrics.
     Count(Metric),
-    /// Answer to [`Input::Shutdown`]: nothing waits to be stored, the process may end.
+    /// Answer to [`Input::Shutdown`]: no record waits to be stored, and the process may end.
     Stopped,
 }
 
-/// Counter of a ledger.
+/// Counter in the metrics of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
     /// Records received from servers.
@@ -96,7 +97,7 @@ pub enum Metric {
     Acknowledged,
     /// Batches that could not be stored.
     StoreFailed,
-    /// Records dropped because too many wait; their senders send them again.
+    /// Records dropped because too many wait to be stored; their servers send them again.
     Deferred,
     /// Connections closed because the server broke the protocol or is neither CN nor edge.
     Violation,
@@ -123,7 +124,7 @@ pub struct Config {
     pub root: PublicKey,
     /// Function that checks signatures; models use a fake.
     pub verify: Verify,
-    /// Largest number of connections.
+    /// Maximum number of connections of servers.
     pub servers_max: u32,
     /// Time-out of a connection's first message, `Hello`.
     pub hello_within: Duration,
@@ -133,9 +134,9 @@ pub struct Config {
     pub pending_max: u32,
     /// Largest number of records in a batch; at most 1,024.
     pub batch_max: u32,
-    /// Longest time that a batch waits for more records.
+    /// Maximum time that records wait for a batch to fill.
     pub batch_wait: Duration,
-    /// Pause before a failed batch is stored again.
+    /// Pause before a batch that could not be stored is stored again.
     pub retry_after: Duration,
 }
 
@@ -157,7 +158,7 @@ impl Config {
     }
 }
 
-/// State machine of the ledger role: records wait in `pending` while one batch is being stored.
+/// State machine of the ledger role. Records wait in `pending` while one batch is being stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     wall: Wall,
@@ -175,7 +176,7 @@ pub struct Ledger {
 enum Phase {
     #[default]
     Serving,
-    /// Records that have come are stored, and further ones dropped.
+    /// Records that have been received are stored, and further ones dropped.
     Stopping,
     Stopped,
 }
@@ -184,7 +185,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Server {
     key: PublicKey,
-    /// Role of the server, once it has shown a certificate for `key`.
+    /// Role of the server; `None` until it has shown a certificate for `key`.
     role: Option<ServerKind>,
 }
 
@@ -197,14 +198,14 @@ enum ServerKind {
     Edge,
 }
 
-/// Record and the connection to acknowledge it on.
+/// Record, and the connection on which it must be acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Submitted {
     conn: ConnId,
     record: LedgerRecord,
 }
 
-/// Batch that is being stored, or after a failure waits to be stored again.
+/// Batch that is being stored, or that waits after a failure to be stored again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Batch {
     req: ReqId,
@@ -213,9 +214,9 @@ struct Batch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// Close a connection without `Hello`, or one that has been silent too long.
+    /// Close a connection that sent no `Hello` in time, or has been silent too long.
     Silent(ConnId),
-    /// Store the pending records, though they fill no batch.
+    /// Store the pending records, although they do not fill a batch.
     Batch,
     /// Store the failed batch again.
     Retry,
@@ -283,8 +284,8 @@ impl Ledger {
         }
     }
 
-    /// Stores the list and sends it to the CNs if it has changed. CNs keep the last complete list while the ledger is
-    /// away.
+    /// Stores the list of GUIDs in quarantine and, if it has changed, sends it to the CNs. While the ledger is
+    /// unreachable, CNs keep the last complete list.
     fn on_quarantined(&mut self, cx: &mut Cx<'_, Self>, mut guids: Vec<Guid>) {
         guids.truncate(QUARANTINED_MAX);
         if self.quarantined.as_ref() == Some(&guids) {
@@ -309,8 +310,8 @@ impl Ledger {
         }
     }
 
-    /// Queues a record if the server may submit it: a CN forwards clients' records, and grants under an edge's
-    /// signature; an edge submits its own records.
+    /// Queues a record if this server may submit it: a CN may submit clients' records, and grants that an edge has
+    /// signed; an edge its own records. Otherwise the connection is closed.
     fn on_submit(&mut self, cx: &mut Cx<'_, Self>, mut submitted: Submitted, key: PublicKey, role: ServerKind) {
         let may = match (&mut submitted.record, role) {
             (LedgerRecord::Usage(_) | LedgerRecord::Log(_), ServerKind::Cn) => true,
@@ -347,7 +348,8 @@ impl Ledger {
         (cx.cfg.batch_max as usize).clamp(1, List::<RecordId, 1024>::MAX)
     }
 
-    /// Stores a batch if none is being stored and there are enough records, or their waiting time is over (`now`).
+    /// Stores a batch, unless one is being stored. With `now` any number of records is enough; otherwise they must
+    /// fill a batch.
     fn store_batch(&mut self, cx: &mut Cx<'_, Self>, now: bool) {
         if self.batch.is_some() || self.pending.is_empty() {
             return;

@@ -1,4 +1,5 @@
-//! Roles: client, edge, CN, DN, STUN and ledger. Each is one machine, composed of machines of the other modules.
+//! Roles: client, edge, CN, DN, STUN and ledger. Each is one state machine, composed of machines of the other
+//! modules.
 
 pub mod client;
 pub mod cn;

@@ -57,7 +57,8 @@ pub enum Output {
         /// Payload, one STUN message.
         bytes: Vec<u8>,
     },
-    /// Open a TCP connection, send this and close it. The time-out is so short that the first packet is not repeated.
+    /// Open a TCP connection, send `bytes` on it and close it. The time-out is so short that TCP does not repeat its
+    /// first packet.
     DialBack {
         /// Server address to dial from.
         from: IpAddr,
@@ -66,11 +67,11 @@ pub enum Output {
         /// Payload, one STUN indication.
         bytes: Vec<u8>,
     },
-    /// Add one to a counter.
+    /// Add one to a counter of the metrics.
     Count(Metric),
 }
 
-/// Counter of a STUN server.
+/// Counter in the metrics of a STUN server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
     /// Binding requests answered with success.
@@ -99,7 +100,7 @@ impl Metric {
     }
 }
 
-/// Two addresses of a server, and two ports that are open on both.
+/// The two addresses of a STUN server, and two ports that are open on both (RFC 5780).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Addresses {
     /// The primary address and port.
@@ -116,7 +117,8 @@ impl Addresses {
         [a, SocketAddr::new(a.ip(), b.port()), SocketAddr::new(b.ip(), a.port()), b]
     }
 
-    /// Returns the socket that differs from `local` in address, port, or both; `None` if `local` is none of the four.
+    /// Returns the server's socket that differs from `local` in address, in port, or in both; `None` if `local` is
+    /// none of the server's four sockets.
     fn exchanged(&self, local: SocketAddr, address: bool, port: bool) -> Option<SocketAddr> {
         let at = self.all().iter().position(|a| *a == local)?;
         Some(self.all()[at ^ (usize::from(address) << 1 | usize::from(port))])
@@ -126,15 +128,16 @@ impl Addresses {
 /// Limits of a STUN server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Sockets to answer from, if the server has two addresses.
+    /// The server's four sockets; `None` if it has a single address.
     pub addresses: Option<Addresses>,
-    /// Whether a handshake has proven the source address of requests (TCP); then all answers go back on the stream.
+    /// Whether a TCP handshake has proven the source address of requests; then all answers go back on the stream.
     pub verified: bool,
-    /// The server's two addresses, if it has two: a client that asks one may be dialled back from the other.
+    /// The server's two addresses; a client that asks at one may be dialled back from the other. `None`: it has only
+    /// one.
     pub dials_from: Option<[IpAddr; 2]>,
-    /// Answers a second for each /24 (IPv6: /56).
+    /// Maximum number of answers per second to each /24 network (IPv6: /56).
     pub answers_per_second: u32,
-    /// Largest number of networks remembered.
+    /// Maximum number of networks whose rate is remembered.
     pub networks_max: u32,
 }
 
@@ -144,11 +147,11 @@ impl Default for Config {
     }
 }
 
-/// Tokens of one answer. With this unit a bucket gains `answers_per_second` tokens every microsecond.
+/// Tokens that one answer costs. In this unit a network gains `answers_per_second` tokens every microsecond.
 const ANSWER: u64 = 1_000_000;
-/// Price of dialling back, in answers.
+/// Cost of dialling a client back, in answers.
 const DIAL_COST: u64 = 100;
-/// Lowest port that may be dialled back, except HTTPS.
+/// Ports below this one are not dialled back, except that of HTTPS.
 const LOW_PORTS: u16 = 1024;
 /// Port of HTTPS, which may be dialled back too.
 const HTTPS: u16 = 443;
@@ -162,14 +165,15 @@ const ATTRIBUTE_HEAD: usize = 4;
 /// Error code of a refused request, and the attribute types that were not understood.
 type Refusal = (u16, Vec<u16>);
 
-/// Answer with its source socket and destination.
+/// STUN answer, with the socket it is sent from and its destination.
 struct Answer {
     local: SocketAddr,
     to: SocketAddr,
     message: Message,
 }
 
-/// State machine of the STUN role: a token bucket for each network, of which the longest silent is forgotten first.
+/// State machine of the STUN role: a token bucket for each client network. If there are too many, the one that has
+/// been silent longest is forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stun {
     networks: BTreeMap<IpAddr, Bucket>,
@@ -193,7 +197,7 @@ fn network(addr: IpAddr) -> IpAddr {
 }
 
 impl Stun {
-    /// Returns the cookie that a request asks for, if it may have one.
+    /// Returns the cookie that a request asks for; `None` if it asks for none or may not have one.
     fn cookie(&self, cx: &Cx<'_, Self>, request: &Message, from: SocketAddr) -> Option<Attribute> {
         let elsewhere = |a: &Attribute| matches!(a, Attribute::ResponsePort(_) | Attribute::ChangeRequest { .. });
         if cx.cfg.verified || request.attributes.iter().any(elsewhere) {
@@ -204,7 +208,7 @@ impl Stun {
         Some(Attribute::Cookie(cookie.to_bytes()))
     }
 
-    /// Dials a client back at its request, if that cannot harm others.
+    /// Dials back a client that asks for it, unless that could harm others.
     fn dial_back(&mut self, cx: &mut Cx<'_, Self>, request: &Message, (from, local): (SocketAddr, SocketAddr)) {
         let Some(port) = request.dial_back().filter(|_| cx.cfg.verified) else { return };
         let to = SocketAddr::new(from.ip().to_canonical(), if port == 0 { from.port() } else { port });
@@ -220,7 +224,8 @@ impl Stun {
         cx.push(Output::DialBack { from: if own == a { b } else { a }, to, bytes });
     }
 
-    /// Takes the tokens of `answers` answers from the network's bucket; returns `false` if it has too few.
+    /// Takes the tokens for `answers` answers from the bucket of the sender's network; returns `false` if it has too
+    /// few.
     fn allow(&mut self, cfg: &Config, now: Time, from: IpAddr, answers: u64) -> bool {
         let network = network(from);
         let full = u64::from(cfg.answers_per_second) * ANSWER;
@@ -248,7 +253,8 @@ impl Stun {
         allowed
     }
 
-    /// Forgets the network that has been silent longest, if its bucket is full again: then no information is lost.
+    /// Forgets the network that has been silent longest, if its bucket is full again, so that nothing is lost;
+    /// returns whether it did.
     fn forget_a_full_one(&mut self, now: Time) -> bool {
         let Some(&(seen, network)) = self.by_age.first() else { return false };
         let full = now.since(seen) >= Duration::from_secs(1);
@@ -299,8 +305,8 @@ fn refuse(request: &Message, (code, unknown): Refusal, from: SocketAddr, local: 
     Answer { local, to: from, message: Message::new(Class::Error, request.id, attributes) }
 }
 
-/// Adds the optional attributes SOFTWARE and PADDING, as long as an answer to an unverified source stays no longer than
-/// its request.
+/// Adds the optional attributes SOFTWARE and PADDING, as far as the answer to an unverified source stays no longer
+/// than its request.
 fn fill(answer: &mut Message, request: &Message, verified: bool, request_len: usize) {
     let room = |answer: &Message| request_len.saturating_sub(answer.encode().len());
     if verified || room(answer) >= ATTRIBUTE_HEAD + SOFTWARE.len().next_multiple_of(4) {

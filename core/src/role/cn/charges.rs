@@ -1,4 +1,4 @@
-//! Charges for a session's messages by the rules in [`super::prices`], and what happens to those that are not paid.
+//! Charges for a session's messages by the prices in [`super::prices`], and the consequences if a session cannot pay.
 
 use super::prices::Budget;
 use super::queries::fail;
@@ -16,7 +16,8 @@ fn millis(d: Duration) -> u32 {
 }
 
 impl Cn {
-    /// Charges a message. If the budget does not allow it, answers the client or skips the message, and returns `None`.
+    /// Charges a message to its session. If the budget does not suffice, the message has no effect: a query is
+    /// answered with an error, and `None` is returned.
     pub(super) fn charge(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) -> Option<ToCn> {
         let session = self.sessions.get_mut(conn)?;
         let (budget, price) = cx.cfg.prices.of(&msg);
@@ -33,7 +34,8 @@ impl Cn {
         None
     }
 
-    /// Skips an inventory page that the budget does not allow, and schedules a request for the whole inventory.
+    /// Skips an inventory page for which the budget does not suffice, and schedules a request for the whole
+    /// inventory.
     fn skip_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) {
         if !self.is_next_page(cx, conn, page) {
             return;
@@ -47,7 +49,7 @@ impl Cn {
         }
     }
 
-    /// Returns whether a page may be forwarded to the DNs: after a gap only once a whole inventory begins.
+    /// Returns whether a page may be forwarded to the DNs; after a skipped page only those of a whole inventory may.
     pub(super) fn forwards_page(&mut self, conn: ConnId, page: &Inventory) -> bool {
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         if page.reset {
@@ -59,7 +61,7 @@ impl Cn {
         !session.dn_view.has_gap
     }
 
-    /// Requests the whole inventory of a client whose budget allows it now, after a gap.
+    /// Requests the whole inventory of a client of which pages were skipped, since its budget allows that now.
     pub(super) fn request_readd(&self, cx: &mut Context<'_>, conn: ConnId) {
         if self.sessions.get(conn).is_some_and(|s| s.dn_view.has_gap) {
             cx.push(Output::ClientSend { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 0 }) });

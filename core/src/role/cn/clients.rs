@@ -20,12 +20,12 @@ use core::time::Duration;
 struct Claimant<'a> {
     observed: SocketAddr,
     upload_key: &'a PublicKey,
-    /// Addresses that the CN has believed of this session before.
+    /// NAT descriptor that the CN has believed in this session before.
     before: &'a NatDescriptor,
 }
 
-/// Returns the part of `nat` that may be told to others. An address other than the observed one needs a STUN server's
-/// cookie, once a session.
+/// Returns the part of the descriptor `nat` that others may be told. An address other than the one the CN sees needs
+/// a STUN server's cookie, shown once in the session.
 fn believed(keys: &CookieKeys, now_ms: u64, nat: &NatDescriptor, by: &Claimant<'_>) -> NatDescriptor {
     let tag = Tag::of(by.upload_key);
     vetted(nat, by.observed.ip(), |proven| {
@@ -191,8 +191,8 @@ impl Cn {
         self.log_login(cx, observed, location, hello);
     }
 
-    /// Counts an inventory page. A gap in the page numbers ends the session, since the DNs would miss those versions
-    /// for good.
+    /// Counts an inventory page, and returns whether its number follows the last one's. A gap ends the session, since
+    /// the DNs would never learn of the missing versions.
     pub(super) fn is_next_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) -> bool {
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         let is_next = page.seq == session.seq.wrapping_add(1);

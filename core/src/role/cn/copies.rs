@@ -1,10 +1,10 @@
-//! Copies of one installation: they have one key, so one GUID.
+//! Copies of one installation, which have the same key and so the same GUID.
 //!
-//! A session whose client has crashed or changed its network looks like a copy too, but nobody answers on it. So when
-//! sessions of two starts of one GUID are found, on this CN or by the GUID's home DN, each is pinged again. Only if
-//! clients of both answer *after* that are they copies, since an installation's lock lets no start begin before the
-//! last one has ended. Sessions without answer are closed. Copies are ordered to rekey; what they do meanwhile counts
-//! as before.
+//! A session whose client has crashed or changed its network looks like that of a copy too, but nobody answers on it.
+//! So when sessions of two starts of one GUID are found, on this CN or by the GUID's home DN, each is pinged again.
+//! Only if clients of both answer *after* that are they copies, since an installation's lock lets no start begin
+//! before the last one has ended. Sessions without answer are closed. Copies are ordered to rekey; until then their
+//! usage records count as before.
 
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::accounting::rekeys;
@@ -16,11 +16,11 @@ use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-/// Largest number of sessions of one GUID. More are a flood, or many machines from one image, which then get their new
-/// keys a few at a time.
+/// Maximum number of sessions of one GUID. More are a flood, or many machines made from one image, which then get
+/// their new keys a few at a time.
 pub(super) const COPIES_MAX: usize = 8;
 
-/// Challenge of a session: does its client still answer a ping?
+/// Challenge of a session: a ping that shows whether its client still answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Challenge {
     /// Whether a ping is unanswered.
@@ -31,7 +31,7 @@ pub(super) struct Challenge {
     pub(super) by: Option<ConnId>,
 }
 
-/// The new key of a session's client, and whether the ledger has it.
+/// Rekey of a session's client: its new key's GUID, and whether the ledger has the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PendingRekey {
     /// Record that retires the old GUID.
@@ -43,7 +43,7 @@ pub(super) struct PendingRekey {
 }
 
 impl Challenge {
-    /// Asserts that an open challenge, and no other, has a time-out and may be waited for.
+    /// Asserts that exactly an open challenge has a time-out, and that a DN waits for an open one only.
     pub(super) fn check(&self, has_timeout: bool) {
         assert!(self.open == has_timeout, "exactly the open challenges have a time-out");
         assert!(!self.open || !self.answered, "an answered challenge is not open");
@@ -118,7 +118,7 @@ impl Cn {
         }
     }
 
-    /// Challenges a session because a DN has found another one of the GUID.
+    /// Challenges a session, because a DN has found another session of its GUID.
     pub(super) fn on_challenge(&mut self, cx: &mut Context<'_>, dn: ConnId, session: SessionId) {
         if let Some(conn) = self.sessions.conn(session) {
             self.challenge(cx, conn, Some(dn));

@@ -1,6 +1,6 @@
-//! Connections to the DNs. Every DN is told of every client; the first one that is up answers the queries. A DN that
-//! has restarted learns everything anew: after each connect the CN registers its sessions again and requests the
-//! clients' whole inventories (RE-ADD).
+//! Connections to the DNs. Every DN is told of every client; the first DN that is up answers the queries. A DN that
+//! has restarted learns everything again: after each connect the CN registers its sessions, and requests the clients'
+//! whole inventories (RE-ADD).
 
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::{ConnId, SessionId};
@@ -24,7 +24,7 @@ pub(super) struct DnLink {
     welcomed: bool,
     /// Whether the last ping is unanswered.
     pinged: bool,
-    /// First session that is still to be registered; `None` if all are.
+    /// First session that is still to be registered at the DN; `None` if all are registered.
     register_from: Option<SessionId>,
 }
 
@@ -34,7 +34,8 @@ impl DnLink {
         Self { dialer, welcomed: false, pinged: false, register_from: None }
     }
 
-    /// Asserts that the link waits for what its state needs: a dial, a ping, or the registration of more sessions.
+    /// Asserts that exactly the timers that the link's state needs are set: to dial, to ping, and to register more
+    /// sessions.
     pub(super) fn check(&self, dial: bool, ping: bool, register: bool) {
         let is_open = self.dialer.up().is_some();
         assert!(!self.welcomed || is_open, "a DN that is up has a connection");
@@ -152,8 +153,8 @@ impl Cn {
         }
     }
 
-    /// Registers the next batch of sessions and asks their clients to RE-ADD. In batches, since all at once would
-    /// overload the DN.
+    /// Registers the next batch of sessions at a DN, and asks their clients to send their whole inventories (RE-ADD).
+    /// Not all at once, since that would overload the DN.
     pub(super) fn register_more(&mut self, cx: &mut Context<'_>, dn: u32) {
         let Some(link) = self.dns.get(dn as usize).filter(|d| d.welcomed) else { return };
         let (Some(conn), Some(from)) = (link.conn(), link.register_from) else { return };

@@ -1,4 +1,4 @@
-//! Invariants of the CN, by a walk over its whole state.
+//! Invariants of the CN, checked on its whole state.
 
 use super::meetings::INTRODUCED_UPLOADERS_MAX;
 use super::{Cn, Phase, Timer};
@@ -27,7 +27,7 @@ impl Cn {
         self.check_timers();
     }
 
-    /// Asserts the invariants of one client, without a walk.
+    /// Asserts the invariants of one client's connection, at constant cost.
     pub(super) fn check_client(&self, conn: ConnId) {
         let waits_for = |timer: fn(ConnId) -> Timer| self.timers.get(timer(conn)).is_some();
         let silent = waits_for(Timer::Silent);
@@ -74,7 +74,7 @@ impl Cn {
         }
     }
 
-    /// Asserts that whatever waits for the ledger is on its way to it.
+    /// Asserts that every record that must reach the ledger is among those being sent to it.
     fn check_records(&self) {
         self.ledger.check();
         self.spool.check(|id| self.ledger.holds(id));

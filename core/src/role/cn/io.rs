@@ -219,13 +219,13 @@ pub enum Output {
         /// Bytes to be signed, without the context text.
         message: Vec<u8>,
     },
-    /// Add one to a counter.
+    /// Add one to a counter of the metrics.
     Count(Metric),
     /// Answer to [`Input::Shutdown`]: every session is closed, the process may end.
     Stopped,
 }
 
-/// Counter of a CN.
+/// Counter in the metrics of a CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
     /// Sessions opened by a valid `Hello`.
@@ -335,7 +335,7 @@ pub struct Config {
     pub prices: Prices,
     /// Largest number of peers in an answer.
     pub peers_max: u8,
-    /// Time-out of a query, which then fails as `Unavailable`.
+    /// Time-out of a query, which then fails with the error `Unavailable`.
     pub select_within: Duration,
     /// Whether there is a spool that records introductions before clients are told.
     pub spool: bool,
@@ -345,7 +345,7 @@ pub struct Config {
     pub connect_within: Duration,
     /// Time for which an uploader serves under an introduction.
     pub serve_for: Duration,
-    /// Waiting times of the broker of meetings.
+    /// Times for which the broker waits when it coordinates an introduced pair.
     pub broker: broker::Config,
     /// Time over which clients spread their answers to RE-ADD.
     pub readd_spread: Duration,

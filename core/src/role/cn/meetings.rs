@@ -10,10 +10,11 @@ use crate::nat::connectivity::Role;
 use crate::wire::control::{Go, Outcome, ToClient};
 use crate::wire::directory::{PairOutcome, Route, Signal, Signalled, Step, ToDn};
 
-/// Largest number of uploaders that signals are forwarded for; the others connect without waiting for the peer.
+/// Maximum number of introduced uploaders between whom and the downloader's CN signals are forwarded; others connect
+/// without waiting for the peer.
 pub(super) const INTRODUCED_UPLOADERS_MAX: usize = 65_536;
 
-/// Route to one client of a meeting.
+/// One client of an introduced pair, and the way to reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Party {
     /// The downloader, a client of this CN.
@@ -27,12 +28,12 @@ pub(super) enum Party {
 pub(super) struct IntroducedUploader {
     pub(super) client: ConnId,
     pub(super) dn: ConnId,
-    /// Route back to the downloader's CN.
+    /// Route (DN's link and session) by which a DN forwards signals to the downloader's CN.
     pub(super) back: Route,
 }
 
 impl Cn {
-    /// Forwards the signals of a delivered introduction from now on, for a limited time.
+    /// Begins to forward the signals of an introduction that was delivered to an uploader, for a limited time.
     pub(super) fn add_uploader(&mut self, cx: &Context<'_>, intro: IntroId, uploader: IntroducedUploader) {
         if self.introduced_uploaders.len() < INTRODUCED_UPLOADERS_MAX {
             self.introduced_uploaders.insert(intro, uploader);
@@ -65,7 +66,7 @@ impl Cn {
         }
     }
 
-    /// Handles a signal that another CN has sent through a DN.
+    /// Handles a signal ("opened" or "go") that another CN has sent through a DN.
     pub(super) fn on_signalled(&mut self, cx: &mut Context<'_>, dn: ConnId, signalled: Signalled) {
         let Signalled { session, intro, what } = signalled;
         let Some(client) = self.sessions.conn(session) else { return };
@@ -100,15 +101,15 @@ impl Cn {
         }
     }
 
-    /// Sends "go" for meetings whose wait is over.
+    /// Sends "go" to the pairs that have waited long enough for both NATs to open.
     pub(super) fn on_meeting_timers(&mut self, cx: &mut Context<'_>) {
         while let Some((intro, peers)) = self.broker.pop_due(cx.now, &cx.cfg.broker) {
             self.send_go_to_both(cx, intro, peers);
         }
     }
 
-    /// Handles the report of how a connection attempt ended. The downloader's report is counted and forwarded to the
-    /// DN, which learns which classes can connect.
+    /// Handles a client's report of how a connection attempt ended. The downloader's report is counted, and forwarded
+    /// to the DN, which learns from it which classes of NAT can connect.
     pub(super) fn on_outcome(&mut self, cx: &mut Context<'_>, conn: ConnId, outcome: Outcome) {
         let Outcome { intro, attempt } = outcome;
         if self.introduced_uploaders.get(&intro).is_some_and(|g| g.client == conn)

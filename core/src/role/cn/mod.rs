@@ -55,7 +55,7 @@ pub struct Cn {
     dns: Vec<DnLink>,
     queries: Queries,
     next_req: ReqId,
-    /// Signed introductions of this CN's queries, until both peers have been told to connect.
+    /// Broker of the introductions that answered this CN's queries: coordinates when both peers connect.
     broker: Broker<Party>,
     /// Uploaders among this CN's clients, by the introduction that was delivered to them.
     introduced_uploaders: BTreeMap<IntroId, IntroducedUploader>,
@@ -80,7 +80,7 @@ pub struct Cn {
 enum Phase {
     #[default]
     Serving,
-    /// Clients are told to leave; until [`Timer::Stop`].
+    /// Clients are told to leave; ends with [`Timer::Stop`].
     Draining,
     Stopped,
 }
@@ -88,7 +88,7 @@ enum Phase {
 /// Purpose of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// Close a connection without `Hello`, or a session that has been silent too long.
+    /// Close a connection that sent no `Hello` in time, or a session that has been silent too long.
     Silent(ConnId),
     /// Close a session that has not answered a challenge.
     Challenge(ConnId),
@@ -100,11 +100,11 @@ enum Timer {
     Ping(u32),
     /// Register more sessions at this DN.
     Register(u32),
-    /// Forget a delivered introduction: its signals are forwarded no longer.
+    /// Forget an introduction that was delivered to an uploader; its signals are no longer forwarded.
     IntroducedUploader(IntroId),
-    /// Send a client's newest state to the DNs, now that its budget allows it.
+    /// Send a client's newest state to the DNs, since its budget allows that now.
     Tell(ConnId),
-    /// Request a client's whole inventory.
+    /// Request a client's whole inventory, since its budget allows that now.
     Readd(ConnId),
     /// Delete from the spool the records that the ledger has.
     Spool,

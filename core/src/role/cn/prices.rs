@@ -32,7 +32,7 @@ use core::time::Duration;
 /// Time that a session may be ahead of its earnings.
 pub const LEAD: Duration = Duration::from_secs(60);
 
-/// Price of each kind of message; zero means without limit.
+/// Price of each kind of message, as the time in which a session earns it; zero means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prices {
     /// Price of a query.
@@ -41,9 +41,9 @@ pub struct Prices {
     pub version: Duration,
     /// Price of an update that changes something.
     pub update: Duration,
-    /// Price of a signal or outcome of a meeting.
+    /// Price of a signal ("opened") or outcome of a connection attempt.
     pub step: Duration,
-    /// Price of a usage record, an unreceipted introduction or a rekey.
+    /// Price of a usage record, a report of missing receipts or a rekey.
     pub record: Duration,
     /// Price of a ping or pong.
     pub ping: Duration,
@@ -100,7 +100,7 @@ pub(super) enum Budget {
     Accounting,
 }
 
-/// Budgets of a session: the time up to which each one is spent.
+/// Budgets of a session: for each, the time until which the session's earnings are spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Budgets {
     requests: Time,
@@ -108,7 +108,7 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
-    /// Pays a price, or returns the time after which it can be paid.
+    /// Pays a price from a budget; `Err` is the time after which it can be paid.
     pub(super) fn pay(&mut self, now: Time, budget: Budget, price: Duration) -> Result<(), Duration> {
         let paid = match budget {
             Budget::Requests => &mut self.requests,
@@ -142,21 +142,22 @@ impl Budgets {
     }
 }
 
-/// State of a session as the DNs know it.
+/// State of a session's client as the DNs know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct DnView {
     /// Class under which the DNs list the client; `None` if it is not listed.
     pub(super) class: Option<Class>,
     /// Upper bound of the versions that the DNs list for the client: those added since the last whole inventory.
     pub(super) versions: usize,
-    /// Whether the DNs have an old state, because the budget did not allow to send the new one.
+    /// Whether the DNs have an old state of the client, because the budget did not allow to send the new one.
     pub(super) is_stale: bool,
     /// Whether inventory pages were skipped, so that a whole inventory is needed.
     pub(super) has_gap: bool,
 }
 
 impl DnView {
-    /// Asserts that what the DNs lack will be sent: `tell` and `readd` are whether a time is set for it.
+    /// Asserts that what the DNs lack will be sent: `tell` and `readd` say whether timers for the state and the
+    /// inventory are set.
     pub(super) fn check(&self, tell: bool, readd: bool) {
         assert!(self.is_stale == tell, "exactly a stale state is sent to the DNs later");
         assert!(self.has_gap || !readd, "only after a gap an inventory is requested");

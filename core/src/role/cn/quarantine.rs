@@ -1,6 +1,6 @@
-//! Quarantine: suspected clients get bytes from edges only. Their queries are answered without peers, and nobody is
-//! offered them. The ledger sends the list; while it is away, the last list counts. No download fails because of
-//! quarantine, since none needs a CN.
+//! Quarantine: suspected clients get bytes from edges only. Their queries are answered without peers, and they are
+//! offered to nobody as peers. The ledger sends the list; while it is unreachable, the last list counts. No download
+//! fails because of quarantine, since none needs a CN.
 
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, Guid};
@@ -9,7 +9,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 impl Cn {
-    /// Replaces the list of quarantined GUIDs, and sends the DNs a new entry for each connected client that it changes.
+    /// Replaces the list of GUIDs in quarantine, and sends the DNs a new entry for each connected client whose
+    /// quarantine begins or ends.
     pub(super) fn on_quarantine(&mut self, cx: &mut Context<'_>, guids: Vec<Guid>) {
         let now: BTreeSet<Guid> = guids.into_iter().collect();
         let before = core::mem::replace(&mut self.quarantined, now);

@@ -22,7 +22,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Delay in milliseconds before a client repeats a query that failed for lack of a DN or of room for its record.
+/// Delay in milliseconds before a client repeats a query that failed because no DN was up or its record could not be
+/// stored.
 const UNAVAILABLE_RETRY_MS: u32 = 2_000;
 
 /// A query in progress.
@@ -47,7 +48,7 @@ enum Step {
     Recording { record: RecordId, offer: Offer },
 }
 
-/// Signed introductions that nobody has been told of yet.
+/// Signed introductions that answer a query; neither side has been told of them yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Offer {
     dn: ConnId,
@@ -56,7 +57,7 @@ struct Offer {
 }
 
 impl Pending {
-    /// Returns the connection of the DN whose answer or routes the query depends on.
+    /// Returns the connection of the DN that selects the peers, or that forwards the introductions to them.
     const fn dn(&self) -> Option<ConnId> {
         match &self.step {
             Step::Opening { .. } => None,
@@ -65,13 +66,13 @@ impl Pending {
         }
     }
 
-    /// Returns the record that the answer waits for.
+    /// Returns the id of the record of introductions that must be durable before the query is answered.
     const fn record(&self) -> Option<RecordId> {
         if let Step::Recording { record, .. } = &self.step { Some(*record) } else { None }
     }
 }
 
-/// The queries in progress. A step ends by taking the query out, and begins by inserting it.
+/// The queries in progress. Each step of a query removes it from here and inserts it again for the next step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Queries {
     pending: BTreeMap<ReqId, Pending>,
@@ -97,7 +98,7 @@ impl Queries {
         Some(pending)
     }
 
-    /// Takes a query out if it is in the step that an answer belongs to.
+    /// Removes and returns a query if it is in the step that an answer belongs to.
     fn take_in(&mut self, req: ReqId, is_in: impl FnOnce(&Step) -> bool) -> Option<Pending> {
         if self.pending.get(&req).is_some_and(|pending| is_in(&pending.step)) { self.take(req) } else { None }
     }
@@ -107,8 +108,8 @@ impl Queries {
         self.pending.contains_key(&req)
     }
 
-    /// Asserts that queries and their records agree, as [`crate::Machine::check`] does: `is_up` tells whether a
-    /// connection is that of a DN that is up.
+    /// Asserts that queries and their records refer to each other, and that each query's DN is up; `is_up` tells
+    /// whether a connection is that of a DN that is up.
     pub(super) fn check(&self, is_up: impl Fn(ConnId) -> bool) {
         for (req, pending) in &self.pending {
             assert!(pending.dn().is_none_or(&is_up), "each query waits for a DN that is up");
@@ -256,7 +257,7 @@ impl Cn {
         self.answer(cx, client, query, answer);
     }
 
-    /// Answers the query whose introductions are recorded durably.
+    /// Answers the query whose introductions are now durably recorded.
     pub(super) fn on_offer_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
         let Some(&req) = self.queries.recording.get(&id) else { return };
         if let Some(Pending { client, query, step: Step::Recording { offer, .. } }) = self.take_query(req) {
@@ -296,7 +297,8 @@ impl Cn {
         }
     }
 
-    /// Fails the queries of a lost DN: its answers will not come, and its routes are void.
+    /// Fails the queries that depend on a DN whose connection is lost: it will neither select peers nor forward
+    /// introductions.
     pub(super) fn fail_queries_of_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let queries = self.queries.pending.iter().filter(|(_, pending)| pending.dn() == Some(conn));
         let lost: Vec<ReqId> = queries.map(|(req, _)| *req).collect();
@@ -327,7 +329,7 @@ mod tests {
     use super::*;
     use crate::bench::assert_each_clause_fires;
 
-    /// Returns one query that is being recorded.
+    /// Returns the queries of a CN with one query whose introductions are being recorded.
     fn healthy() -> Queries {
         let mut queries = Queries::default();
         let offer = Offer { dn: ConnId(1), intros: Vec::new(), peers: Vec::new() };

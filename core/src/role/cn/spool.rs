@@ -11,10 +11,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Delay after the first acknowledgement, so that acknowledged records are deleted together.
+/// Delay between an acknowledgement and the deletion of the record, so that several records are deleted together.
 const CLEAR_AFTER: Duration = Duration::from_secs(1);
 
-/// The machine's view of the spool on disk.
+/// The machine's knowledge of the spool on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Spool {
     /// Records on disk that the ledger has not acknowledged.
@@ -30,7 +30,7 @@ pub(super) struct Spool {
 /// A write in progress: records added and deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Saving {
-    /// Grant record of the download that peers are introduced for, if it is not yet recorded.
+    /// Record of the grant of the download that peers are introduced to, if it is not durable yet.
     granted: Option<LedgerRecord>,
     record: Option<LedgerRecord>,
     acked: Vec<RecordId>,
@@ -41,7 +41,7 @@ struct Saving {
 const GRANTED_MAX: usize = 65_536;
 
 impl Spool {
-    /// Returns the number of writes with a record that is not durable yet, and so not sent to the ledger.
+    /// Returns the number of writes in progress that add a record.
     pub(super) fn writing(&self) -> usize {
         self.saving.values().filter(|saving| saving.record.is_some()).count()
     }
@@ -58,13 +58,13 @@ impl Spool {
         self.granted.insert(download);
     }
 
-    /// Asserts that all records on disk are on their way to the ledger: `is_held` tells which are.
+    /// Asserts that all records on disk are being sent to the ledger; `is_held` tells which are.
     pub(super) fn check(&self, is_held: impl Fn(RecordId) -> bool) {
         assert!(self.held.iter().all(|id| is_held(*id)), "each spooled record is on its way to the ledger");
         assert!(self.granted.len() <= GRANTED_MAX, "the recorded grants are bounded");
     }
 
-    /// Returns whether no acknowledged record waits to be deleted.
+    /// Returns whether no acknowledged record is still to be deleted from the spool.
     pub(super) fn is_cleared(&self) -> bool {
         self.acked.is_empty()
     }
@@ -76,7 +76,8 @@ impl Spool {
 }
 
 impl Cn {
-    /// Sends the ledger what the spool held at the start. Without a configured ledger it stays in the spool.
+    /// Sends to the ledger the records that the spool held at the start. Without a configured ledger they stay in the
+    /// spool.
     pub(super) fn on_spool_restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>) {
         if !cx.cfg.ledger {
             return;
@@ -87,8 +88,8 @@ impl Cn {
         }
     }
 
-    /// Writes a record, and the grant that it depends on if given. Once durable, both go to the ledger, and the query
-    /// that waits continues.
+    /// Writes a record to the spool, with the record of the grant that it depends on if given. Once durable, both go
+    /// to the ledger, and the waiting query continues.
     pub(super) fn spool(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: LedgerRecord) {
         self.save(cx, granted, Some(record));
     }
@@ -102,7 +103,7 @@ impl Cn {
         self.spool.saving.insert(req, Saving { granted, record, acked });
     }
 
-    /// Handles the end of a write, which is durable as a whole or not at all.
+    /// Handles the end of a write to the spool, which is durable as a whole or not at all.
     pub(super) fn on_spool_saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
         let Some(Saving { granted, record, acked }) = self.spool.saving.remove(&req) else { return };
         if !ok {
@@ -142,7 +143,7 @@ impl Cn {
         }
     }
 
-    /// Deletes acknowledged records; while stopping without delay.
+    /// Deletes acknowledged records from the spool.
     pub(super) fn clear_spool(&mut self, cx: &mut Context<'_>) {
         if !self.spool.acked.is_empty() {
             self.save(cx, None, None);

@@ -104,7 +104,7 @@ fn join(b: &mut Bench<Cn>, n: u32) -> Vec<Output> {
     say(b, u64::from(n), ToCn::Hello(hello(n)))
 }
 
-/// Signs whatever the CN asks to have signed.
+/// Answers the CN's requests for signatures in `out`; returns the outputs that follow.
 fn sign(b: &mut Bench<Cn>, out: &[Output]) -> Vec<Output> {
     let [Output::Sign { req, context, message }] =
         &out.iter().filter(|o| matches!(o, Output::Sign { .. })).collect::<Vec<_>>()[..]
@@ -121,7 +121,7 @@ fn to_client(out: &[Output], conn: u64) -> Vec<&ToClient> {
         .collect()
 }
 
-/// Returns the messages to the DN, except those to it as a home DN.
+/// Returns the messages to the DN, except those that it gets as the home DN of a GUID.
 fn to_dn(out: &[Output]) -> Vec<&ToDn> {
     all_to_dn(out).filter(|m| !matches!(m, ToDn::Seen(_))).collect()
 }

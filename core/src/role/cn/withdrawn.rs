@@ -1,5 +1,5 @@
-//! Versions that providers have withdrawn: edges no longer grant them, and CNs stop their sharing. Edges keep the list;
-//! this CN gets all of it every few seconds, so a lost update does no harm.
+//! Versions that providers have withdrawn: edges no longer grant them, and CNs make clients stop sharing them. Edges
+//! keep the list; this CN gets all of it every few seconds, so a lost update does no harm.
 
 use super::{Cn, Context, Metric, Output};
 use crate::ids::{ConnId, VersionId};
@@ -9,7 +9,8 @@ use crate::wire::control::{Inventory, ToClient, Withdraw};
 use alloc::vec::Vec;
 
 impl Cn {
-    /// Replaces the list and tells every client of the new versions in it, since the CN does not know who shares what.
+    /// Replaces the list of withdrawn versions, and tells every client of the new ones, since the CN does not know
+    /// which client shares which version.
     pub(super) fn on_withdrawn(&mut self, cx: &mut Context<'_>, versions: Vec<VersionId>) {
         let before = core::mem::replace(&mut self.withdrawn, versions.into_iter().take(WITHDRAWN_MAX).collect());
         let new: Vec<VersionId> = self.withdrawn.difference(&before).copied().collect();
@@ -26,7 +27,7 @@ impl Cn {
         self.withdrawn.contains(&version)
     }
 
-    /// Removes withdrawn versions from an inventory page, and tells the client.
+    /// Removes withdrawn versions from a client's inventory page, and tells the client of them.
     pub(super) fn strip(&self, cx: &mut Context<'_>, conn: ConnId, mut page: Inventory) -> Inventory {
         let (gone, kept): (Vec<_>, Vec<_>) =
             page.add.into_vec().into_iter().partition(|s| self.is_withdrawn(s.version));

@@ -1,4 +1,4 @@
-//! Sessions of one GUID on several CNs.
+//! Detection of copied installations by their sessions on several CNs.
 //!
 //! Each GUID has a home DN, which learns of all its sessions. When it finds sessions of different starts on different
 //! CNs, it challenges all sessions of the GUID through their CNs. Only if clients of two starts answer after that,
@@ -12,17 +12,17 @@ use crate::wire::directory::{FromDn, OfSession, Seen};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Largest number of sessions of one GUID that are remembered.
+/// Maximum number of sessions of one GUID that are remembered.
 const COPIES_MAX: usize = 16;
-/// Sessions of closed connections deleted in one step.
+/// Number of sessions of closed connections that are deleted in one step.
 const SESSIONS_PER_STEP: usize = 256;
 
-/// Sessions of the GUIDs that this DN is the home of.
+/// Sessions of the GUIDs whose home is this DN.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Copies {
     by_guid: BTreeMap<Guid, BTreeMap<PeerKey, Copy>>,
     guids: BTreeMap<PeerKey, Guid>,
-    /// Links of closed connections whose sessions are not all deleted.
+    /// Link numbers of closed connections of which sessions are still to be deleted.
     closed_links: BTreeSet<u64>,
 }
 
@@ -34,7 +34,8 @@ struct Copy {
 }
 
 impl Copies {
-    /// Adds a session. Returns the sessions to be challenged: all of the GUID, if another CN has one of another start.
+    /// Adds a session. Returns the sessions to be challenged: all of the GUID if another CN has a session of another
+    /// start, else none.
     fn add(&mut self, key: PeerKey, seen: &Seen) -> Vec<PeerKey> {
         self.remove(key);
         let sessions = self.by_guid.entry(seen.guid).or_default();
@@ -55,7 +56,8 @@ impl Copies {
         sessions.keys().copied().collect()
     }
 
-    /// Notes that a session's client has answered. Returns the sessions of the copies, if two starts have answered.
+    /// Notes that a session's client has answered its challenge. Returns all sessions whose clients have, if they
+    /// belong to at least two starts; else none.
     fn set_alive(&mut self, key: PeerKey) -> Vec<PeerKey> {
         let Some(sessions) = self.guids.get(&key).and_then(|guid| self.by_guid.get_mut(guid)) else {
             return Vec::new();
@@ -79,12 +81,13 @@ impl Copies {
         }
     }
 
-    /// Voids the sessions of a closed connection; they are deleted step by step.
+    /// Voids the sessions of a closed connection; they are deleted in steps.
     pub(super) fn remove_link(&mut self, link: u64) {
         self.closed_links.insert(link);
     }
 
-    /// Asserts that sessions and GUIDs mirror each other, as [`crate::Machine::check`] does.
+    /// Asserts that sessions and GUIDs refer to each other, and that each session's link is open or closed but not
+    /// yet deleted.
     pub(super) fn check(&self, is_open: impl Fn(u64) -> bool) {
         for (key, guid) in &self.guids {
             let listed = self.by_guid.get(guid).is_some_and(|sessions| sessions.contains_key(key));

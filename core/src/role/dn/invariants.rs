@@ -1,4 +1,4 @@
-//! Invariants of the DN, by a walk over its whole state.
+//! Invariants of the DN, checked on its whole state.
 
 use super::{CONDUCT_MAX, Dn, OFFERED_MAX, Timer};
 use crate::ids::{ConnId, PublicKey};
@@ -14,7 +14,7 @@ impl Dn {
         self.copies.check(|link| self.by_link.contains_key(&link));
     }
 
-    /// Asserts the invariants of one connection, without a walk.
+    /// Asserts the invariants of one connection, at constant cost.
     pub(super) fn check_conn(&self, conn: ConnId) {
         let silent = self.timers.get(Timer::Silent(conn)).is_some();
         assert!(silent == self.conns.contains_key(&conn), "each connection has a time-out, and no other");

@@ -83,7 +83,7 @@ fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
     }
 }
 
-/// Returns the time for which the DN refuses to select peers for download 1.
+/// Returns the time in milliseconds for which the DN refuses to select peers for download 1; `None` if it does not.
 fn edge_only(b: &mut Bench<Dn>, conn: u64) -> Option<u32> {
     let (session, download) = (SessionId(1), DownloadId::numbered(1));
     let out = say(
@@ -219,7 +219,7 @@ fn a_new_connection_of_a_cn_replaces_its_half_open_one() {
     assert!(b.machine.directory().is_empty());
 }
 
-/// The most steps on the lists that one event may take.
+/// Maximum number of list entries that the DN may touch for one event.
 const EVENT: u64 = 40 * COPIES_PER_LOT as u64;
 
 #[test]

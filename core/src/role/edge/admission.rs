@@ -1,6 +1,7 @@
-//! Admission of requests for grants. A first grant is charged to the key that signs the request and to the network that
-//! it comes from; a renewal to its download alone. So a flood of first grants denies no renewal and no neighbour's
-//! download. Only nonces of admitted requests are remembered, so the limits bound them too.
+//! Admission of requests for grants, by allowances that limit their rate. A first grant is charged to the key that
+//! signs the request and to the network it comes from, a renewal to its download alone: a flood of first grants
+//! prevents no renewal, and no download of another network. Nonces are remembered only of admitted requests, so the
+//! limits bound these too.
 
 use crate::accounting::grants::{Denial, GrantAsked, Nonce};
 use crate::ids::{DownloadId, PublicKey};
@@ -15,10 +16,10 @@ use core::time::Duration;
 /// Largest difference between a request's time and the edge's, in milliseconds.
 pub const TIME_WINDOW_MS: u64 = 5 * 60 * 1000;
 const MINUTE_MS: u64 = 60_000;
-/// Shortest interval between two searches of a full table for allowances that are whole again.
+/// Minimum interval between two searches of a full table for allowances that are unused again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Limit of a rate: `burst` requests at once, and then one each `every`.
+/// Limit of a rate: `burst` requests at once, and then one for each interval `every`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Requests that are admitted at once.
@@ -36,9 +37,9 @@ pub struct Limits {
     pub prefix: Rate,
     /// Rate of renewals of one download.
     pub download: Rate,
-    /// Largest number of keys, networks and downloads remembered; about 100 bytes each.
+    /// Maximum number of keys, networks and downloads whose allowances are remembered; about 100 bytes each.
     pub payers_max: u32,
-    /// Largest number of requests remembered; about 25 bytes each.
+    /// Maximum number of requests whose nonces are remembered; about 25 bytes each.
     pub nonces_max: u32,
 }
 
@@ -54,20 +55,20 @@ impl Limits {
     };
 }
 
-/// Holder of an allowance that a request is charged to.
+/// Holder of an allowance, to which a request is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Payer {
     Key(PublicKey),
     Prefix(IpAddr),
     Download(DownloadId),
-    /// Shared allowance of all holders for which the table has no place.
+    /// Shared allowance of all holders that do not fit into the table.
     Rest,
 }
 
-/// Allowances in use, and nonces of admitted requests.
+/// Allowances that are partly used, and nonces of admitted requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Admission {
-    /// Time at which each allowance is whole again; one that is not listed is whole.
+    /// Time at which each allowance is unused again; one that is not listed is unused.
     whole_at: BTreeMap<Payer, Time>,
     swept: Option<Time>,
     /// Nonces of admitted requests, by the minute of the request's time.
@@ -76,8 +77,8 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Admits a request once, or returns why not. Its signature was checked before; of a renewal also that the old
-    /// grant is genuine and belongs to the key.
+    /// Admits a request, or returns the reason for refusing it. The caller has checked the request's signature; of a
+    /// renewal also that the old grant is genuine and belongs to the key.
     pub(super) fn admit(&mut self, limits: &Limits, now: Time, now_ms: u64, asked: &GrantAsked) -> Result<(), Denial> {
         if now_ms.abs_diff(asked.time_ms) > TIME_WINDOW_MS {
             return Err(Denial::Clock);
@@ -99,13 +100,13 @@ impl Admission {
         Ok(())
     }
 
-    /// Asserts that the number of nonces is right.
+    /// Asserts that the number of remembered nonces is right.
     pub(super) fn check(&self) {
         assert!(self.nonces == self.seen.values().map(BTreeSet::len).sum::<usize>(), "nonces are counted right");
         assert!(!self.seen.values().any(BTreeSet::is_empty), "a remembered minute has nonces");
     }
 
-    /// Charges one request to each of these allowances, or to none if one is exhausted.
+    /// Charges one request to each of these allowances, or to none of them if one is exhausted.
     fn charge(&mut self, limits: &Limits, now: Time, payers: Vec<(Payer, Rate)>) -> Result<(), Denial> {
         let payers: Vec<_> = payers.into_iter().map(|(p, rate)| (self.payer_or_rest(limits, now, p), rate)).collect();
         let mut after = Vec::new();
@@ -123,7 +124,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Returns the payer, or the shared one if the table has no place for it.
+    /// Returns the payer, or the shared one if the table has no entry left for it.
     fn payer_or_rest(&mut self, limits: &Limits, now: Time, payer: Payer) -> Payer {
         let full = |all: &Self| all.whole_at.len() + 3 > limits.payers_max as usize;
         if !self.whole_at.contains_key(&payer) && full(self) {
@@ -138,7 +139,7 @@ impl Admission {
         payer
     }
 
-    /// Forgets nonces of requests so old that their time would be refused.
+    /// Forgets the nonces of requests so old that their time would be refused.
     fn forget(&mut self, now_ms: u64) {
         let oldest = now_ms.saturating_sub(TIME_WINDOW_MS) / MINUTE_MS;
         while self.seen.first_key_value().is_some_and(|(minute, _)| *minute < oldest) {

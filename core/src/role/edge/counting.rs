@@ -1,8 +1,8 @@
-//! Counts of sent bytes, and the records made of them.
+//! Counts of sent bytes, and the records for the ledger that are made of them.
 //!
-//! A [`Counted`] is kept for each download, and one for the plain traffic of each version. A flush writes the changed
-//! ones to the spool, and makes one record of each for the ledger. A count that has ended and begins again gets another
-//! life, and the ledger adds the lives up.
+//! There is a [`Counted`] for each download, and one for the plain traffic of each version (requests without a
+//! grant). A flush writes the changed counts to the spool, and makes one record of each for the ledger. A count that
+//! has ended and begins again gets another life (a number), and the ledger adds the lives up.
 
 use super::Key;
 use super::io::{Batch, Count, ServedGrant};
@@ -16,14 +16,14 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-/// Delay before a download that should end is examined again, if not all of it is in records yet.
+/// Delay before a download that is idle is examined again, if not all of its bytes are in records yet.
 const RECHECK: Duration = Duration::from_secs(60);
 
 fn key_of(count: &Count) -> Key {
     count.grant.map_or(Key::Plain(count.version), |g| Key::Download(g.download))
 }
 
-/// Count of one subject.
+/// Count of the bytes sent of one download, or of the plain traffic of one version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Counted {
     grant: Option<ServedGrant>,
@@ -35,7 +35,7 @@ pub(super) struct Counted {
     pub(super) total_bytes: u64,
     pub(super) sent: Spans,
     pub(super) room: Room,
-    /// Record of the grant, until it is durable; nothing is sent before.
+    /// Record of the download's grant until it is durable in the spool; nothing is sent before that.
     pub(super) granted: Option<Box<GrantRecord>>,
     /// Whether the grant allows no peers.
     pub(super) edge_only: bool,
@@ -73,7 +73,7 @@ impl Counted {
         self.version
     }
 
-    /// Returns whether nothing of it is being sent or written.
+    /// Returns whether no bytes are being sent and no write of this count is in progress.
     pub(super) const fn is_quiet(&self) -> bool {
         !self.saving && self.room.is_quiet(self.total_bytes)
     }
@@ -110,7 +110,8 @@ impl Counted {
         }
     }
 
-    /// Returns the record for the ledger: of a download the ranges sent, of plain traffic only their sum.
+    /// Returns the ledger's record of this count: of a download the ranges sent, of plain traffic only the sum of
+    /// bytes.
     fn record(&self, id: RecordId, edge: PublicKey) -> LedgerRecord {
         let Self { version, provider, seq, total_bytes, .. } = *self;
         let Some(ServedGrant { download, guid }) = self.grant else {
@@ -222,7 +223,8 @@ impl Edge {
         self.touch(cx, key);
     }
 
-    /// Returns the count for a sent range: of its download, or of plain traffic if there is no place for that.
+    /// Returns the count that a sent range belongs to: its download's, or that of plain traffic if there are too many
+    /// counts.
     fn count_for(
         &mut self,
         cx: &mut Context<'_>,
@@ -240,7 +242,7 @@ impl Edge {
         Some((key, self.counts.get_mut(&key)?))
     }
 
-    /// Begins a count. If the same download was over, its old count in the spool will be replaced, not deleted.
+    /// Adds a new count. If the download was over, the old count in the spool is replaced, not deleted.
     fn insert_count(&mut self, cx: &Context<'_>, key: Key, counted: Counted) {
         if let Key::Download(download) = key {
             self.ended.remove(&download);
@@ -263,7 +265,8 @@ impl Edge {
         self.life
     }
 
-    /// Returns the count for bytes requested with a grant. It is created for the first of them, unless the spool fails.
+    /// Returns the count for bytes that are requested with a grant; it begins with the first request. `None` if the
+    /// spool fails or there are too many counts.
     pub(super) fn count_for_request(&mut self, cx: &mut Context<'_>, grant: &Grant) -> Option<(Key, &mut Counted)> {
         let key = Key::Download(grant.download);
         let is_new = !self.counts.contains_key(&key);
@@ -284,7 +287,7 @@ impl Edge {
         Some((key, counted))
     }
 
-    /// Returns when the download ends if nothing more is requested, Unix milliseconds.
+    /// Returns the time when the download ends if nothing more is requested, in Unix milliseconds.
     pub(super) fn over_ms(&self, cx: &Context<'_>, key: Key) -> u64 {
         let left = self.timers.get(Timer::Idle(key)).map_or(Duration::ZERO, |at| at.since(cx.now));
         self.wall.map_or(0, |wall| wall.at(cx.now.after(left)))
@@ -379,7 +382,7 @@ impl Edge {
         cx.push(Output::Save { req, batch });
     }
 
-    /// Notes that a write of counts has ended.
+    /// Notes that a write of counts to the spool is durable.
     pub(super) fn on_counts_saved(&mut self, batch: &Batch) {
         for count in &batch.counts {
             if let Some(c) = self.counts.get_mut(&key_of(count)) {
@@ -388,7 +391,7 @@ impl Edge {
         }
     }
 
-    /// Restores the state before a failed write of counts, and schedules another one.
+    /// Takes back the effects of a write of counts that has failed, and schedules another one.
     pub(super) fn on_counts_not_saved(&mut self, cx: &mut Context<'_>, records: &[LedgerRecord], batch: Batch) {
         self.acked.extend(batch.acked);
         let over = |download: &DownloadId| !self.counts.contains_key(&Key::Download(*download));

@@ -49,12 +49,12 @@ pub enum Input {
         /// Number of these bytes.
         bytes: u64,
     },
-    /// Bytes that [`Output::Serve`] allowed without counting were sent.
+    /// Bytes were sent uncounted, as [`Output::Serve`] without `counted` allows.
     GivenAway {
         /// Number of these bytes.
         bytes: u64,
     },
-    /// Bytes that [`Output::Serve`] allowed with counting will not be sent.
+    /// Bytes that [`Output::Serve`] with `counted` allowed will not be sent.
     BytesNotSent {
         /// Download that they belong to.
         grant: ServedGrant,
@@ -103,7 +103,7 @@ pub enum Input {
         /// Whether all of the batch is durable; otherwise none of it is.
         ok: bool,
     },
-    /// Stop: write down what was counted, then report [`Output::Stopped`].
+    /// Stop: write the counts to the spool, then report [`Output::Stopped`].
     Shutdown,
 }
 
@@ -148,14 +148,15 @@ pub struct Count {
     pub version: VersionId,
     /// Provider that pays for it.
     pub provider: ProviderId,
-    /// Life of the count, see [`ServedRecord::life`](crate::wire::records::ServedRecord::life).
+    /// Life of the count, a number that is new whenever a count begins; see
+    /// [`ServedRecord::life`](crate::wire::records::ServedRecord::life).
     pub life: u64,
-    /// The last record's `seq`.
+    /// Sequence number (`seq`) of the count's last record.
     pub seq: u32,
     /// Bytes sent, repetitions included.
     pub total_bytes: u64,
-    /// Bytes reserved, repetitions included: no more are sent before a greater number is durable. So after a crash it
-    /// is known how many may have been sent beyond those counted.
+    /// Bytes reserved, repetitions included: no more are sent before a greater reservation is durable. So after a
+    /// crash it is known how many bytes may have been sent beyond those counted.
     pub reserved: u64,
     /// Bytes that may have been sent uncounted, summed over all crashes.
     pub unsure: u64,
@@ -182,7 +183,7 @@ pub enum Output {
         /// Reason, sent to the client.
         why: Denial,
     },
-    /// Answer to [`Input::SendRequested`]: the bytes may be sent.
+    /// Answer to [`Input::SendRequested`]: the shell may send the bytes.
     Serve {
         /// Number of the request that is answered.
         req: ReqId,
@@ -196,8 +197,8 @@ pub enum Output {
         /// Number of the request that is answered.
         req: ReqId,
     },
-    /// Change of whether the bytes of new downloads can be counted. While they cannot, new downloads are granted
-    /// without peers, and their bytes given away.
+    /// Whether the bytes of new downloads can be counted has changed. While they cannot, new downloads are granted
+    /// without peers, and their bytes are sent uncounted.
     Counting(Result<(), Uncountable>),
     /// Answer the client's [`Input::Completed`].
     AnswerCompleted {
@@ -246,7 +247,7 @@ pub enum Output {
         /// Connection to be closed.
         conn: ConnId,
     },
-    /// Add one to a counter.
+    /// Add one to a counter of the metrics.
     Count(Metric),
     /// Add bytes to [`Metric::GivenAway`].
     GaveAway {
@@ -279,7 +280,7 @@ pub struct Batch {
     pub ended: Vec<DownloadId>,
 }
 
-/// Counter of an edge.
+/// Counter in the metrics of an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
     /// First grants of downloads.
@@ -294,8 +295,8 @@ pub enum Metric {
     RecordStored,
     /// Writes that the spool refused.
     SpoolFailed,
-    /// Times that bytes found no exact count: no place for them, a failed reservation, or too many separate
-    /// ranges.
+    /// Times that sent bytes could not be counted exactly: too many counts, a failed reservation, or too many
+    /// separate ranges.
     CountOverflow,
     /// Downloads granted without peers because their bytes could not be counted.
     GrantedEdgeOnly,

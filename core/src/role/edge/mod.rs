@@ -1,14 +1,14 @@
-//! The edge role: decides who gets a grant and counts the bytes that it sends. Content itself never passes through the
-//! machine.
+//! The edge role: decides about grants, and counts the bytes that the edge sends. Content itself never passes through
+//! the machine.
 //!
-//! A grant costs nothing but the work of signing it: its record and its count are made when its first byte is
-//! requested. While bytes cannot be counted the edge serves on. It then grants downloads without peers, and gives the
-//! bytes that it sends under such grants away. Under a grant with peers it sends nothing uncounted, since peers could
-//! be paid for the same bytes.
+//! Signing is the only work for a grant: its record and its count begin when its first byte is requested. While bytes
+//! cannot be counted, the edge goes on serving: it grants new downloads without peers, and sends the bytes of such
+//! downloads uncounted, so that nobody is billed for them. Under a grant with peers it sends nothing uncounted, since
+//! peers could be paid for the same bytes.
 //!
 //! [`Edge`] is the machine. `admission` limits requests for grants, `counting` counts sent bytes and makes records,
-//! `reserving` makes reservations durable before bytes are sent, `places` bounds the number of counts, and `possession`
-//! challenges clients that have completed a download.
+//! `reserving` makes reservations durable before bytes are sent, `places` bounds the number of counts, and
+//! `possession` challenges clients that have completed a download.
 
 mod admission;
 mod counting;
@@ -58,11 +58,12 @@ pub struct Edge {
     life: u64,
     /// Whether the last write to the spool has failed.
     spool_failed: bool,
-    /// Whether a download has found no free place among the counts.
+    /// Whether a download could not be counted because there were too many counts.
     full: bool,
-    /// State last reported by [`Output::Counting`].
+    /// Reason that was last reported by [`Output::Counting`]; `None` if the last report was that bytes can be
+    /// counted.
     last_reported: Option<Uncountable>,
-    /// Counts with changes that are not yet in the spool or in a record for the ledger.
+    /// Counts with changes that are not yet in the spool, or not yet in a record for the ledger.
     dirty: BTreeSet<Key>,
     /// Downloads that are over and have no count; the next batch deletes their counts from the spool.
     ended: BTreeSet<DownloadId>,
@@ -70,7 +71,7 @@ pub struct Edge {
     acked: Vec<RecordId>,
     saving: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
-    /// Possession challenges by client, and the clients whose proofs are being checked.
+    /// Possession challenges by the client's GUID; `checks` has the clients whose proofs are being checked.
     challenges: BTreeMap<Guid, ChallengeState>,
     checks: BTreeMap<ReqId, Guid>,
     ledger: LedgerLink,
@@ -81,17 +82,17 @@ pub struct Edge {
 enum Phase {
     #[default]
     Serving,
-    /// The last counts are being written and sent.
+    /// The last counts are being written to the spool, and their records sent to the ledger.
     Stopping,
     Stopped,
 }
 
-/// Content of a write to the spool that is in progress.
+/// Content of a write to the spool that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Saving {
     /// Counts, and the new records made of them.
     Counts { records: Vec<LedgerRecord>, batch: Batch },
-    /// Reservation of a download up to `upto` bytes, with the record of its grant until that is durable.
+    /// Reservation of a download up to `upto` bytes; with the record of its grant, if that is not durable yet.
     Reserve { key: Key, upto: u64, granted: Option<Box<GrantRecord>> },
     /// Nothing: an empty write that shows whether the spool works again.
     Probe,
@@ -197,7 +198,8 @@ impl Edge {
         }
     }
 
-    /// Asserts that writes in progress are answered and that the edge stops when they are.
+    /// Asserts that requests are numbered in order, that a stopping edge stops in time, and that a stopped one has
+    /// nothing to do.
     fn check_phase(&self) {
         let requested = |req: &ReqId| *req < self.next_req;
         assert!(self.saving.keys().chain(self.checks.keys()).all(requested), "requests are numbered in order");

@@ -1,16 +1,16 @@
-//! Places for counts: how many downloads are counted at a time, which count makes room for another, and the report to
-//! the shell when no download can be counted because the table is full or the spool fails.
+//! Bound on the number of counts: which count may end to let another begin, and the report to the shell when no new
+//! download can be counted because there are too many counts or the spool fails.
 
 use super::Key;
 use super::counting::Counted;
 use super::io::{Batch, Uncountable};
 use super::{Context, Edge, Output, Phase, Saving, Timer};
 
-/// Number of deadlines examined in search of a count that can make room.
+/// Maximum number of timers examined in search of a count that may end.
 const SCAN_MAX: usize = 256;
 
 impl Edge {
-    /// Returns why the bytes of a new download cannot be counted now; `None` if they can.
+    /// Returns the reason why the bytes of a new download cannot be counted now; `None` if they can.
     pub(super) fn uncountable(&mut self, cx: &Context<'_>) -> Option<Uncountable> {
         if !cx.cfg.ledger {
             return None;
@@ -30,7 +30,7 @@ impl Edge {
         !self.is_full(cx) || self.dispensable().is_some()
     }
 
-    /// Returns whether there is room for another count, ending a dispensable one if need be.
+    /// Returns whether another count can begin; ends a dispensable count if necessary.
     pub(super) fn ensure_room(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_full(cx) {
             match self.dispensable() {
@@ -41,8 +41,8 @@ impl Edge {
         !self.is_full(cx)
     }
 
-    /// Returns the longest idle download whose end costs nothing: all its bytes are in records, and further requests
-    /// would begin another life of its count.
+    /// Returns the longest idle download whose count may end: all its bytes are in records, and a further request
+    /// would begin a count with another life.
     fn dispensable(&self) -> Option<Key> {
         let idle =
             self.timers.keys().take(SCAN_MAX).filter_map(|t| if let Timer::Idle(key) = t { Some(key) } else { None });
@@ -50,7 +50,7 @@ impl Edge {
         idle.into_iter().find(settled)
     }
 
-    /// Reports a change of whether new downloads can be counted.
+    /// Reports to the shell whether new downloads can be counted, if that has changed.
     pub(super) fn report_counting(&mut self, cx: &mut Context<'_>) {
         self.full = self.full && !self.has_room(cx);
         let why = match (self.spool_failed, self.full) {
@@ -76,7 +76,8 @@ impl Edge {
         assert!(!self.spool_failed || probed || self.phase != Phase::Serving, "a failed spool is tried again");
     }
 
-    /// Schedules a probe of a failed spool, since without requests nothing else would write to it.
+    /// Schedules an empty write to a spool that has failed, since without requests nothing else would show that it
+    /// works again.
     pub(super) fn probe_soon(&mut self, cx: &Context<'_>) {
         if self.phase == Phase::Serving && self.timers.get(Timer::Probe).is_none() {
             self.timers.set(Timer::Probe, Some(cx.now.after(cx.cfg.flush_every)));

@@ -9,7 +9,7 @@ use crate::accounting::possession::{self, Challenge};
 use crate::ids::{Digest, Guid, ReqId, VersionId};
 use crate::wire::records::{LedgerRecord, PossessionOutcome, PossessionRecord};
 
-/// Challenge of a client, kept until the client may get another one.
+/// Possession challenge of a client, kept until the client may get another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ChallengeState {
     pub(super) grant: ServedGrant,
@@ -20,11 +20,11 @@ pub(super) struct ChallengeState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
-    /// The client may answer.
+    /// The client has not answered yet.
     Open,
-    /// The client has answered with this proof, and the edge is computing its own.
+    /// The client has answered with this proof, and the edge is computing its own under this request number.
     Answered(Digest, ReqId),
-    /// The outcome is decided; a new challenge must wait.
+    /// The outcome is decided; the client gets no new challenge before the pause is over.
     Over,
 }
 
@@ -35,7 +35,7 @@ impl Edge {
         self.challenges.len()
     }
 
-    /// Asserts that each challenge is timed or being checked, and that each check is of a challenge.
+    /// Asserts that each challenge has a time-out or is being checked, and that each check belongs to a challenge.
     pub(super) fn check_challenges(&self) {
         for (guid, state) in &self.challenges {
             assert!(state.grant.guid == *guid, "a challenge is listed under its client");

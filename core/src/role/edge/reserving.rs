@@ -1,6 +1,6 @@
-//! Reservations: the bytes that an edge will send of a download are reserved durably in the spool before they are sent,
-//! and counted afterwards. So a crash neither invents bytes nor loses them. How many reserved bytes were sent but not
-//! counted before a crash, the downloader says; it is believed up to the reservation.
+//! Reservations: before an edge sends bytes of a download, it reserves them durably in its spool; it counts them
+//! afterwards. So a crash neither invents bytes nor loses them. After a crash the downloader's record tells how many
+//! reserved bytes were sent but not counted; it is believed up to the reservation.
 
 use super::Key;
 use super::io::{Batch, ServedGrant};
@@ -12,8 +12,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Reservation of one download, in bytes since its count began. Invariant: `allowed <= durable` whenever sending is
-/// allowed, and the spool never holds less than `durable`.
+/// Reservation of one download, in bytes since its count began. `allowed <= durable` holds whenever bytes may be
+/// sent, and the reservation in the spool is never smaller than `durable`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Room {
     /// Bytes that may be sent or have been sent.
@@ -22,9 +22,9 @@ pub(super) struct Room {
     pub(super) durable: u64,
     /// Reservation of the newest write, durable or not.
     pub(super) written: u64,
-    /// Bytes that crashes may have hidden, see [`Count::unsure`].
+    /// Reserved bytes that may have been sent without being counted before a crash, see [`Count::unsure`].
     pub(super) unsure: u64,
-    /// Requests that wait until their reservation is durable.
+    /// Requests for bytes that wait until their reservation is durable.
     waiting: Vec<Waiting>,
 }
 
@@ -43,7 +43,8 @@ impl Room {
         Self { allowed: total, durable: total, written: total, unsure, waiting: Vec::new() }
     }
 
-    /// Asserts the limits of a reservation. `reserving` tells whether a write of it is in progress.
+    /// Asserts the limits of a reservation. `reserving`: a write of it is in progress; `serving`: the edge is not
+    /// stopping.
     fn check(&self, reserving: bool, serving: bool) {
         assert!(self.durable <= self.written, "no more is durable than was written");
         assert!(self.written == self.durable || reserving, "a reservation that is not durable is being written");
@@ -55,8 +56,7 @@ impl Room {
         self.written.max(total)
     }
 
-    /// Releases the part of the reservation that is not needed: all but a little when nothing is being sent, everything
-    /// at the end.
+    /// Releases the unused part of the reservation: all but a little when nothing is being sent, all of it `at_end`.
     pub(super) fn shrink(&mut self, total: u64, at_end: bool) {
         let quiet = self.allowed <= total && self.waiting.is_empty();
         if quiet || at_end {
@@ -66,13 +66,13 @@ impl Room {
         }
     }
 
-    /// Returns the next reservation, if it is time to make one.
+    /// Returns the size of the next reservation, in bytes since the count began; `None` if the current one suffices.
     fn due(&self) -> Option<u64> {
         let ahead = self.allowed.clamp(RESERVE_FIRST, RESERVE_MAX);
         (self.written < self.allowed.saturating_add(ahead / 2)).then(|| self.allowed.saturating_add(ahead))
     }
 
-    /// Returns whether nothing is being sent or written.
+    /// Returns whether no bytes are being sent and no reservation is being written.
     pub(super) const fn is_quiet(&self, total: u64) -> bool {
         self.allowed <= total && self.waiting.is_empty() && self.written <= self.durable
     }
@@ -119,7 +119,7 @@ impl Edge {
         self.check_touched(key);
     }
 
-    /// Writes a reservation, with the record of the grant until that is durable.
+    /// Writes a reservation to the spool, with the record of the grant if that is not durable yet.
     fn reserve(&mut self, cx: &mut Context<'_>, key: Key, upto: u64) {
         let over_ms = self.over_ms(cx, key);
         let Some(counted) = self.counts.get_mut(&key) else { return };
@@ -154,8 +154,8 @@ impl Edge {
         self.check_touched(key);
     }
 
-    /// Handles a failed reservation. Waiting requests of a download with peers are withheld; others are allowed, and
-    /// not counted if nothing of the download is durable.
+    /// Handles the failed write of a reservation. If the grant allows peers, waiting requests are withheld; otherwise
+    /// they are allowed, uncounted if the record of the grant is not durable.
     fn on_reservation_failed(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(counted) = self.counts.get_mut(&key) else { return };
         cx.push(Output::Count(Metric::CountOverflow));
@@ -175,7 +175,7 @@ impl Edge {
         }
     }
 
-    /// Takes back allowed bytes that will not be sent.
+    /// Takes back the allowance of bytes that will not be sent.
     pub(super) fn on_unsent(&mut self, grant: ServedGrant, bytes: u64) {
         if let Some(counted) = self.counts.get_mut(&Key::Download(grant.download)) {
             counted.room.allowed = counted.room.allowed.saturating_sub(bytes).max(counted.total_bytes);

@@ -106,7 +106,7 @@ fn serve(b: &mut Bench<Edge>, grant: Option<ServedGrant>, range: Range<u64>) {
     assert!(out.is_empty(), "{out:?}");
 }
 
-/// Returns a download's record with its ranges summed up.
+/// Returns a download's record as an edge record, with the ranges summed up.
 fn as_counted(r: &ServedRecord) -> EdgeRecord {
     let ServedRecord { id, edge, version, provider, seq, total_bytes, .. } = *r;
     let (download, guid) = (Some(r.download), Some(r.guid));
@@ -157,7 +157,7 @@ fn renewal(b: &mut Bench<Edge>, grant: &Grant, edge_only: bool) -> Vec<Output> {
     ask(b, GrantAsked { renew, time_ms, ..asked() })
 }
 
-/// Runs the next flush with a successful save. Returns the records made, and the outputs that followed.
+/// Runs the next flush and lets its write succeed. Returns the records made, and the outputs that followed.
 fn flush(b: &mut Bench<Edge>) -> (Vec<EdgeRecord>, Vec<Output>) {
     let out = b.wait(secs(2));
     let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };

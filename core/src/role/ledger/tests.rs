@@ -59,7 +59,7 @@ fn submit(b: &mut Bench<Ledger>, conn: ConnId, record: LedgerRecord) -> Vec<Outp
     b.input(Input::Server { conn, msg: ToLedger::Submit(record) })
 }
 
-/// Returns the batch to be stored: its request number and its number of records.
+/// Returns the request number and the number of records of the batch that is to be stored, if any.
 fn batch(out: &[Output]) -> Option<(ReqId, usize)> {
     out.iter().find_map(|o| match o {
         Output::Store { req, records } => Some((*req, records.len())),
@@ -196,7 +196,8 @@ fn a_stopping_ledger_stops_even_if_its_store_fails() {
     assert!(acked(&out).is_empty() && out.contains(&Output::Stopped));
 }
 
-/// Returns the quarantine list sent to a server, and its number of pages.
+/// Returns the number of pages, and the GUIDs, of the quarantine list that is sent to a server; `None` if none is
+/// sent.
 fn quarantine_sent(out: &[Output], to: ConnId) -> Option<(usize, Vec<Guid>)> {
     let page = |o: &Output| match o {
         Output::Send { conn, msg: FromLedger::Quarantine(page) } if *conn == to => Some(page.clone()),

@@ -44,7 +44,7 @@ fn request(attributes: Vec<Attribute>) -> Vec<u8> {
     Message::new(Class::Request, ID, attributes).encode()
 }
 
-/// Returns the shortest possible request, without a fingerprint.
+/// Returns a request of the smallest possible size, without a fingerprint; `unknown` is appended as attributes.
 fn shortest(unknown: &[u16]) -> Vec<u8> {
     let mut bytes = Message::request(ID).encode();
     bytes.truncate(HEADER_LEN);
@@ -57,7 +57,7 @@ fn shortest(unknown: &[u16]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the answer with its source and destination.
+/// Returns the answer in `out` with its source and destination, if there is one.
 fn answered(out: &[Output]) -> Option<(SocketAddr, SocketAddr, Message)> {
     out.iter().find_map(|o| match o {
         Output::Datagram { local, to, bytes } => Some((*local, *to, Message::decode(bytes).ok()?)),
@@ -220,7 +220,7 @@ fn a_networks_answers_are_limited_to_its_rate() {
     assert!(count(1_100_000, "198.51.102.1:1"), "a network silent for a second makes room");
 }
 
-/// Returns source and destination of a dial-back.
+/// Returns the server address and the destination of a dial-back in `out`, if there is one.
 fn dialled(out: &[Output]) -> Option<(IpAddr, SocketAddr)> {
     out.iter().find_map(|o| if let Output::DialBack { from, to, .. } = o { Some((*from, *to)) } else { None })
 }

@@ -1,4 +1,4 @@
-//! Addresses that the CN does not see itself are told to others only if a STUN server's cookie proves them.
+//! Tests that an address which the CN does not see itself is told to others only if a STUN server's cookie proves it.
 
 use super::*;
 use crate::nat::cookie::{Cookie, CookieKeys, Proven, Tag};

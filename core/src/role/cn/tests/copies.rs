@@ -1,4 +1,4 @@
-//! Copies of an installation are told apart from broken sessions, and are ordered to rekey.
+//! Tests that copies of an installation are told apart from broken sessions, and are ordered to rekey.
 
 use super::*;
 use crate::wire::control::Retired;
@@ -117,7 +117,7 @@ fn rekey_to(old: u32, new: u32, by: u32) -> SignedRekey {
     SignedRekey { by_old: sign(by), by_new: sign(new), rekey }
 }
 
-/// Returns the record that retires a GUID, if it is sent to the ledger.
+/// Returns the record that retires a GUID, if one is sent to the ledger.
 fn evidence(out: &[Output]) -> Option<LogRecord> {
     out.iter().find_map(|o| match o {
         Output::LedgerSend { msg: ToLedger::Submit(LedgerRecord::Log(r)), .. } => Some(r.clone()),

@@ -1,4 +1,4 @@
-//! Each clause of a CN's check is fired by a corruption.
+//! Tests that each assertion of the CN's `check` fails for a corruption of its own.
 
 use super::*;
 use crate::bench::assert_each_clause_fires;

@@ -1,4 +1,5 @@
-//! Prices: each kind of message is sent in masses, with full directories, and the resulting outputs are counted.
+//! Tests of prices: each kind of message is sent in masses, with full directories, and the resulting outputs are
+//! counted.
 
 use super::*;
 use crate::limits::{INVENTORY_PAGE_MAX, SHARES_PER_PEER_MAX};
@@ -32,7 +33,7 @@ fn peers_sent(out: &[Output]) -> Vec<(bool, bool)> {
     to_dn(out).iter().filter_map(peer).collect()
 }
 
-/// Advances the time, with a DN and a client that keep their connections alive.
+/// Advances the time, while a DN and a client keep their connections alive.
 fn pass(b: &mut Bench<Cn>, dn: ConnId, by: Duration) -> Vec<Output> {
     let mut out = Vec::new();
     let end = b.now.after(by);

@@ -31,13 +31,13 @@ pub(super) fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
     b.input(Input::Signed { req: *req, signature })
 }
 
-/// Returns the same without a spool, with the ledger's connection only.
+/// Returns the same as [`signed_by`] for a CN without a spool, with the ledger's connection only.
 fn signed() -> (Bench<Cn>, ConnId, Vec<Output>) {
     let (b, [_, ledger], out) = signed_by(false, 100);
     (b, ledger, out)
 }
 
-/// Returns whether neither client 1 nor the other side has been told of an introduction.
+/// Returns whether neither client 1 nor the selected peer has been told of an introduction.
 fn no_peers_sent(out: &[Output]) -> bool {
     !answered(out) && !to_dn(out).iter().any(|m| matches!(m, ToDn::Relay(_)))
 }

@@ -1,4 +1,5 @@
-//! Bindings of a grant, withdrawn versions, and forked logs.
+//! Tests that grants with any field changed are refused, that withdrawn versions are not shared, that forked logs are
+//! reported, and for how long missing receipts can be.
 
 use super::*;
 use crate::accounting::grants::tests::each_binding_changed;

@@ -1,4 +1,4 @@
-//! The home DN of a GUID tells copies apart from broken sessions.
+//! Tests that the home DN of a GUID tells copies of an installation apart from broken sessions.
 
 use super::*;
 use crate::wire::directory::{OfSession, Seen};

@@ -1,10 +1,10 @@
-//! Each clause of a DN's check is fired by a corruption.
+//! Tests that each assertion of the DN's `check` fails for a corruption of its own.
 
 use super::*;
 use crate::bench::assert_each_clause_fires;
 
-/// Returns a DN with two CNs, a registered client that is seen too, a download that is reported once, and one whose
-/// offers are counted.
+/// Returns a DN with two CNs, a client that is registered and whose session its home DN knows, a download with one
+/// report of missing receipts, and one whose offered peers are counted.
 fn healthy() -> Dn {
     let mut b = bench();
     cn(&mut b, 1);

@@ -38,7 +38,7 @@ fn at(seconds: u64) -> Time {
     Time(seconds * 1_000_000)
 }
 
-/// Returns how many of the requests, sent at one moment, are admitted.
+/// Returns how many of the requests, all sent at the time `now`, are admitted.
 fn admitted(all: &mut Admission, now: Time, requests: impl Iterator<Item = GrantAsked>) -> usize {
     let now_ms = NOW_MS + now.0 / 1000;
     let mut ok = |r: &GrantAsked| all.admit(&LIMITS, now, now_ms, &GrantAsked { time_ms: now_ms, ..r.clone() }).is_ok();

@@ -1,4 +1,4 @@
-//! Each clause of the edge's `check` finds a corruption.
+//! Tests that each assertion of the edge's `check` fails for a corruption of its own.
 
 use super::possession::{answer, complete, proof_of};
 use super::*;

@@ -1,4 +1,4 @@
-//! Possession challenges: which clients are asked, what counts as an answer, and that nothing grows without bound.
+//! Tests of possession challenges: which clients get one, what counts as an answer, and that their number is bounded.
 
 use super::*;
 use crate::accounting::possession::{Challenge, Prover, record_id};
@@ -38,7 +38,7 @@ pub(super) fn answer(b: &mut Bench<Edge>, n: u32, proof: Digest) -> (bool, Optio
     (out.iter().find_map(taken).expect("an answer"), out.iter().find_map(work))
 }
 
-/// Saves the outcomes and returns those that are then sent to the ledger.
+/// Lets the writes of challenges' outcomes succeed, and returns the outcomes, which are then sent to the ledger.
 fn outcome(b: &mut Bench<Edge>, out: &[Output]) -> Vec<PossessionRecord> {
     let mut recorded = Vec::new();
     for (req, batch) in saves(out) {

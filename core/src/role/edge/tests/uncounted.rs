@@ -1,4 +1,4 @@
-//! Behaviour of an edge whose spool fails or whose table of counts is full.
+//! Tests of an edge whose spool fails, or which has too many counts.
 
 use super::*;
 use crate::role::edge::io::Uncountable;

@@ -1,9 +1,10 @@
-//! Each clause of the ledger's `check` finds a corruption.
+//! Tests that each assertion of the ledger's `check` fails for a corruption of its own.
 
 use super::*;
 use crate::bench::{Clause, assert_each_clause_fires};
 
-/// Clauses of a ledger whose only batch has failed and waits to be stored again.
+/// Messages of assertions, each with a corruption of a ledger whose only batch has failed and waits to be stored
+/// again.
 const FAILED: &[Clause<Ledger>] = &[
     ("a timed connection is open", |m| {
         m.servers.remove(&CN);
@@ -16,7 +17,7 @@ const FAILED: &[Clause<Ledger>] = &[
     ("a stopped ledger has nothing to do", |m| m.phase = Phase::Stopped),
 ];
 
-/// Clauses of a ledger whose records wait to fill a batch.
+/// Messages of assertions, each with a corruption of a ledger whose records wait to fill a batch.
 const WAITING: &[Clause<Ledger>] = &[("waiting records are stored next", |m| m.timers.clear(Timer::Batch))];
 
 #[test]
