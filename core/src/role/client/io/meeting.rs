@@ -5,7 +5,7 @@ use crate::nat::connectivity::Attempt;
 use crate::nat::{NatDescriptor, Transport};
 use core::net::SocketAddr;
 
-/// What became of an introduction. A downloader reports [`Meeting::Introduced`] first, then at most one
+/// Course of an introduction. A downloader reports [`Meeting::Introduced`] first, then at most one
 /// [`Meeting::Ended`]; an uploader reports only [`Meeting::Ended`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Meeting {
