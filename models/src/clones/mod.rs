@@ -33,21 +33,21 @@ pub struct Cfg {
 /// Seeded defects of the clones world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Seeded defect: every other start is not stored, so that the next one does not know it.
+    /// Seeded defect: an installation does not store every other start, so that its next login does not name it.
     StartsAreForgotten,
     /// Seeded defect: the ledger takes the order of logins for the order of starts.
     TakesArrivalForOrder,
-    /// Seeded defect: the ledger remembers the last login only.
+    /// Seeded defect: the ledger remembers only the last login.
     KeepsLastLogin,
     /// Seeded defect: a copy gives its starts the same secondary GUIDs as the original.
     DrawsAlike,
     /// Seeded defect: the ledger ignores a fork of which one branch has a single start.
     ForgivesOneStart,
-    /// Seeded defect: a login names three starts only.
+    /// Seeded defect: a login names only the last three starts.
     NamesThree,
     /// Seeded defect: the ledger links each start to the one of the last login, whatever lies between them.
     BridgesGaps,
-    /// Seeded defect: histories with gaps are classified as forked.
+    /// Seeded defect: the ledger classifies histories with missing starts as forked.
     GapsAreForks,
 }
 

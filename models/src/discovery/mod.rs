@@ -35,21 +35,21 @@ const DOOR: u16 = 6000;
 /// A defect seeded into a discovery model, which must break one of the model's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Seeded defect: every transaction has the same id, so that a forged answer is accepted.
+    /// Seeded defect: every STUN transaction has the same id, so that a forged answer is accepted.
     RepeatsIds,
     /// Seeded defect: another program on the same socket writes to the server's other addresses before filtering is
     /// tested.
     WritesAhead,
-    /// Seeded defect: the time limit of a round is ten times too long.
+    /// Seeded defect: the time limit of a round of discovery is ten times too long.
     HasNoEnd,
     /// Seeded defect: another program on the listening port writes to the server's other address before it dials
     /// back.
     KnocksAhead,
-    /// Seeded defect: the server's other address reports over TCP what the first one has seen.
+    /// Seeded defect: over TCP, the server's second address reports the client address that its first one sees.
     EchoesFirst,
-    /// Seeded defect: the machine ignores its time-outs.
+    /// Seeded defect: the discovery machine ignores its time-outs.
     ForgetsTimers,
-    /// Seeded defect: the machine retransmits almost at once, without end.
+    /// Seeded defect: the discovery machine retransmits requests almost at once, without end.
     NeverTires,
 }
 

@@ -42,17 +42,17 @@ pub struct Peer {
 /// Seeded defects of the download world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Seeded defect: a wrong block passes the check.
+    /// Seeded defect: a block with wrong bytes passes verification.
     BadBlockCounts,
-    /// Seeded defect: a wrong block is reported as a broken transfer, without blame.
+    /// Seeded defect: a block with wrong bytes is reported as a broken transfer, so its sender is not blamed.
     BlameIsLost,
-    /// Seeded defect: a complete piece is committed again.
+    /// Seeded defect: a piece that is durable already is committed again.
     CommitsTwice,
-    /// Seeded defect: the machine's window is twice as wide as the rules allow.
+    /// Seeded defect: the machine requests twice as many bytes at a time as the rules allow.
     WindowTwiceAsWide,
-    /// Seeded defect: the journal after a crash lacks a piece but not its count.
+    /// Seeded defect: after a crash the journal lacks a piece whose bytes are still counted.
     JournalLosesPiece,
-    /// Seeded defect: the completion of a commit is lost.
+    /// Seeded defect: the machine is never told that a piece has become durable.
     SavedIsLost,
 }
 

@@ -45,31 +45,31 @@ pub struct Cfg {
 /// Seeded defects of the grants world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Seeded defect: rotation seals at once with a key that no server has loaded.
+    /// Seeded defect: a rotation of the sealing keys makes a new key current at once, which no server has loaded yet.
     SwitchesAtOnce,
-    /// Seeded defect: servers forget the key of the epoch before.
+    /// Seeded defect: servers forget the sealing key of the previous epoch.
     ForgetsPrevious,
-    /// Seeded defect: the CN ignores the time.
+    /// Seeded defect: the CN ignores the time at which it is shown a grant, so grants never expire.
     CnHasNoClock,
-    /// Seeded defect: the CN makes no allowance for clock skew.
+    /// Seeded defect: the CN makes no allowance for differences between its clock and the edge's.
     NoAllowance,
-    /// Seeded defect: the CN checks no signature.
+    /// Seeded defect: the CN does not check the signatures of grants.
     CnTrusts,
     /// Seeded defect: the CN accepts a grant from any client.
     AnyClient,
-    /// Seeded defect: an edge renews without proof of K_d.
+    /// Seeded defect: an edge renews a grant although the client has not proven the download key K_d.
     NoProof,
-    /// Seeded defect: an edge renews a grant of any version.
+    /// Seeded defect: an edge renews a grant for a version that is not the object's current one.
     AnyVersion,
     /// Seeded defect: an edge renews a grant at any time after its expiry.
     RenewsForever,
-    /// Seeded defect: an edge renews without a limit on the download's age.
+    /// Seeded defect: an edge renews grants without a limit on the download's age.
     NeverEnds,
-    /// Seeded defect: a renewal raises the byte ceiling to the object's present size.
+    /// Seeded defect: a renewal raises the grant's limit of peer bytes to the object's present size.
     Widens,
-    /// Seeded defect: a renewal begins another download.
+    /// Seeded defect: a renewed grant has a new download id.
     NewDownload,
-    /// Seeded defect: a renewal adopts the key of the request.
+    /// Seeded defect: a renewed grant has the download key of the request, instead of the old one.
     NewKey,
     /// Seeded defect: a client renews after its grant has expired.
     RenewsLate,

@@ -40,25 +40,25 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// A defect seeded into a mapping model, which must break one of the model's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Seeded defect: every request has the same id, so that a forged answer is accepted.
+    /// Seeded defect: every STUN request has the same id, so that a forged answer is accepted.
     RepeatsIds,
-    /// Seeded defect: the machine reads each lifetime as four times as long.
+    /// Seeded defect: the machine reads each mapping's lifetime as four times as long.
     ReadsLifetimesLong,
     /// Seeded defect: an open port is never checked again.
     NeverRechecks,
-    /// Seeded defect: announcements do not reach the machine.
+    /// Seeded defect: a gateway's announcement of its restart does not reach the machine.
     HearsNoAnnouncement,
     /// Seeded defect: requests to renew an open port are lost.
     RenewalsAreLost,
     /// Seeded defect: requests to close a port are lost.
     ClosesNothing,
-    /// Seeded defect: a failed attempt is repeated at once, without end.
+    /// Seeded defect: a failed attempt to open a port is repeated at once, without end.
     NeverTires,
     /// Seeded defect: the machine is not told that its host joined another network.
     KeepsGateway,
-    /// Seeded defect: the protocols' time limits are ten times too long.
+    /// Seeded defect: the time limits for trying PCP, NAT-PMP and UPnP are ten times too long.
     HasNoEnd,
-    /// Seeded defect: the machine ignores its time-outs.
+    /// Seeded defect: the port-mapping machine ignores its time-outs.
     ForgetsTimers,
 }
 

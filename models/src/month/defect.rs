@@ -3,19 +3,19 @@
 /// A defect seeded into the simulated month, which must break one of its promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
-    /// Seeded defect: the larger of both sides' claims is billed.
+    /// Seeded defect: the larger of the downloader's and the uploader's claim is billed.
     LargerClaim,
-    /// Seeded defect: bytes sent by edges are billed to peers too.
+    /// Seeded defect: bytes that an edge has sent are billed as peer bytes too.
     NoClamp,
-    /// Seeded defect: introductions that no CN has recorded are billed.
+    /// Seeded defect: bytes over introductions that no CN has recorded are billed.
     Lenient,
     /// Seeded defect: uploaders' receipts are lost, so no peer bytes are billed.
     BillsNothing,
-    /// Seeded defect: detection does not know which offers were used.
+    /// Seeded defect: detection does not know which of the offered peers delivered bytes.
     BlindToBytes,
-    /// Seeded defect: a client that takes from one peer three times is found guilty, also on a LAN.
+    /// Seeded defect: detection finds every client guilty that takes bytes from one peer three times, also on a LAN.
     BytesAreGuilt,
-    /// Seeded defect: every history of starts is classified as a chain.
+    /// Seeded defect: every installation's history of starts is classified as unforked.
     NoPatterns,
 }
 

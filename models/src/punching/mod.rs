@@ -37,17 +37,17 @@ const TTL: u8 = 64;
 pub enum Mutant {
     /// Seeded defect: the CN reports a bystander's address as the uploader's.
     AimsAtBystander,
-    /// Seeded defect: an attacker who knows the key answers in the uploader's place.
+    /// Seeded defect: an attacker who knows the checks' key answers them in the uploader's place.
     KeyLeaks,
-    /// Seeded defect: the CN takes one host's "opened" for both.
+    /// Seeded defect: the CN treats one host's "opened" message as that of both hosts.
     GoesTooSoon,
     /// Seeded defect: the CN introduces the same two hosts twice.
     IntroducesTwice,
     /// Seeded defect: connectivity checks do not reach the uploader.
     ChecksAreLost,
-    /// Seeded defect: the CN passes on addresses whose cookies are forged.
+    /// Seeded defect: the CN tells the peer addresses whose cookies are forged.
     BelievesAnything,
-    /// Seeded defect: hosts keep sending checks beyond their limits.
+    /// Seeded defect: hosts go on sending connectivity checks beyond their limits.
     NeverTires,
     /// Seeded defect: TCP connections to listening ports fail.
     DoorIsShut,

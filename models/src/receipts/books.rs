@@ -125,7 +125,7 @@ impl Filing {
         told
     }
 
-    /// Returns filings in which one uploader's claims are false, while the others are honest.
+    /// Returns sets of usage records in which one uploader's claims are false, while the other clients are honest.
     pub(super) fn lies_of_uploaders(&self, facts: &Facts) -> Vec<Self> {
         let more = self.with_up(|p| p.bytes += SIZE);
         let forged = self.with_up(|p| p.receipt.iter_mut().for_each(|r| r.bytes += SIZE));
@@ -153,7 +153,7 @@ impl Filing {
         std::vec![more, forged, moved, renamed, hoard]
     }
 
-    /// Returns filings in which the downloader's claims are false, while the uploaders are honest.
+    /// Returns sets of usage records in which the downloader's claims are false, while the uploaders are honest.
     pub(super) fn lies_of_the_downloader(&self) -> Vec<Self> {
         let with = |lie: fn(&mut PeerBytes)| {
             let mut down = self.down.clone().unwrap_or_default();
@@ -167,7 +167,7 @@ impl Filing {
         [greedy, deny].into_iter().map(|down| Self { down: Some(down), ..self.clone() }).collect()
     }
 
-    /// Returns a filing in which the downloader and one uploader both claim and sign that all bytes came over
+    /// Returns usage records in which the downloader and one uploader both claim and sign that all bytes came over
     /// `intro`.
     pub(super) fn collusion(&self, intro: IntroId) -> Self {
         let up = std::vec![usage(0x30, 1, Side::Uploader, std::vec![receipted(intro, proof(intro, 9, SIZE))])];

@@ -83,19 +83,19 @@ const fn credit(first: u64) -> CreditRule {
 pub enum Mutant {
     /// Seeded defect: an uploader is told that its receipt is durable although it is not.
     ReceiptsAreLost,
-    /// Seeded defect: credit grows when a receipt arrives instead of when it is durable.
+    /// Seeded defect: the downloader's credit grows when its receipt arrives, instead of when it is durable.
     CreditBeforeDisk,
     /// Seeded defect: a piece received a second time is receipted again.
     DuplicatesCount,
     /// Seeded defect: a piece is receipted when it is requested, before its blocks are verified.
     UnverifiedCounts,
-    /// Seeded defect: connections end without the last receipt.
+    /// Seeded defect: connections end before the downloader has signed its last receipt.
     PartsAtOnce,
-    /// Seeded defect: bytes received over one connection are receipted over the other.
+    /// Seeded defect: bytes received from one uploader are receipted to the other.
     WrongUploader,
     /// Seeded defect: a downloader reconnects after a crash with its old introduction.
     OldIntroduction,
-    /// Seeded defect: a downloader continues the log of its previous start after a crash.
+    /// Seeded defect: after a crash a downloader continues its previous start's log, which forks.
     OldLog,
     /// Seeded defect: the ledger accepts receipts without checking their signatures.
     LedgerTrusts,
@@ -105,23 +105,23 @@ pub enum Mutant {
     CoversNoVersion,
     /// Seeded defect: a receipt's signature does not cover the download.
     CoversNoDownload,
-    /// Seeded defect: the ledger bills introductions that no CN has recorded.
+    /// Seeded defect: the ledger bills bytes over introductions that no CN has recorded.
     LedgerIsLenient,
     /// Seeded defect: all receipts of an introduction are billed, instead of the highest alone.
     SumsReceipts,
-    /// Seeded defect: the larger of both sides' claims is billed.
+    /// Seeded defect: the larger of the downloader's and the uploader's claim is billed.
     LargerClaim,
-    /// Seeded defect: bytes sent by edges are billed to peers too.
+    /// Seeded defect: bytes that an edge has sent are billed as peer bytes too.
     NoClamp,
-    /// Seeded defect: records that arrive after the close still count.
+    /// Seeded defect: records that arrive after the download is closed still count.
     NeverCloses,
     /// Seeded defect: the uploader's record that arrives last counts, instead of its newest.
     LastCounts,
-    /// Seeded defect: a silent downloader is treated as one that received nothing.
+    /// Seeded defect: a downloader that sends no record is treated as if it had received nothing.
     SilenceDenies,
     /// Seeded defect: the ledger ignores quarantines.
     QuarantineIsIgnored,
-    /// Seeded defect: quarantine also discards what a client reported before it.
+    /// Seeded defect: quarantine also voids the records that the client sent before it.
     QuarantineTakesBack,
     /// Seeded defect: edge bytes sent to a client in quarantine are not counted.
     QuarantineHidesEdges,
@@ -157,7 +157,7 @@ pub enum Out {
 /// A pending event of the receipts world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// An input arrives at the node of the lane.
+    /// An input arrives at the downloader's or an uploader's machine.
     Told(In),
     /// Blocks of a piece arrive at the downloader.
     Blocks(XferId, PieceIndex),
@@ -266,8 +266,8 @@ fn tell_up(w: &mut World<Swarm>, up: NodeIx, what: &'static str, id: u64, input:
     w.send(lane(up, what, id), Duration::ZERO, Event::Told(In::Up(input)));
 }
 
-/// Ends the connection to uploader `up`: its transfers are lost and both ends are told. `in_order`: neither end
-/// failed.
+/// Ends the connection to uploader `up`: its transfers are lost, and both machines get the news. `in_order`: neither
+/// end failed.
 fn end(w: &mut World<Swarm>, up: NodeIx, in_order: bool) {
     let Some(intro) = w.env.connected.remove(&up) else { return };
     w.env.leaving.remove(&up);

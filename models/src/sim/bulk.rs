@@ -248,7 +248,7 @@ pub(super) fn link_gone(w: &mut World<Net>, cfg: &Cfg, link: u64, _: &Link) {
     stop_all(w, cfg, |p| p.link == Some(link));
 }
 
-/// Drops all transfers to and from a node that changed its network; nobody is told.
+/// Drops all transfers to and from a node that changed its network; no node is notified.
 pub(super) fn silence(w: &mut World<Net>, node: NodeIx) {
     let of_it = |p: &Pull| p.to.0 == node || p.link.is_some() && p.from == node;
     let lost: Vec<_> = w.env.pulls.iter().filter(|(_, p)| of_it(p)).map(|(&id, p)| (id, p.clone())).collect();

@@ -10,7 +10,7 @@ use swarmedge_core::ids::{ConnId, PublicKey};
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::wire::control::{ToClient, ToCn};
 
-/// Node index that stands for a dialler that has lost its power.
+/// Node index of a dialler that has lost its power.
 const NOBODY: NodeIx = NodeIx::MAX;
 
 /// A connection attempt: the dialling node with its number for the connection, the target, and the key that it
@@ -44,7 +44,7 @@ pub(super) fn dial(w: &mut World<Net>, cfg: &Cfg, Dial { kind, from: node, targe
     w.send(lane(kind, id, target), cfg.latency, Event::Dial(id));
 }
 
-/// Accepts a dial and tells both ends.
+/// Accepts a connection that was dialled, and notifies both ends.
 pub(super) fn accept(w: &mut World<Net>, cfg: &Cfg, id: u64) -> Option<In> {
     let link = w.env.links.get_mut(&id).filter(|l| !l.silent)?;
     link.open = true;
@@ -108,7 +108,7 @@ pub(super) fn close(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, conn: ConnId) {
     }
 }
 
-/// Breaks a connection: messages under way are lost, both ends are told.
+/// Breaks a connection: messages in flight are lost, and both ends are notified.
 pub fn break_link(w: &mut World<Net>, cfg: &Cfg, id: u64) {
     let Some(link) = w.env.links.get(&id).cloned() else { return };
     forget(w, cfg, id, &link);

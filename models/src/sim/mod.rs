@@ -71,7 +71,7 @@ pub type Moves = fn(&World<Net>, &Cfg, &mut Vec<Move>);
 /// Seeded defects of the simulated deployment; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Seeded defect: a wrong block passes the check.
+    /// Seeded defect: a block with wrong bytes passes verification.
     BadBlockCounts,
     /// Seeded defect: a client's usage records are reported as written but are lost.
     SavesAreLost,
@@ -79,11 +79,11 @@ pub enum Mutant {
     UploadsOffIsOverlooked,
     /// Seeded defect: a CN's order to close a client's connection is not carried out.
     ClosesAreLost,
-    /// Seeded defect: clients give later sessions lower numbers.
+    /// Seeded defect: a client numbers a later session lower than an earlier one.
     IncarnationsFall,
-    /// Seeded defect: a CN's request to repeat all registrations is lost.
+    /// Seeded defect: a CN's request that clients register all versions again (RE-ADD) is lost.
     ReaddIsLost,
-    /// Seeded defect: an introduction is handed to another client of the same CN.
+    /// Seeded defect: an introduction is delivered to a client that it does not name.
     Misdelivers,
     /// Seeded defect: the ledger's database reports a batch as durable but loses it.
     LedgerLosesBatches,
@@ -91,17 +91,17 @@ pub enum Mutant {
     FreshRecordIds,
     /// Seeded defect: acknowledgements of clients' records are lost.
     AcksAreLost,
-    /// Seeded defect: a restarted client continues under its previous start's id.
+    /// Seeded defect: a restarted client keeps the secondary GUID of its previous start.
     StartsRepeat,
-    /// Seeded defect: a session that its client has left still answers pings.
+    /// Seeded defect: a session from which its client has disappeared still answers pings.
     GhostsAnswer,
-    /// Seeded defect: a CN's order to take another key is lost.
+    /// Seeded defect: a CN's order to a client to take another key (rekey) is lost.
     RekeyOrdersAreLost,
     /// Seeded defect: a CN's notice that an old key is retired is lost.
     RetirementsAreLost,
     /// Seeded defect: CNs are not told which clients are in quarantine.
     QuarantineIsLost,
-    /// Seeded defect: a CN's spool reports an offer as written but loses it.
+    /// Seeded defect: a CN's spool reports the record of introductions as written but loses it.
     SpoolLosesOffers,
     /// Seeded defect: a starting CN does not read its spool.
     OffersNotReplayed,
@@ -116,7 +116,7 @@ pub enum Mutant {
 /// A pending event: a message in flight, or an effect not yet performed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// An input arrives at the node of the lane.
+    /// An input arrives at the machine of a node.
     Input(In),
     /// A dialled connection, by number, opens or fails.
     Dial(u64),

@@ -61,11 +61,11 @@ pub enum Mutant {
     RecordsNotReplayed,
     /// Seeded defect: a starting edge does not read the counts in its spool.
     CountsNotReplayed,
-    /// Seeded defect: the spool reports reserved room without reserving it.
+    /// Seeded defect: the spool reports a reservation of bytes as durable without storing it.
     NoReserve,
-    /// Seeded defect: bytes that the edge withholds are sent all the same.
+    /// Seeded defect: bytes that the edge refuses to send (since it cannot count them) are sent all the same.
     SendsWithheld,
-    /// Seeded defect: a client that continues without peers keeps the same download.
+    /// Seeded defect: a client that continues without peers keeps its download id.
     KeepsDownload,
     /// Seeded defect: the edge is not told of the bytes that were sent.
     CountsAreLost,
@@ -101,7 +101,7 @@ pub enum Out {
 /// A pending event of the spool world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// An input arrives at the node of the lane.
+    /// An input arrives at the edge's or the ledger's machine.
     Told(In),
     /// The edge's attempt to connect to the ledger succeeds or fails.
     Dial(ConnId),

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Names of labs that this process must remove.
 static OWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-/// Read-locked while a lab is being built, write-locked while a signal removes all labs.
+/// Lock that is held for reading while a lab is being built, and for writing while a signal removes all labs.
 static MAKING: RwLock<()> = RwLock::new(());
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 

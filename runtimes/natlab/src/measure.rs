@@ -29,7 +29,7 @@ pub(crate) struct Common {
     /// Cells to measure at the same time
     #[arg(long, default_value_t = 4)]
     parallel: usize,
-    /// Everything that crosses the core takes so many milliseconds longer, each way: a round trip twice as much
+    /// Milliseconds by which each packet that crosses the core is delayed; round trips take twice as much longer
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency: u16,
     /// File to write the tables to
@@ -50,13 +50,14 @@ pub(crate) struct MatrixArgs {
     /// Measure only these cells: SEEDER:DOWNLOADER
     #[arg(long, value_parser = cell)]
     cell: Vec<(Kind, Kind)>,
-    /// Tries of a cell that should connect
+    /// Number of tries of each cell that should connect
     #[arg(long, default_value_t = 3)]
     tries: u32,
-    /// Tries of a cell that should not, or only by luck
+    /// Number of tries of each cell that should not connect, or only by luck
     #[arg(long, default_value_t = 1)]
     tries_of_others: u32,
-    /// The downloader hears from its CN so many milliseconds later; without --cell, pairs with a masquerade-open
+    /// Milliseconds by which the CN's messages to the downloader are delayed; without --cell, pairs with a
+    /// masquerade-open
     #[arg(long, value_name = "MS", conflicts_with = "forced")]
     skew: Option<u16>,
     /// Introduce pairs that cannot connect, and see how they end; without --cell, all of them
@@ -71,10 +72,10 @@ pub(crate) struct MatrixArgs {
 pub(crate) struct LossArgs {
     #[command(flatten)]
     common: Common,
-    /// Percent of packets that the core loses, each way
+    /// Share of packets that the core loses in each direction, in percent
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=90))]
     percent: u8,
-    /// Tries, over all cells that should connect; at least so many
+    /// Smallest number of tries, over all cells that should connect
     #[arg(long, default_value_t = 300)]
     tries: u32,
     /// Lose UDP datagrams only: HTTPS and control connections are spared
@@ -89,10 +90,10 @@ pub(crate) struct LossArgs {
 pub(crate) struct WholeArgs {
     #[command(flatten)]
     common: Common,
-    /// Tries of a cell that should connect
+    /// Number of tries of each cell that should connect
     #[arg(long, default_value_t = 10)]
     tries: u32,
-    /// Tries with loss, over all cells
+    /// Number of tries with loss, over all cells
     #[arg(long, default_value_t = 300)]
     loss_tries: u32,
 }

@@ -199,7 +199,7 @@ pub enum CommandKind {
     Get {
         /// Object to be downloaded.
         object: ObjectRef,
-        /// The shell's token for the place of the user's file.
+        /// The shell's token for the destination of the user's file.
         output: String,
         /// Whether an existing file at `output` may be replaced.
         replace: bool,
@@ -282,7 +282,7 @@ pub struct DownloadRecord {
     pub handle: Handle,
     /// Object that is downloaded.
     pub object: ObjectRef,
-    /// The shell's token for the place of the user's file.
+    /// The shell's token for the destination of the user's file.
     pub output: String,
     /// Whether an existing file at `output` may be replaced.
     pub replace: bool,

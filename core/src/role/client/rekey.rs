@@ -27,7 +27,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Stage of the rekey.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Rekey {
-    /// No rekey is under way.
+    /// No rekey is in progress.
     #[default]
     None,
     /// The shell is making the new key.

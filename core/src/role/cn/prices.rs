@@ -37,7 +37,8 @@ pub const LEAD: Duration = Duration::from_secs(60);
 pub struct Prices {
     /// Price of a query.
     pub query: Duration,
-    /// Price of each version in an inventory page, or in the directory of a client whose class changes.
+    /// Price of each version in an inventory page, and of each registered version when the class of its client
+    /// changes.
     pub version: Duration,
     /// Price of an update that changes something.
     pub update: Duration,

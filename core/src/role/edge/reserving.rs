@@ -51,7 +51,7 @@ impl Room {
         assert!(self.waiting.is_empty() || reserving || !serving, "requests wait for a reservation");
     }
 
-    /// Returns the reservation that the next write of this count contains.
+    /// Returns the reservation, in bytes since the count began, that the next write of this count contains.
     pub(super) fn written(&self, total: u64) -> u64 {
         self.written.max(total)
     }

@@ -50,7 +50,7 @@ impl Search {
         Some((self.tried.clone(), core::mem::take(&mut self.at_once) && more > 0))
     }
 
-    /// Notes that the control session has been told to ask for no peers.
+    /// Forgets the last request for peers, because the control session was told to ask for none.
     pub(in crate::role::client) const fn stop(&mut self) {
         self.last_want = None;
     }
