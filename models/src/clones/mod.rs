@@ -271,7 +271,7 @@ fn is_flagged(cfg: &Cfg, history: &History) -> bool {
     }
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of secondary GUIDs, checked in their reachable states.
 pub const RULES: &[Rule<Installs>] = &[
     Rule::always("an installation that was never copied is never taken for forked", |cfg, w| {
         w.env.copied.is_some() || !is_flagged(cfg, &history(w))

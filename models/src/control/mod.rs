@@ -189,7 +189,7 @@ fn one_session_a_guid(w: &World<Net>) -> bool {
     live.map(|l| (l.to.0, l.key)).all(|s| seen.insert(s))
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of the control plane, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a client whose user forbids uploads is never chosen", |_, w| !w.env.seen.chosen_though_off),
     Rule::always("a client has at most one session on a CN", |_, w| one_session_a_guid(w)),

@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: &'static str, mutant: Mutant) -> Tooth<Net>
     Tooth { defect, rule, cfg: cfg(Some(mutant)) }
 }
 
-/// Returns the model with its bounds and seeded defects.
+/// Returns the model of the control plane, with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "control",

@@ -27,7 +27,7 @@ const TTL: u8 = 64;
 const GATEWAY_DELAY: Duration = Duration::from_millis(1);
 /// Wall-clock time when the world begins, in Unix milliseconds.
 pub const WALL_MS: u64 = 1_700_000_000_000;
-/// Local port of the main socket.
+/// Local port of the client's main UDP socket.
 const PORT: u16 = 5000;
 /// Listening TCP port; its number differs from `PORT`, since the simulated routers do not tell TCP and UDP apart.
 const DOOR: u16 = 6000;
@@ -535,7 +535,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<NatWorld> {
 /// Maximum number of datagrams that the machine may send in one round of discovery.
 pub const ROUND_MAX: u32 = 24;
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of NAT discovery, checked in their reachable states.
 pub const RULES: &[Rule<NatWorld>] = &[
     Rule::always("what is told is never more open than what is", |cfg: &Cfg, w| {
         let told = &w.env.told;

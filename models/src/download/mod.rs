@@ -61,7 +61,7 @@ pub enum Mutant {
 pub enum Event {
     /// A transfer ends: source, piece, blocks.
     Transfer(Source, PieceIndex, Range<u32>),
-    /// A transfer that was cancelled under way ends.
+    /// A transfer that the client has cancelled ends.
     Cancelled(Source, PieceIndex, Range<u32>),
     /// An input arrives at the client's download machine.
     Told(Input),
@@ -352,7 +352,7 @@ fn done(w: &World<Swarm>) -> bool {
     w.node(0).is_some_and(|d| d.phase() == Phase::Done)
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of a download, checked in its reachable states.
 pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("a piece is committed only if each of its blocks was verified", |_, w| !w.env.committed_wrong),
     Rule::always("a piece is committed at most once", |_, w| w.env.commits.values().all(|&n| n <= 1)),

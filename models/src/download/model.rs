@@ -27,7 +27,7 @@ fn tooth(defect: &'static str, rule: &'static str, mutant: Mutant) -> Tooth<Swar
     Tooth { defect, rule, cfg: Cfg { mutant: Some(mutant), ..cfg() } }
 }
 
-/// Returns the model with its bounds and seeded defects.
+/// Returns the model of a download, with its bounds and seeded defects.
 pub fn spec() -> Spec<Swarm> {
     Spec {
         name: "download",

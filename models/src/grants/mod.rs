@@ -1,7 +1,7 @@
 //! World of grants: two edges and a CN whose clocks and sealing keys may differ, an operator that rotates the keys, a
-//! provider that publishes another version, and a client that renews in time or was away. Every decision is
-//! production's ([`decide`], [`check_shown`], [`renew_after`], [`Epochs`]); in every state a thief's attempts are
-//! checked as well.
+//! provider that publishes another version, and a client that renews its grant in time or was switched off.
+//! Production code makes every decision ([`decide`], [`check_shown`], [`renew_after`], [`Epochs`]); in every state a
+//! thief's attempts to use the grant are checked as well.
 
 pub mod model;
 
@@ -402,7 +402,7 @@ pub fn world(_: &Cfg, budget: Budget) -> World<Grants> {
     World::new(env, Vec::new(), budget)
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of grants, checked in its reachable states.
 pub const RULES: &[Rule<Grants>] = &[
     Rule::always(
         "a grant is taken neither before its issue nor after its end, but for the clocks' skew",

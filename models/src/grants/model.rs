@@ -12,7 +12,7 @@ fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Grants> {
     Tooth { defect, rule: RULES[rule].name, cfg: Cfg { mutant: Some(mutant) } }
 }
 
-/// Returns the model with its bounds and seeded defects.
+/// Returns the model of grants, with its bounds and seeded defects.
 pub fn spec() -> Spec<Grants> {
     Spec {
         name: "grants",

@@ -182,7 +182,7 @@ fn was_told_a_fork(w: &W) -> bool {
     forks(seen.signed.iter().filter(|(name, _)| seen.told_heads.contains(name)).map(|(_, head)| head))
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of clients' record logs, checked in their reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("no crash makes a client sign two heads at one place", |_, w| {
         w.env.seen.set_back || !forks(w.env.seen.signed.values())

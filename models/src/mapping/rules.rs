@@ -28,7 +28,7 @@ fn has_come_to_an_end(w: &World<MappingWorld>, cfg: &Config) -> bool {
     if opens { is_right(w) } else { w.node(0).is_some_and(|n| matches!(n.status(cfg), Status::Failed(_))) }
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of port mapping, checked in their reachable states.
 pub const RULES: &[Rule<MappingWorld>] = &[
     Rule::always("nothing is claimed but where a STUN server has got through", |_, w| {
         claimed(w).is_none_or(|c| w.env.shown == Some(c))

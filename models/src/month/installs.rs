@@ -12,7 +12,7 @@ use swarmedge_core::ids::SecondaryGuid;
 pub struct Installs {
     /// Number of installations analysed, each with at least three starts.
     pub graphs: u64,
-    /// Number of installations whose starts form a chain.
+    /// Number of installations whose starts form a chain, without a fork.
     pub linear: u64,
     /// Number of forked installations by the pattern that the analysis found: failed update, restored backup,
     /// re-imaged or cloned, irregular.

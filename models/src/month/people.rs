@@ -8,17 +8,17 @@ use swarmedge_core::accounting::detect::Near;
 /// Behaviour of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Habit {
-    /// Behaves like most clients.
+    /// Client that behaves like most.
     Plain,
-    /// Works in an office, whose other clients have the objects it wants.
+    /// Client in an office, whose other clients have the objects that it wants.
     Lan,
-    /// Takes from the edge only what no peer has.
+    /// Client that takes from the edge only what no peer has.
     EdgeLast,
-    /// Connects with offered peers, and they with it, more often than most.
+    /// Client whose connections with offered peers succeed more often than those of most.
     Fast,
-    /// Lies in its records, without accomplices.
+    /// Client that lies in its records, without accomplices.
     Liar(Lie),
-    /// Belongs to a clique: five clients that fake downloads for one another.
+    /// Member of a clique: five clients that fake downloads for one another.
     Member,
 }
 

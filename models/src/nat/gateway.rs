@@ -10,13 +10,13 @@ use swarmedge_core::nat::mapping::{natpmp, pcp};
 /// Truthfulness of a gateway daemon: its answers, and whether it forwards what it grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Truth {
-    /// Forwards each port that it grants.
+    /// The gateway forwards each port that it grants.
     Honest,
-    /// Forwards each port that it grants, but never grants the requested one.
+    /// The gateway forwards each port that it grants, but never grants the requested one.
     GivesAnother,
-    /// Grants a port, but does not forward it.
+    /// The gateway grants ports, but does not forward them.
     Lies,
-    /// Refuses every request with this result code.
+    /// The gateway refuses every request with this result code.
     Refuses(u8),
 }
 

@@ -58,7 +58,7 @@ impl Kind {
         Self::UdpBlocked,
     ];
 
-    /// Returns the name in command lines and tables.
+    /// Returns the kind's name in command lines and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// Returns the abbreviation in the heads of table columns.
+    /// Returns the kind's abbreviation in the heads of table columns.
     #[must_use]
     pub const fn short(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl Kind {
         }
     }
 
-    /// Returns a one-line description for people.
+    /// Returns a one-line description of the kind for people.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {

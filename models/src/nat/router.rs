@@ -37,7 +37,7 @@ pub struct Rules {
     pub keeps_uninvited: bool,
     /// Whether hosts behind the router reach each other through its outer address.
     pub hairpin: bool,
-    /// Time after which an unused entry is removed.
+    /// Time after which the state of an unused flow is removed.
     pub lifetime: Duration,
 }
 

@@ -92,7 +92,7 @@ fn spool_is_empty(w: &World<Net>) -> bool {
     w.env.spools.get(&CN).is_none_or(|spool| spool.records.is_empty())
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of introduction records, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a client is told of peers only if the spool or the ledger has them on record", |_, w| {
         w.env.unrecorded(true).is_none()

@@ -10,7 +10,7 @@ fn start(cfg: &Cfg) -> World<Net> {
     world(cfg, Budget { drops: 1, crashes: 1, fires: 3, ..Budget::default() })
 }
 
-/// Returns the model with its bounds and seeded defects.
+/// Returns the model of introduction records, with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     let tooth = |defect, rule: usize, mutant| Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) };
     Spec {

@@ -10,7 +10,7 @@ fn hosts(w: &World<Punch>) -> impl Iterator<Item = &Connectivity> {
     w.nodes().filter_map(|(_, n)| if let Node::Host(host) = n { Some(host) } else { None })
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of hole punching, checked in their reachable states.
 pub const RULES: &[Rule<Punch>] = &[
     Rule::always("nothing goes to an address that is neither the introduced peer's nor configured", |_, w| {
         !w.env.strayed

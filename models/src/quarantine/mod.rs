@@ -119,7 +119,7 @@ fn is_done(w: &World<Net>, ix: NodeIx) -> bool {
     status(w, ix).is_some_and(|s| s.state == DownloadState::Completed)
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of quarantine, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("a download completes, whoever is put into quarantine or let out, and when", |cfg, w| {
         settles(cfg, w, 400, |w| is_done(w, LEECHER))

@@ -161,7 +161,7 @@ fn ask(cfg: &Cfg, w: &W, rule: &'static str, check: impl Fn(&Facts) -> bool) -> 
     (facts.got.is_empty() && facts.journal.is_empty()) || (cfg.answer)(rule, cfg.mutant, facts, &|| check(facts))
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of receipts, checked in their reachable states.
 pub const RULES: &[Rule<Swarm>] = &[
     Rule::always("whatever one side files, no introduction counts for more than came first over it", |c, w| {
         ask(c, w, "delivered", |f| never_more_than_delivered(c.mutant, f))

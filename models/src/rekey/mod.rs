@@ -132,7 +132,7 @@ fn are_apart(w: &W) -> bool {
     is_settled(FIRST) && is_settled(COPY) && key(w, FIRST) != key(w, COPY)
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of a copied installation, checked in their reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always("an installation that is alone is not told to take another key", |_, w| {
         w.node(COPY).is_some() || w.env.seen.rekey_ordered.is_empty()

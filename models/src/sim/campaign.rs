@@ -179,7 +179,7 @@ impl Campaign {
         self.faults += 1;
     }
 
-    /// Causes one fault of this kind; `None` if there is nothing for it to strike.
+    /// Causes one fault of this kind; `None` if there is no node, connection or transfer that it could affect.
     fn strike(&mut self, kind: u32) -> Option<()> {
         let path = self.pick(&PATHS)?;
         match kind {

@@ -409,11 +409,11 @@ impl Cfg {
 /// An external event in a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    /// A node that is down starts, on its disk.
+    /// A node that is down starts, with what is on its disk.
     Start(NodeIx),
     /// A node stops without warning.
     Crash(NodeIx),
-    /// A node stops, and its peers do not notice.
+    /// A node loses its power, and the nodes that it is connected to do not notice.
     PowerLoss(NodeIx),
     /// A connection breaks, and both ends notice.
     Break(u64),
@@ -570,7 +570,7 @@ impl System for Net {
     }
 }
 
-/// Starts a node that is down, on its disk.
+/// Starts a node that is down, with what is on its disk.
 fn start(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     match cfg.role(ix) {
         Role::Client => clients::start(world, cfg, ix),

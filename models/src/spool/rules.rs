@@ -98,7 +98,7 @@ fn nobody_is_paid_twice(w: &W) -> bool {
     })
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the models of an edge's records, checked in their reachable states.
 pub const RULES: &[Rule<Delivery>] = &[
     Rule::always("bytes are counted only under a grant that spool or ledger has a record of", |_, w| !w.env.unrecorded),
     Rule::always("what the spool has taken it keeps until the ledger has it", |_, w| {

@@ -142,7 +142,7 @@ pub fn world(cfg: &Cfg) -> World<Toy> {
     World::new(Toy::default(), std::vec![asker], budget)
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of the toy system, checked in its reachable states.
 pub const RULES: &[Rule<Toy>] = &[
     Rule::always("every item is counted at most once", |_, w| {
         w.env.counted.iter().collect::<BTreeSet<_>>().len() == w.env.counted.len()

@@ -116,7 +116,7 @@ fn all_stored(w: &World<Net>) -> bool {
     })
 }
 
-/// Rules of the model, checked in its reachable states.
+/// Rules of the model of usage records, checked in its reachable states.
 pub const RULES: &[Rule<Net>] = &[
     Rule::always(
         "a client forgets a record only for one as new that the ledger has, or a newer one that it keeps",

@@ -13,7 +13,7 @@ fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Net> {
     Tooth { defect, rule: RULES[rule].name, cfg: cfg(Some(mutant)) }
 }
 
-/// Returns the model with its bounds and seeded defects.
+/// Returns the model of usage records, with its bounds and seeded defects.
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "usage",

@@ -73,7 +73,7 @@ fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> C
     client
 }
 
-/// How a client without UDP can connect to a client that listens on TCP.
+/// Way in which a client without UDP can connect to a client that listens on TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// The client can dial the other one's listening port.

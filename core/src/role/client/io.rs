@@ -145,7 +145,7 @@ pub enum Input {
     KeyMade {
         /// Number of the request that is answered.
         req: ReqId,
-        /// The new key, durable beside the old one and signed by both keys; `None` if it could not be stored.
+        /// The new key, stored beside the old one and signed by both keys; `None` if it could not be stored.
         made: Option<Box<SignedRekey>>,
     },
     /// Answer to [`Output::Save`]: a write is durable or has failed.

@@ -10,7 +10,7 @@ use crate::wire::directory::{DirectoryHello, FromDn, ToDn};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Number of sessions registered at a DN at a time, and the pause after each batch.
+/// Number of sessions registered at a DN in one batch; `REGISTER_PAUSE` follows each batch.
 const REGISTER_BATCH: usize = 256;
 const REGISTER_PAUSE: Duration = Duration::from_millis(20);
 /// Interval of pings to a DN.

@@ -108,7 +108,7 @@ pub enum Input {
     GrantOpened {
         /// Number of the request that is answered.
         req: ReqId,
-        /// The opened grant; `None` if this CN lacks the epoch's key or the seal is broken.
+        /// The opened grant; `None` if this CN lacks the sealing key of the grant's epoch, or the seal is broken.
         grant: Option<Box<SignedGrant>>,
     },
     /// Answer to [`Output::Sign`]: exactly one.
@@ -258,7 +258,7 @@ pub enum Metric {
     UsageDeferred,
     /// Log records dropped, or queries failed, because too many records wait for the ledger.
     LogDropped,
-    /// Writes that the spool refused; if the record was an offer, nobody was introduced.
+    /// Writes that the spool refused; if the record was one of introductions, nobody was introduced.
     SpoolFailed,
     /// Log heads that contradict what their client has shown before.
     LogForked,
@@ -333,13 +333,13 @@ pub struct Config {
     pub answer_within: Duration,
     /// Prices of messages, charged to each session's budgets.
     pub prices: Prices,
-    /// Largest number of peers in an answer.
+    /// Largest number of peers in the answer to a query.
     pub peers_max: u8,
     /// Time-out of a query, which then fails with the error `Unavailable`.
     pub select_within: Duration,
     /// Whether there is a spool that records introductions before clients are told.
     pub spool: bool,
-    /// Longest wait without a spool for the ledger to record introductions, before the client is answered.
+    /// Without a spool: longest wait for the ledger to record introductions, before the client is answered.
     pub record_within: Duration,
     /// Time in which introduced peers must connect.
     pub connect_within: Duration,
@@ -349,7 +349,7 @@ pub struct Config {
     pub broker: broker::Config,
     /// Time over which clients spread their answers to RE-ADD.
     pub readd_spread: Duration,
-    /// Whether logins, registrations and offers are recorded in the ledger.
+    /// Whether logins, registrations and introductions are recorded in the ledger.
     pub logs: bool,
     /// Whether geolocation files are configured.
     pub geolocation: bool,

@@ -29,7 +29,7 @@ use crate::nat::Class;
 use crate::wire::control::ToCn;
 use core::time::Duration;
 
-/// Time that a session may be ahead of its earnings.
+/// Maximum time by which a session may have spent more than it has earned.
 pub const LEAD: Duration = Duration::from_secs(60);
 
 /// Price of each kind of message, as the time in which a session earns it; zero means no limit.
@@ -71,7 +71,7 @@ impl Prices {
         ping: Duration::ZERO,
     };
 
-    /// Returns the price of this many versions.
+    /// Returns the price of `n` versions in an inventory.
     pub(super) fn versions(&self, n: usize) -> Duration {
         let n = u32::try_from(n).unwrap_or(u32::MAX);
         self.version.saturating_mul(n).min(LEAD)

@@ -280,7 +280,7 @@ impl Cn {
         }
     }
 
-    /// Handles a query that has waited long enough.
+    /// Handles the time-out of a query: fails it, or answers it if only the ledger without a spool is slow.
     pub(super) fn on_query_timeout(&mut self, cx: &mut Context<'_>, req: ReqId) {
         match self.queries.pending.get(&req).and_then(Pending::record) {
             // no spool: the ledger may be away and will get the record when it is back, so the client is answered now

@@ -187,8 +187,8 @@ pub enum Output {
     Serve {
         /// Number of the request that is answered.
         req: ReqId,
-        /// Whether the bytes are reserved and must be reported as [`Input::BytesSent`]. Otherwise they are given away,
-        /// to be reported as [`Input::GivenAway`], and no peer's byte of their download is ever billed.
+        /// Whether the bytes are reserved, and must be reported as [`Input::BytesSent`]. Otherwise they are sent
+        /// uncounted, must be reported as [`Input::GivenAway`], and no peer's byte of their download is ever billed.
         counted: bool,
     },
     /// Other answer to [`Input::SendRequested`]: do not send the bytes, since they cannot be counted and peers could be

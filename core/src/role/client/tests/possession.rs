@@ -1,4 +1,4 @@
-//! The report of a completed download to an edge, and proofs of possession; the user notices none of it.
+//! Tests of the report of a completed download to an edge, and of proofs of possession; the user notices neither.
 
 use super::*;
 use crate::accounting::possession::Challenge;

@@ -1,4 +1,4 @@
-//! Clients and downloads that get no peers: suspects in quarantine, and downloads without receipts.
+//! Tests of clients and downloads that get no peers: suspects in quarantine, and downloads without receipts.
 
 use super::*;
 use crate::wire::ledger::QuarantinePage;
