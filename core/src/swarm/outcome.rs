@@ -3,20 +3,20 @@
 use crate::ids::{IntroId, PublicKey};
 use crate::wire::peer::RefuseCode;
 
-/// Why an edge did not answer a request as asked.
+/// Reason why an edge did not deliver what a request asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EdgeError {
     /// No connection could be made, or it broke.
     Unreachable,
     /// The edge is overloaded or failed (HTTP 5xx): try again, perhaps at another edge.
     Unavailable,
-    /// The edge limits grants at present (HTTP 429): ask again later.
+    /// The edge has reached its limit of grants (HTTP 429): ask again later.
     Busy {
         /// Wait before the next request, in milliseconds.
         retry_after_ms: u32,
     },
-    /// The edge cannot count this download and sends none of its bytes (HTTP 409): exchange the grant for one without
-    /// peers.
+    /// The edge cannot count the bytes of this download and sends none (HTTP 409): request a grant that permits no
+    /// peers instead.
     Uncounted,
     /// The edge does not know the object or version (HTTP 404, 410).
     NotFound,

@@ -48,13 +48,13 @@ pub struct Picker {
     partial: BTreeMap<PieceIndex, Partial>,
     /// Number of connected peers that have each piece, by piece index.
     holders: Vec<u16>,
-    /// Next piece for the edge, which gets contiguous pieces so that the shell can request them in one range.
+    /// Next piece to request from the edge: contiguous pieces, so that the shell can request them in one HTTP range.
     edge_next: PieceIndex,
 }
 
 impl Picker {
-    /// Creates the picker of a version of which `have` is durable. `order_seed` sets the piece at which the edge
-    /// begins.
+    /// Creates the picker of a version; the pieces in `have` are durable. `order_seed` sets the first piece to
+    /// request from the edge.
     #[must_use]
     pub fn new(layout: Layout, have: Bitfield, order_seed: u64) -> Self {
         let pieces = layout.pieces();
@@ -135,9 +135,9 @@ impl Picker {
         })
     }
 
-    /// Picks the next blocks to request from an edge: first pieces that no peer has, then (unless `only_those`) the
-    /// rest of partial pieces, then untouched pieces in order after the edge's last one. A piece without known leaf
-    /// hashes is picked whole, since only a whole piece can be checked.
+    /// Picks the next blocks to request from an edge: first those of pieces that no peer has, then (unless
+    /// `only_those`) the rest of partial pieces, then untouched pieces in ascending order after the last piece picked
+    /// for an edge. A piece without known leaf hashes is picked whole, since only a whole piece can be checked.
     #[must_use]
     pub fn pick_for_edge(&self, longest: u32, only_those: bool) -> Option<Span> {
         let no_peer_has = |p: &PieceIndex| self.holders.get(p.0 as usize).is_none_or(|&n| n == 0);
@@ -180,8 +180,9 @@ impl Picker {
         partial.active.is_empty().then(|| (piece, 0..self.layout.blocks(piece)))
     }
 
-    /// Picks the blocks of `span`, a running transfer, that an endgame duplicate fetches: the last run, of at most
-    /// `longest`, that is neither verified nor fetched twice, since a source delivers its blocks in order.
+    /// Picks which blocks of `span`, those of a running transfer, a second source fetches too in the endgame: the
+    /// last run of at most `longest` blocks that are neither verified nor fetched twice, since a source delivers its
+    /// blocks in order.
     #[must_use]
     pub fn duplicate_of(&self, (piece, blocks): &Span, for_edge: bool, longest: u32) -> Option<Span> {
         let partial = self.partial.get(piece)?;
@@ -256,7 +257,8 @@ impl Picker {
         Some(Complete { from, needless: active.into_iter().map(|(x, _)| x).collect() })
     }
 
-    /// Makes the incomplete pieces that peers have delivered blocks of missing again. Returns the bytes thrown away.
+    /// Discards all blocks of incomplete pieces to which peers have contributed; these pieces are missing again.
+    /// Returns the number of bytes discarded.
     pub fn forget_incomplete_of_peers(&mut self) -> u64 {
         let mut lost = 0;
         for partial in self.partial.values_mut().filter(|p| p.from.iter().any(|(by, _)| *by != SourceName::Edge)) {

@@ -14,7 +14,7 @@ pub struct Rate {
     pending: u64,
 }
 
-/// A new sample has the weight 1 / `SMOOTHING`.
+/// Divisor of the exponential smoothing: a new sample has the weight 1 / `SMOOTHING`.
 const SMOOTHING: u64 = 4;
 
 impl Rate {
@@ -29,7 +29,7 @@ impl Rate {
         self.pending = self.pending.saturating_add(bytes);
     }
 
-    /// Takes a sample of the last `over`. `busy`: the source had work all that time.
+    /// Takes a sample over `over`, the time since the last sample. `busy`: the source had transfers all that time.
     pub fn sample(&mut self, over: Duration, busy: bool) {
         let micros = u64::try_from(over.as_micros()).unwrap_or(u64::MAX).max(1);
         let sample = self.pending.saturating_mul(1_000_000) / micros;

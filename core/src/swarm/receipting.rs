@@ -1,5 +1,5 @@
-//! Receipts on the downloader's side (DESIGN §10.3): what it owes to each uploader, when the next receipt is due, and
-//! the last receipt before a connection ends. Signing is an effect.
+//! The downloader's receipts to its uploaders: the bytes that each uploader has delivered, when its next receipt is
+//! due, and the last receipt before a connection ends. Signatures are made by the shell.
 
 use crate::accounting::receipts::CreditRule;
 use crate::ids::{ConnId, ReqId, Signature, XferId};
@@ -13,7 +13,8 @@ use core::time::Duration;
 /// An event for the receipts of a download.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// An uploader serves from now on: its bytes are receipted, beginning with this empty receipt (`seq` and bytes 0).
+    /// An uploader has accepted the connection. It gets receipts for its bytes, the next after this empty one (`seq`
+    /// and bytes 0).
     Owe(ConnId, Receipt),
     /// A transfer from a peer begins.
     Fetching(XferId, ConnId),
@@ -23,16 +24,16 @@ pub enum Input {
     Over(XferId),
     /// The receipt is signed. `None`: the download's key was deleted, so no more receipts can be given.
     Signed(ReqId, Option<Signature>),
-    /// Close the connection: at once if nothing was received over it, else after a last receipt.
+    /// The client wants the connection closed: at once if nothing was received over it, else after a last receipt.
     Close(ConnId, CloseReason),
     /// The connection has ended: no receipt can be sent over it.
     Gone(ConnId),
 }
 
-/// A command of the receipts to the client's machine.
+/// A command of [`Receipts`] to the client's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Sign a receipt with K_d; answered by [`Input::Signed`].
+    /// Sign a receipt with the download's key; answered by [`Input::Signed`].
     Sign(ReqId, Receipt),
     /// Send a message to an uploader.
     Send(ConnId, PeerMsg),
@@ -43,9 +44,9 @@ pub enum Output {
 /// Rule and time-out for receipts.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How many bytes uploaders send without receipt.
+    /// Rule for how many bytes an uploader sends before it needs a receipt.
     pub credit: CreditRule,
-    /// Time-out for the uploader to close after the last receipt.
+    /// Time-out for the uploader to close the connection after the last receipt.
     pub part_within: Duration,
 }
 
@@ -58,7 +59,7 @@ pub struct Receipts {
     fetching: BTreeMap<XferId, ConnId>,
     signing: BTreeMap<ReqId, ConnId>,
     next_req: ReqId,
-    /// Deadline of the next receipt, or of the uploader's closing after the last one.
+    /// Deadline of the next receipt, or for the uploader to close the connection after the last receipt.
     due: Deadlines<ConnId>,
 }
 
@@ -98,7 +99,8 @@ impl Closing {
 type Context<'a> = Cx<'a, Receipts>;
 
 impl Receipts {
-    /// Returns the verified and the receipted bytes of an uploader.
+    /// Returns how many bytes of an uploader are verified, and for how many of them receipts were given; `None` if
+    /// the connection is unknown.
     #[must_use]
     pub fn of(&self, conn: ConnId) -> Option<(u64, u64)> {
         self.owed.get(&conn).map(|o| (o.verified, o.receipt.bytes))
@@ -222,7 +224,7 @@ impl Receipts {
         }
     }
 
-    /// Asserts the invariants of one uploader's receipts, without a walk.
+    /// Asserts the invariants of one uploader's receipts, without a loop over the others.
     fn check_one(&self, conn: ConnId) {
         let Some(owed) = self.owed.get(&conn) else { return };
         assert!(owed.receipt.bytes <= owed.verified, "a receipt covers verified bytes only");

@@ -1,4 +1,5 @@
-//! Assigns transfers to sources: windows, turns, the endgame, and the measuring on which these depend.
+//! Assigns a download's transfers to its sources (edges and peers), takes part in the endgame (the last blocks are
+//! fetched twice), and measures the rates of the sources.
 
 use super::budget::Sample;
 use super::io::{Output, Source};
@@ -12,7 +13,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 impl Download {
-    /// Gives a transfer to each source with room, in turns, until no more can be given.
+    /// Starts transfers, one for each source in turn, until each source's window or the budget of bytes in flight is
+    /// full or no block is left to request.
     pub(super) fn assign(&mut self, cx: &mut Cx<'_, Self>) {
         let mut open: Vec<Source> = self.peers.keys().map(|c| Source::Peer(*c)).collect();
         if self.edge_hold == EdgeHold::Open {
@@ -34,7 +36,8 @@ impl Download {
         held.saturating_add(piece) <= self.in_flight_max || held == 0
     }
 
-    /// Starts one transfer from `source` if its window has room and the picker has blocks for it.
+    /// Starts one transfer from `source` if its window allows one more and the picker has blocks for it; returns
+    /// whether it did.
     fn give(&mut self, cx: &mut Cx<'_, Self>, source: Source) -> bool {
         let longest = blocks_in(cx.cfg.fetch_len);
         let span = match source {
@@ -83,7 +86,7 @@ impl Download {
         cx.push(Output::Fetch { xfer, source, piece, blocks });
     }
 
-    /// Returns the state of a source; of edges only for the one being asked now.
+    /// Returns the state of a source; `None` for an unknown peer and for an edge other than the one being asked now.
     pub(super) fn source_mut(&mut self, source: Source) -> Option<&mut SourceState> {
         match source {
             Source::Edge(edge) => (edge == self.edge_index).then_some(&mut self.edge),
@@ -91,8 +94,10 @@ impl Download {
         }
     }
 
-    /// Runs the endgame, when every block is being fetched: an idle source fetches again what a slower one holds, if
-    /// that is expected to end sooner by a margin. The first copy wins and the other transfer is cancelled.
+    /// Runs the endgame, in which every block is being fetched: an idle source fetches blocks again that a slower
+    /// source is still to deliver, if it is expected to be earlier by
+    /// [`Config::endgame_gain`](super::Config::endgame_gain). The transfer that ends first counts; the other is
+    /// cancelled.
     fn endgame(&mut self, cx: &mut Cx<'_, Self>) {
         let mut idle: Vec<Source> =
             self.peers.iter().filter(|(_, p)| p.fetches == 0).map(|(c, _)| Source::Peer(*c)).collect();
@@ -106,7 +111,8 @@ impl Download {
         }
     }
 
-    /// Returns the blocks that `idle` should fetch again: of the source that is expected to finish last.
+    /// Returns the blocks that `idle` should fetch a second time: those of the source that is expected to finish
+    /// last. `None` if that would not save enough time.
     fn worth_doubling(&mut self, cx: &Cx<'_, Self>, idle: Source) -> Option<Span> {
         let (for_edge, longest) = (matches!(idle, Source::Edge(_)), blocks_in(cx.cfg.fetch_len));
         let own = self.source_mut(idle)?.clone();
@@ -127,7 +133,7 @@ impl Download {
         (left >= takes * 2 + cx.cfg.endgame_gain).then_some(span)
     }
 
-    /// Measures every source and sets the edge's budget.
+    /// Measures the rate of every source since the last tick and decides with them whether the edge yields to peers.
     pub(super) fn tick(&mut self, cx: &mut Cx<'_, Self>) {
         let over = cx.now.since(self.ticked);
         self.ticked = cx.now;

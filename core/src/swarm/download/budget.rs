@@ -17,7 +17,7 @@ pub enum Mode {
     /// The edge may be asked for any missing block.
     #[default]
     Parallel,
-    /// A trial of yielding: limits the edge as `Yield` does.
+    /// A trial: the edge is limited as in `Yield`, to measure whether the peers alone reach its rate.
     Trial {
         /// When the trial began.
         since: Time,
@@ -26,7 +26,7 @@ pub enum Mode {
     Yield,
 }
 
-/// Measurements at a tick; rates in bytes a second.
+/// Rates of a download's sources, measured over one tick of [`Config::tick`], in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Rate of the edge.
@@ -39,11 +39,11 @@ pub struct Sample {
     pub any_peer: bool,
 }
 
-/// Scheduler of the edge's share.
+/// Scheduler that decides how much of a download the edge delivers beside the peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeBudget {
     mode: Mode,
-    /// The rate that the provider asks for, in bytes a second; 0: as fast as the edge alone.
+    /// Minimum rate that the provider's policy sets, in bytes a second; 0: the rate of the edge alone.
     rate_min: u64,
     /// Estimated rate of the edge without peers, in bytes a second.
     alone: u64,
@@ -55,13 +55,14 @@ pub struct EdgeBudget {
     failed_trials: u8,
 }
 
-/// Number of ticks for which `alone` must have been steady.
+/// Number of consecutive ticks after which a steady estimate `alone` is relied upon.
 const SETTLED: u8 = 2;
-/// Number of slow ticks that end the edge's yielding.
+/// Number of consecutive ticks with too slow peers after which the edge stops yielding.
 const SHORT: u8 = 4;
 
 impl EdgeBudget {
-    /// Creates the scheduler under a provider's policy.
+    /// Creates the scheduler. `rate_min` is the policy's minimum rate in bytes a second; 0: the rate of the edge
+    /// alone.
     #[must_use]
     pub fn new(rate_min: u64) -> Self {
         Self { rate_min, ..Self::default() }
@@ -79,7 +80,8 @@ impl EdgeBudget {
         !matches!(self.mode, Mode::Parallel)
     }
 
-    /// Allows a new trial at once: trials that failed before may succeed with the new peer.
+    /// Handles a newly connected peer: allows a trial without the edge at once, since it may succeed with the new
+    /// peer.
     pub const fn peer_joined(&mut self) {
         self.next_trial = Time::ZERO;
         self.failed_trials = 0;
@@ -141,7 +143,7 @@ impl EdgeBudget {
         self.mode = Mode::Parallel;
     }
 
-    /// Asserts that each count of ticks stays below the number that resets it.
+    /// Asserts that the counts of steady and of slow ticks are within their maxima.
     pub fn check(&self) {
         assert!(self.settled <= SETTLED, "no more steady ticks are counted than are needed");
         let yields = matches!(self.mode, Mode::Yield);

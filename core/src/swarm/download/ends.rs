@@ -1,4 +1,4 @@
-//! Ends of transfers, and their consequences for the source.
+//! Handles progress and ends of a download's transfers, and disconnects or replaces sources that failed.
 
 use super::assign::stall_after;
 use super::io::{Output, Source};
@@ -12,7 +12,7 @@ use crate::wire::peer::RefuseCode;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Consecutive failures without proof of fault after which a peer is disconnected.
+/// Number of consecutive failed transfers, none proven to be the peer's fault, after which a peer is disconnected.
 pub(super) const STRIKES: u8 = 3;
 
 impl Download {
@@ -26,7 +26,7 @@ impl Download {
         self.complete(cx, piece);
     }
 
-    /// Counts the bytes that a transfer has verified by now.
+    /// Counts the first `verified` bytes of a transfer as verified, less those counted before.
     fn credit(&mut self, cx: &mut Cx<'_, Self>, id: XferId, verified: u64) {
         let Some(xfer) = self.xfers.get_mut(&id) else { return };
         let total = self.picker.bytes(&xfer.span);

@@ -7,11 +7,11 @@ use crate::limits::PEER_CONNECTIONS_MAX;
 use crate::swarm::outcome::SourceName;
 use alloc::collections::BTreeMap;
 
-/// Number of running transfers, and their bytes that are not verified.
+/// Number of a source's running transfers, and their bytes that are not verified yet.
 type Sums = (u32, u64);
 
 impl Download {
-    /// Asserts the invariants of the phase, the edge and the timers, without a walk.
+    /// Asserts the invariants of the phase, the edge and the timers, without a loop over pieces or transfers.
     pub(super) fn check_phase(&self) {
         let running = self.phase == Phase::Running;
         let gives_up = self.timers.get(Timer::GiveUp).is_some();
@@ -43,7 +43,8 @@ impl Download {
         }
     }
 
-    /// Asserts the invariants of each transfer; returns the sums by source.
+    /// Asserts the invariants of each transfer; returns number and unverified bytes of the running transfers by
+    /// source.
     fn check_transfers(&self) -> BTreeMap<Source, Sums> {
         let mut sums: BTreeMap<Source, Sums> = BTreeMap::new();
         for (id, xfer) in &self.xfers {
@@ -59,7 +60,7 @@ impl Download {
         sums
     }
 
-    /// Asserts that all counts of what is in flight are the sums over the transfers.
+    /// Asserts that the counts of transfers and bytes in flight equal `sums`, the sums over the transfers by source.
     fn check_sums(&self, mut sums: BTreeMap<Source, Sums>) {
         let running: u32 = sums.values().map(|(fetches, _)| fetches).sum();
         assert!(self.picker.transfers() == running as usize, "the picker knows no other transfers");

@@ -15,11 +15,11 @@ pub enum Input {
     Stop,
     /// The number of edges is known; they are numbered from 0.
     Edges(u32),
-    /// A new grant is available, after [`Output::RenewGrant`] or [`Output::LeavePeers`].
+    /// A new grant for this download has arrived: answers [`Output::RenewGrant`] or [`Output::LeavePeers`].
     Renewed,
-    /// The network has changed: answers of edges under way will not arrive.
+    /// The client's network has changed: answers to requests that edges have not yet answered will not arrive.
     Moved,
-    /// The client sets the maximum of bytes received and not yet durable.
+    /// The client sets the maximum of this download's bytes that are requested or received and not yet durable.
     Budget(u64),
     /// A peer is connected and serves this download.
     PeerJoined {
@@ -58,7 +58,7 @@ pub enum Input {
         /// Total bytes that the transfer has verified so far.
         verified: u64,
     },
-    /// A transfer is over: exactly once for each [`Output::Fetch`].
+    /// A transfer has ended; sent exactly once for each [`Output::Fetch`].
     Ended {
         /// Number of the transfer.
         xfer: XferId,
@@ -99,7 +99,7 @@ pub enum Output {
         /// Range of blocks within the piece.
         blocks: Range<u32>,
     },
-    /// Stop a transfer; its `Ended` still follows.
+    /// Stop a transfer; its [`Input::Ended`] still follows.
     CancelFetch {
         /// Number of the transfer.
         xfer: XferId,
@@ -146,29 +146,31 @@ pub enum Output {
 /// Limits of the bytes and transfers in flight with one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Minimum in bytes, also used while the source's rate is unknown.
+    /// Minimum of the window in bytes, also used while the source's rate is unknown.
     pub least: u64,
     /// Maximum bytes in flight.
     pub most: u64,
     /// Maximum number of transfers.
     pub fetches: u32,
-    /// The window is as large as what the source delivers in this time.
+    /// The window, between minimum and maximum, is the bytes that the source delivers in this time at its measured
+    /// rate.
     pub time: Duration,
 }
 
 /// Limits and intervals of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Bytes of one transfer; smaller pieces are fetched whole.
+    /// Maximum bytes of one transfer; smaller pieces are fetched whole.
     pub fetch_len: u32,
     /// Window of each peer.
     pub peer_window: Window,
     /// Window of the edge.
     pub edge_window: Window,
-    /// Maximum of bytes received and not yet durable, over all sources, until [`Input::Budget`] changes it.
+    /// Maximum of bytes requested or received and not yet durable, over all sources, until [`Input::Budget`] changes
+    /// it.
     pub budget: u64,
-    /// Interval at which rates are measured and the edge's budget is set. Zero: never (for models); the edge then
-    /// always runs in parallel with the peers.
+    /// Interval at which rates are measured and it is decided how much the edge delivers. Zero: never (for models);
+    /// the edge then always runs in parallel with the peers.
     pub tick: Duration,
     /// Minimum duration of a trial without the edge, in which peers must reach the edge's rate.
     pub probe: Duration,
@@ -208,7 +210,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns a configuration for models: one transfer per source, no measuring, no waits that add states.
+    /// Returns a configuration for the model checker: one transfer per source, and neither measurements nor waits,
+    /// which would add states.
     #[must_use]
     pub fn tiny() -> Self {
         let window = Window { least: 1, most: 1, fetches: 1, time: Duration::ZERO };

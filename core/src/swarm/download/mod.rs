@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use source::{SourceState, Xfer};
 
-/// Phase of a download.
+/// Phase of a download, from the user's command to the complete file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Not fetching: new, paused or failed.
@@ -41,7 +41,7 @@ pub enum Phase {
 /// Parameters of a new download.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The user's handle of the download.
+    /// Number by which this client's commands name the download.
     pub handle: Handle,
     /// Piece and block layout of the version.
     pub layout: Layout,
@@ -57,9 +57,9 @@ pub struct Spec {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// Measure rates and set the edge's budget.
+    /// It is time to measure rates and to decide how much the edge delivers.
     Tick,
-    /// End the back-off after all edges failed.
+    /// The wait after a failure of all edges is over.
     EdgeRetry,
     /// A source has verified nothing for too long.
     Stall(Source),
@@ -67,14 +67,14 @@ enum Timer {
     GiveUp,
 }
 
-/// Whether the edge may be asked, and if not, why.
+/// State that allows or forbids requests to edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum EdgeHold {
     /// Edges may be asked.
     Open,
     /// Each edge has failed: wait for [`Timer::EdgeRetry`].
     BackOff,
-    /// The edge wants a newer grant, which was requested.
+    /// The edge refuses the download's grant; a new one was requested.
     Grant,
     /// Every edge has sent wrong bytes.
     Banned,
@@ -94,7 +94,7 @@ pub struct Download {
     edges: u32,
     edge_hold: EdgeHold,
     edge_backoff: Backoff,
-    /// Consecutive failures, over all edges.
+    /// Number of consecutive failures of edges, over all edges.
     edge_failures: u32,
     bad_edges: BTreeSet<u32>,
     budget: EdgeBudget,
@@ -200,14 +200,15 @@ impl Download {
         self.counted.iter().filter(|(name, _)| **name != SourceName::Edge).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Resets the counts by source. Bytes counted so far belong to an earlier download of the same version. Blocks of
-    /// incomplete pieces that peers delivered are fetched again: in the new download nobody could be paid for them.
+    /// Resets the bytes by source for a new download id. Bytes counted so far belong to an earlier download of the
+    /// same version. Blocks of incomplete pieces that peers delivered are fetched again: in the new download nobody
+    /// could be paid for them.
     pub fn begin_new_books(&mut self) {
         self.counted.clear();
         self.wasted = self.wasted.saturating_add(self.picker.forget_incomplete_of_peers());
     }
 
-    /// Returns the bytes that were received and discarded.
+    /// Returns the number of bytes that were received and discarded, such as blocks delivered twice.
     #[must_use]
     pub const fn wasted_bytes(&self) -> u64 {
         self.wasted
@@ -235,7 +236,7 @@ impl Download {
         !self.banned.contains(key)
     }
 
-    /// Returns how much the edge may fetch at present.
+    /// Returns which blocks may be requested from the edge at present.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.budget.mode()
@@ -333,7 +334,8 @@ impl Download {
         }
     }
 
-    /// Asks the peer with this key for nothing more: it may have further connections, by other introductions.
+    /// Requests nothing more from the peer with this key, and closes its other connections, which other introductions
+    /// may have made.
     fn ban(&mut self, cx: &mut Cx<'_, Self>, key: PublicKey, why: CloseReason) {
         self.banned.insert(key);
         let is_its = |peer: &SourceState| matches!(peer.name, SourceName::Peer(_, k) if k == key);

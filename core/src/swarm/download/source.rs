@@ -1,4 +1,4 @@
-//! State of one source of a download, and of a running transfer.
+//! State of one source of a download (a peer or the edges), and of one transfer.
 
 use super::io::{Source, Window};
 use crate::Time;
@@ -24,7 +24,7 @@ pub(super) struct SourceState {
     pub(super) fetches: u32,
     /// Maximum of transfers that the source accepts at a time.
     pub(super) fetches_max: u32,
-    /// Failed transfers since the last delivered byte for which the source may or may not be at fault.
+    /// Number of failed transfers since the last delivered byte, without proof that the source is at fault.
     pub(super) strikes: u8,
     /// Whether the source has delivered a verified block. Until then it gets one transfer, which limits what a peer
     /// with wrong bytes can waste.
@@ -48,7 +48,8 @@ impl SourceState {
         }
     }
 
-    /// Returns whether one more transfer fits into the window.
+    /// Returns whether `window`, the limit of bytes and transfers in flight, allows one more transfer from this
+    /// source.
     pub(super) fn has_room(&self, window: &Window) -> bool {
         let bytes = self.rate.bytes_in(window.time).clamp(window.least, window.most);
         self.fetches == 0
@@ -79,6 +80,6 @@ pub(super) struct Xfer {
     pub(super) span: Span,
     /// Bytes verified so far.
     pub(super) verified: u64,
-    /// Whether the transfer was cancelled; only its `Ended` is awaited.
+    /// Whether the transfer was cancelled; only its end is still to be reported.
     pub(super) cancelled: bool,
 }

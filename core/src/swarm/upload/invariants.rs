@@ -16,7 +16,7 @@ impl Uploads {
         }
     }
 
-    /// Asserts the invariants of one connection, without a walk.
+    /// Asserts the invariants of one connection, without a loop over the others.
     pub(super) fn check_conn(&self, conn: ConnId) {
         let [hello, receipt] = [&self.hello_due, &self.receipt_due].map(|due| due.get(conn).is_some());
         match self.conns.get(&conn) {

@@ -18,7 +18,8 @@ use core::time::Duration;
 pub enum Input {
     /// The user turned uploads on (`true`) or off.
     Allow(bool),
-    /// A server told the Unix time. Without it no introduction can be checked, so none is accepted.
+    /// A server's answer contained the Unix time. Until one is known no introduction can be checked, so none is
+    /// accepted.
     Wall(Wall),
     /// The client shares this version from now on, as far as its pieces are on disk.
     Share {
@@ -71,7 +72,7 @@ pub enum Input {
         /// The requested piece and blocks.
         request: PieceRequest,
     },
-    /// A receipt ([`Output::Receipted`]) is durable: credit may grow.
+    /// A receipt ([`Output::Receipted`]) is durable, so more bytes may be sent without receipt.
     ReceiptKept {
         /// Introduction that the receipt is for.
         intro: IntroId,
@@ -97,14 +98,15 @@ pub enum Output {
         /// The message to send.
         msg: PeerMsg,
     },
-    /// Close a connection. No `Closed` follows, but each `Serve` under way is still answered by `Served`.
+    /// Close a connection. No [`Input::Closed`] follows, but each [`Output::Serve`] is still answered by
+    /// [`Input::Served`].
     Close {
         /// The connection to close.
         conn: ConnId,
         /// Reason for closing it.
         why: CloseReason,
     },
-    /// Send blocks; answered by exactly one `Served`.
+    /// Send blocks to the downloader; answered by exactly one [`Input::Served`].
     Serve {
         /// Number of the request.
         xfer: XferId,
@@ -134,7 +136,7 @@ pub enum Output {
         version: VersionId,
         /// The introduction between the two clients.
         intro: IntroId,
-        /// K_d, the download's key.
+        /// Public key that the downloader made for this download.
         key: PublicKey,
         /// The receipt's number, bytes and signature.
         proof: ReceiptProof,
@@ -147,15 +149,15 @@ pub enum Output {
         version: VersionId,
         /// The introduction between the two clients.
         intro: IntroId,
-        /// K_d, the download's key.
+        /// Public key that the downloader made for this download.
         key: PublicKey,
         /// Bytes sent since the last report.
         bytes: u64,
         /// Whether the connection has ended, so that no more bytes follow.
         last: bool,
     },
-    /// Tell the CN how an introduction ended: how many bytes no receipt covers. Sent again with 0 if they are
-    /// receipted later.
+    /// Report to the CN for how many bytes sent over an introduction no receipt was given. Sent again, with 0, if a
+    /// receipt covers them later.
     Ended {
         /// The introduction, with the CN's signature.
         intro: Box<SignedIntroduction>,
@@ -169,15 +171,15 @@ pub enum Output {
 pub struct Config {
     /// Public keys and signature checks that decide which CNs are trusted.
     pub trust: Trust,
-    /// K_u, this client's upload key: introductions for another uploader's key are refused.
+    /// This client's public upload key: introductions that name another uploader's key are refused.
     pub upload_key: PublicKey,
-    /// Maximum of simultaneous connections, those that have not shown an introduction included.
+    /// Maximum of simultaneous connections, including those whose downloader has not shown an introduction yet.
     pub connections_max: usize,
     /// Maximum of simultaneous requests on one connection.
     pub requests_max: u16,
     /// Time-out for a new connection to show its introduction.
     pub hello_within: Duration,
-    /// Upload limit of one version in bytes a second; 0: no limit beside the policy's.
+    /// The user's upload limit for one version in bytes a second; 0: only the limit of the provider's policy.
     pub rate_max: u64,
     /// How many bytes are sent before the downloader must give a receipt.
     pub credit: CreditRule,
@@ -201,7 +203,7 @@ impl Config {
         }
     }
 
-    /// Returns limits for models: two connections of two requests.
+    /// Returns limits for the model checker: two connections with two requests each.
     #[must_use]
     pub const fn tiny(trust: Trust, upload_key: PublicKey) -> Self {
         Self { connections_max: 2, requests_max: 2, ..Self::new(trust, upload_key) }

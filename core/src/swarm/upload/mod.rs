@@ -26,7 +26,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Maximum of introductions whose account is kept after their connection has ended.
+/// Maximum number of introductions whose counts of sent and receipted bytes are kept after their connection has
+/// ended.
 const SPENT_MAX: usize = 4096;
 
 /// A version that this client shares.
@@ -35,7 +36,7 @@ struct Share {
     layout: Layout,
     have: Bitfield,
     policy: Policy,
-    /// Bytes sent or promised, against the policy's cap on uploads.
+    /// Bytes of this version sent or promised, which the provider's policy limits.
     spent: u64,
 }
 
@@ -88,7 +89,7 @@ pub struct Uploads {
     receipt_due: Deadlines<ConnId>,
 }
 
-/// Account of one introduction: bytes sent and receipted.
+/// Counts of the bytes sent over one introduction and of those that receipts cover.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Spending {
     account: Account,
@@ -101,7 +102,7 @@ struct Spending {
 type Context<'a> = Cx<'a, Uploads>;
 
 impl Uploads {
-    /// Creates the uploading side with nothing shared.
+    /// Creates the uploading side without shared versions. `allowed`: the user allows uploads.
     #[must_use]
     pub fn new(allowed: bool) -> Self {
         Self { allowed, ..Self::default() }
@@ -205,8 +206,9 @@ impl Uploads {
         self.conns.insert(conn, Conn::Serving { intro: intro.clone(), active: 0, held: VecDeque::new() });
     }
 
-    /// Handles a receipt. Accepts it only if it is for this introduction, signed with its K_d, newer than the last,
-    /// and for no more than was promised. Otherwise closes the connection: the downloader lies or is broken.
+    /// Handles a receipt. Accepts it only if it names this introduction, is signed with the introduction's downloader
+    /// key, is newer than the last receipt, and covers no more bytes than were promised. Otherwise closes the
+    /// connection.
     fn on_receipt(&mut self, cx: &mut Context<'_>, conn: ConnId, signed: &SignedReceipt) {
         let Some(Conn::Serving { intro, .. }) = self.conns.get(&conn) else { return };
         let Some(Spending { account, .. }) = self.accounts.get_mut(&intro.id) else { return };
@@ -221,7 +223,8 @@ impl Uploads {
         }
     }
 
-    /// Raises the credit after a receipt has become durable, and serves waiting requests within it.
+    /// Raises the number of bytes that may be sent, after a receipt has become durable, and serves waiting requests
+    /// within it.
     fn on_receipt_saved(&mut self, cx: &mut Context<'_>, intro: IntroId, bytes: u64) {
         let Some(Spending { account, .. }) = self.accounts.get_mut(&intro) else { return };
         account.kept = account.kept.max(bytes);

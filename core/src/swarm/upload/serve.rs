@@ -40,8 +40,8 @@ impl Uploads {
         }
     }
 
-    /// Returns whether a request must wait for a receipt: the credit does not cover it, or another request waits
-    /// already.
+    /// Returns whether a request must wait for a receipt: too many bytes would be sent without receipt, or another
+    /// request waits already.
     fn must_wait(&self, cx: &Context<'_>, conn: ConnId, intro: &Introduction, bytes: u64) -> bool {
         let waits = matches!(self.conns.get(&conn), Some(Conn::Serving { held, .. }) if !held.is_empty());
         waits || !self.accounts.get(&intro.id).is_some_and(|s| s.account.covers(&cx.cfg.credit, bytes))
@@ -54,7 +54,7 @@ impl Uploads {
         }
     }
 
-    /// Serves requests that waited for a receipt, in order, as far as the credit covers them.
+    /// Serves requests that waited for a receipt, in order, as long as few enough bytes are without receipt.
     pub(super) fn serve_held(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         while let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
             let Some((xfer, request)) = held.pop_front() else { return self.receipt_due.clear(conn) };
@@ -134,7 +134,7 @@ impl Uploads {
         self.active.insert(xfer, served);
     }
 
-    /// Orders the shell to stop serving a request; its `Served` is still to come.
+    /// Orders the shell to stop serving a request, whose end it still reports by `Served`.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>, xfer: XferId) {
         let Some(active) = self.active.get_mut(&xfer) else { return };
         if !active.stopping {
@@ -143,7 +143,8 @@ impl Uploads {
         }
     }
 
-    /// Ends a request: bytes that were promised and not sent are returned to the caps and the credit.
+    /// Handles the end of a request: bytes promised and not sent no longer count against the upload limits and the
+    /// bytes without receipt.
     pub(super) fn on_served(&mut self, cx: &mut Context<'_>, xfer: XferId, bytes: u64) {
         let Some(Active { conn, intro, bytes: promised, .. }) = self.active.remove(&xfer) else { return };
         let bytes = bytes.min(promised);
