@@ -5,7 +5,7 @@ use crate::ids::{PublicKey, Signature};
 use crate::wire::Wire;
 use crate::wire::records::{ServerCert, ServerRole, SigningContext, Verify};
 
-/// The root of all trust, with the function that checks signatures.
+/// The operator's root key, from which all trust derives, with the function that checks signatures.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust {
     /// The operator's root key.
@@ -38,7 +38,8 @@ impl Trust {
         self.check_signature(&self.root, SigningContext::Cert, &body.to_bytes(), &cert.signature)
     }
 
-    /// Checks that the holder of a certificate for `role` has signed `message`.
+    /// Checks that the certificate is valid for `role` at `now_ms` (Unix milliseconds) and that its key signed the
+    /// message.
     pub fn check_signed(
         &self,
         cert: &ServerCert,

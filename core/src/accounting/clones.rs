@@ -1,25 +1,27 @@
-//! Rolled back and cloned installations (DESIGN §10.4, §10.6), found by the secondary GUIDs in the logins of one GUID.
+//! Finds installations that were rolled back or cloned, by the secondary GUIDs in the logins of one GUID. An
+//! installation draws a random secondary GUID at each start.
 //!
 //! Each login names the installation's last five starts, newest first. Starts that follow one another in a login are
-//! joined; a healthy installation makes a chain. A start that two others follow happened twice: an installation was set
-//! back, or there are two copies of it. The patterns and their causes are those of the paper's figure 12. A fork is a
-//! reason to give the installation a new key, not a proof of guilt.
+//! joined; a healthy installation makes a chain. A start that two different starts follow shows that the installation
+//! was set back, or that two copies of it run. The patterns and their causes are those of figure 12 in the paper on
+//! Akamai's NetSession. A fork is a reason to give the installation a new key, not a proof of guilt.
 
 use crate::ids::SecondaryGuid;
 use crate::limits::SECONDARY_GUIDS_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Smallest number of starts that can be classified (the paper's rule).
+/// Smallest number of an installation's starts whose graph is classified.
 pub const STARTS_MIN: usize = 3;
 
-/// Returns the starts that an installation remembers: `start`, then earlier ones, at most as many as a login names.
+/// Returns the secondary GUIDs that an installation stores: that of the present `start`, then earlier ones, at most
+/// as many as a login names.
 #[must_use]
 pub fn begun(start: SecondaryGuid, before: impl IntoIterator<Item = SecondaryGuid>) -> Vec<SecondaryGuid> {
     core::iter::once(start).chain(before).take(SECONDARY_GUIDS_MAX).collect()
 }
 
-/// Shape of a connected graph of starts.
+/// Shape of a connected graph of an installation's starts, each named by its secondary GUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pattern {
     /// The graph has fewer than [`STARTS_MIN`] starts.
@@ -66,9 +68,11 @@ pub struct Graph {
     pub starts: usize,
     /// Starts with more than one successor, in order: the evidence of a fork.
     pub forks: Vec<SecondaryGuid>,
-    /// Starts without a known predecessor, in order. If there are several graphs, a gap lies before them.
+    /// Starts without a known predecessor, in order. If there are several graphs, starts that no login names may lie
+    /// before them.
     pub oldest: Vec<SecondaryGuid>,
-    /// Starts without a known successor, in order. If there are several graphs, a gap lies after them.
+    /// Starts without a known successor, in order. If there are several graphs, starts that no login names may lie
+    /// after them.
     pub newest: Vec<SecondaryGuid>,
 }
 
@@ -80,22 +84,23 @@ pub struct History {
 }
 
 impl History {
-    /// Returns the worst pattern among the graphs.
+    /// Returns the pattern of the graphs that is worst in the order of [`Pattern`]; [`Pattern::Short`] without a
+    /// graph.
     #[must_use]
     pub fn pattern(&self) -> Pattern {
         self.graphs.iter().map(|g| g.pattern).max().unwrap_or(Pattern::Short)
     }
 
-    /// Returns whether starts are missing in between: four or more in a row never logged in, so that no login names
-    /// both a start before and one after. A gap is not a fork: nobody knows what happened meanwhile.
+    /// Returns whether the graphs are not connected: after four or more consecutive starts without a login, no login
+    /// names both an earlier and a later start. Such a gap is no evidence of a clone.
     #[must_use]
     pub fn has_gap(&self) -> bool {
         self.graphs.len() > 1
     }
 }
 
-/// The starts named in the logins of one GUID. The order of logins, their repetition, and lost ones (up to three in a
-/// row) make no difference.
+/// The starts named in the logins of one GUID. The result does not depend on the order of logins, on repeated logins,
+/// or on up to three consecutive lost ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Starts {
     /// Each start with its predecessors and its successors.
@@ -103,7 +108,7 @@ pub struct Starts {
 }
 
 impl Starts {
-    /// Adds a login's secondary GUIDs, newest first.
+    /// Adds the secondary GUIDs that a login names, newest first.
     pub fn login(&mut self, newest_first: &[SecondaryGuid]) {
         for start in newest_first {
             self.joined.entry(*start).or_default();
@@ -115,7 +120,7 @@ impl Starts {
         }
     }
 
-    /// Asserts that predecessors and successors mirror one another.
+    /// Asserts that each start is listed among the successors of its predecessors, and the reverse.
     pub fn check(&self) {
         for (start, (before, after)) in &self.joined {
             let follows = |old: &SecondaryGuid| self.joined.get(old).is_some_and(|(_, after)| after.contains(start));
@@ -178,13 +183,14 @@ impl Starts {
         Graph { pattern, starts: members.len(), forks, oldest, newest }
     }
 
-    /// Returns whether a leaf is a branch of a single start.
+    /// Returns whether a start without successors is a branch of its own, its predecessor having other successors.
     fn hangs_alone(&self, leaf: &SecondaryGuid) -> bool {
         self.before(leaf).any(|parent| self.after(parent).count() > 1)
     }
 }
 
-/// Returns the graphs of the starts in one GUID's logins, given in any order.
+/// Returns the graphs of starts that the logins of one GUID form. Each login is a list of secondary GUIDs, newest
+/// first; logins are given in any order.
 pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> History {
     let mut starts = Starts::default();
     logins.into_iter().for_each(|login| starts.login(login));

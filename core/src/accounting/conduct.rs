@@ -1,8 +1,9 @@
-//! Uploaders' reports of introductions that ended without receipts (DESIGN §10.3). A download that leaves its uploaders
-//! without receipts again and again continues from the edge alone for a while; it never fails.
+//! Evaluates uploaders' reports of bytes for which a downloader gave no receipt. A download that repeatedly leaves
+//! its uploaders without receipts continues from the edge alone for a while; it never fails.
 //!
-//! A network failure ends many introductions at once, and an honest download cannot send receipts for bytes under way:
-//! ends within [`APART`] count once. To stop a download from taking from many uploaders at once, bytes are summed too.
+//! A network failure breaks many connections at once, and an honest download cannot send receipts for bytes in
+//! flight: ends within [`APART`] count once. To stop a download from taking from many uploaders at once, their bytes
+//! without receipt are limited too.
 
 use super::receipts::CreditRule;
 use crate::Time;
@@ -10,19 +11,20 @@ use crate::ids::IntroId;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-/// Number of counted ends after which a download gets no more peers.
+/// Number of introductions ended without a due receipt, at least [`APART`] from each other, after which a download
+/// gets no more peers.
 const TIMES_MAX: u8 = 3;
-/// Smallest time between two ends that count separately.
+/// Smallest time between the ends of two introductions without receipts for both to be counted.
 pub const APART: Duration = Duration::from_secs(60);
-/// Time without another counted end after which all is forgotten.
+/// Time without another introduction ended without receipts after which a download may have peers again.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Most introductions of a download that are stored; a download with more has too many in any case.
+/// Maximum number of introductions stored for a download; a download with as many gets no more peers.
 const INTRODUCTIONS_MAX: usize = 256;
 
 /// End of an introduction, as its uploader reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct End {
-    /// Bytes sent that no receipt covers, less an allowance for waste.
+    /// Bytes sent that no receipt covers, less an eighth of the receipted bytes, which may have been wasted.
     pub owed: u64,
     /// Bytes that receipts cover.
     pub receipted: u64,
@@ -33,7 +35,7 @@ pub struct End {
 struct Reported {
     /// Bytes without receipts, by the uploader's newest report.
     owed: u64,
-    /// Whether an end with a receipt due was counted; repeated reports count once.
+    /// Whether the introduction was counted as one that ended although a receipt was due.
     counted: bool,
 }
 
@@ -47,8 +49,8 @@ pub struct Conduct {
 }
 
 impl Conduct {
-    /// Records that an introduction ended, or ended again after its peers met once more. Returns whether the end is the
-    /// first to count for this introduction, which puts off the time when all is forgotten.
+    /// Records that an introduction ended, possibly again after a new connection. Returns whether it is now counted,
+    /// for the first time, as one that ended although a receipt was due.
     pub fn ended(&mut self, rule: &CreditRule, now: Time, intro: IntroId, end: End) -> bool {
         // bytes that an uploader sends beyond the credit are its own risk
         let owed = end.owed.min(rule.credit(end.receipted).saturating_add(rule.first));
@@ -75,7 +77,7 @@ impl Conduct {
         assert!((self.times > 0) == self.last.is_some(), "an end that counted has a time");
     }
 
-    /// Returns the bytes without receipts, summed over all introductions.
+    /// Returns the number of bytes without receipts, summed over the download's introductions.
     #[must_use]
     pub fn owed(&self) -> u64 {
         self.reported.values().fold(0, |sum, reported| sum.saturating_add(reported.owed))

@@ -1,6 +1,6 @@
 //! Providers' tokens in the EdgeAuth 2.0 format: a provider signs with a key that it shares with the edges, and any
-//! client that shows the token may have the named objects until it expires. Use does not consume a token, so ranges and
-//! resumption work.
+//! client that shows the token may download the objects that it names until it expires. A token may be used many
+//! times, so range requests and resumption work.
 //!
 //! ```text
 //! [ip=A~][st=S~]exp=S[~acl=PATTERN[!PATTERN…]][~id=…][~data=…]~hmac=HEX
@@ -64,7 +64,8 @@ pub enum TokenError {
     Elsewhere,
 }
 
-/// Reason for withholding an object from a client. Any further detail would tell strangers what is wrong with a token.
+/// Reason for withholding an object from a client. The client is told no more, so that nobody learns what is wrong
+/// with a forged token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Withheld {
     /// The request showed no token.
@@ -75,8 +76,8 @@ pub enum Withheld {
     Invalid,
 }
 
-/// Decides whether a client may have an object without a grant. `token` is the result of [`check`], if a token was
-/// shown.
+/// Decides whether a client without a grant may download an object. `token` is the result of [`check`]; `None` if the
+/// request showed no token.
 pub const fn admit(access: Access, token: Option<Result<(), TokenError>>) -> Result<(), Withheld> {
     match (access, token) {
         (Access::Public, _) | (Access::Token, Some(Ok(()))) => Ok(()),
@@ -89,7 +90,7 @@ pub const fn admit(access: Access, token: Option<Result<(), TokenError>>) -> Res
     }
 }
 
-/// Checks a token against the keys of the object's provider.
+/// Checks that a key of the object's provider signed the token and that it permits the request `shown` now.
 pub fn check(keys: &[TokenKey], token: &str, shown: &Shown<'_>) -> Result<(), TokenError> {
     let token = Token::parse(token).ok_or(TokenError::Malformed)?;
     let paths = spellings(shown.provider, shown.path);
@@ -148,7 +149,8 @@ impl<'a> Token<'a> {
         Some(Self { signed, hmac, ip, starts_s, expires_s: seconds(exp?)?, acl })
     }
 
-    /// Returns whether a key made the token for one of these paths. Compares in constant time.
+    /// Returns whether the token's HMAC was made with `key`, for one of `paths` if the token has no `acl`. Compares
+    /// in constant time.
     fn is_signed_by(&self, key: &TokenKey, paths: &[String]) -> bool {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.key) else { return false };
         mac.update(self.signed.as_bytes());
@@ -172,7 +174,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Parses a number of seconds. Accepts digits only: signers never write `+5` and the like.
+/// Parses a number of seconds. `None` unless it consists of digits only, unlike `+5`.
 fn seconds(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
@@ -191,7 +193,8 @@ fn spellings(provider: ProviderId, path: &str) -> [String; 3] {
     [plain, spell(b"/"), spell(b"/!$&'()*+,;=:@")]
 }
 
-/// Percent-encodes all but the unreserved characters (RFC 3986 §2.3) and `kept`.
+/// Appends `text` to `out`, percent-encoding all characters except the unreserved ones (RFC 3986 §2.3) and those in
+/// `kept`.
 fn encode(text: &str, kept: &[u8], out: &mut String) {
     for b in text.bytes() {
         if b.is_ascii_alphanumeric() || b"-._~".contains(&b) || kept.contains(&b) {
@@ -202,7 +205,8 @@ fn encode(text: &str, kept: &[u8], out: &mut String) {
     }
 }
 
-/// Encodes a value as generators do in their early-escape mode: form encoding with lower-case hexadecimal digits.
+/// Encodes a value as EdgeAuth token generators do in their early-escape mode: form encoding with lower-case
+/// hexadecimal digits.
 fn escaped_early(text: &str) -> String {
     let mut out = String::new();
     for b in text.bytes() {
@@ -236,7 +240,7 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Returns whether one of the patterns matches one of the paths.
+/// Returns whether one of the patterns in a token's `acl` field, separated by `!`, matches one of the paths.
 fn covers(acl: &str, paths: &[String]) -> bool {
     // some generators escape the whole list of patterns
     let acl = if acl.contains('/') { String::from(acl) } else { unescaped(acl) };

@@ -1,5 +1,6 @@
-//! Sealing keys by epoch. A server seals grants with the present epoch's key and also opens grants of the epochs before
-//! and after, so servers may learn of a rotation at different times.
+//! Sealing keys by epoch. A sealing key is the secret with which edges encrypt grants for CNs and edges; each key
+//! rotation begins a new epoch. A server seals grants with the present epoch's key and also opens grants of the
+//! preceding and the following epoch, so servers may learn of a rotation at different times.
 //!
 //! Invariant: a key seals only after it has been the next key for a whole epoch. So among servers that are at most one
 //! rotation apart, each can open every grant that another one seals.
@@ -7,19 +8,21 @@
 /// The epochs whose sealing keys a server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epochs {
-    /// Epoch before the last rotation; its grants are still opened.
+    /// Epoch before the last key rotation, whose grants are still opened; `None` before the first rotation.
     pub previous: Option<u32>,
     /// Epoch whose key seals new grants.
     pub current: u32,
-    /// Epoch after the next rotation; grants of servers that know of that rotation are opened already.
+    /// Epoch after the next key rotation; grants from servers that have rotated already are opened. `None` if its key
+    /// is not known.
     pub next: Option<u32>,
 }
 
 impl Epochs {
-    /// The epochs of a new deployment.
+    /// Epochs of the sealing keys in a new deployment.
     pub const FIRST: Self = Self { previous: None, current: 1, next: Some(2) };
 
-    /// Returns the epochs after a rotation. Where servers knew of no next key, the rotation only announces one.
+    /// Returns the epochs after a key rotation. If there was no next epoch, the rotation only adds one and keeps the
+    /// current key.
     #[must_use]
     pub const fn rotated(self) -> Self {
         match self.next {

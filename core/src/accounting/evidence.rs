@@ -1,10 +1,10 @@
-//! Evidence: selects the records of a download that count. Reports of clients and edges are cumulative: of one
-//! reporter's records the newest counts, and of the older ones only those on which a bill still depends:
+//! Evidence: selects the records of a download that count for its bill. Reports of clients and edges are cumulative:
+//! of one reporter's records the newest counts, and of the older ones only those on which the bill still depends:
 //!
-//! - the first record of all, which sets the time at which the download expires;
-//! - the newest before each quarantine of the reporter, which limits what counts of its later reports;
-//! - the first of the final reports that stand, which sets the time at which the download closes;
-//! - a report that the download goes on, which takes back a final report that is held for one of the reasons above.
+//! - the first record of all, which sets the time at which the download expires; - the newest before each quarantine
+//! of the reporter, which limits what counts of its later reports; - the first final report (complete, cancelled or
+//! failed) with no later report that the download goes on, which sets the time at which the download closes; - a
+//! report that the download goes on, which takes back a final report that is held for one of the reasons above.
 //!
 //! Of grants, the one that was issued first counts, and any that replaced a held grant to another client.
 //!
@@ -26,8 +26,9 @@ use sha2::{Digest as _, Sha256};
 /// Prefix of the hash input of a usage record's key.
 const KEY_TEXT: &[u8] = b"swarmedge/1 usage record\0";
 
-/// Returns the key under which a record is stored. Clients choose the ids of their records, so a usage record's key
-/// also depends on its reporter: nobody can occupy the id of another's record, or of a server's, before that comes.
+/// Returns the key under which the ledger stores a record. Clients choose the ids of their records, so a usage
+/// record's key also depends on its reporter: a client cannot block the record of another client or server by using
+/// its id first.
 #[must_use]
 pub fn key(record: &LedgerRecord) -> RecordId {
     let Some(r) = record.usage() else { return record.id() };
@@ -47,7 +48,7 @@ enum Source {
     Downloader(Guid),
     Uploader(Guid),
     Edge(PublicKey),
-    /// An edge and the time at which it began to count (`life`).
+    /// An edge, and the time at which its present count of this download began (`life`).
     Served(PublicKey, u64),
 }
 
@@ -64,10 +65,10 @@ fn source(record: &LedgerRecord) -> Option<(Source, u32)> {
     }
 }
 
-/// Puts records that came in one millisecond, in the order of their [`key`]s, into the order in which they count: the
-/// records of one source are sorted by number among their places. Otherwise a downloader's report that it goes on, with
-/// its next final report in the same millisecond, would be lost half of the time, and the final report before would
-/// close the download.
+/// Sorts records that the ledger received in one millisecond, given in the order of their [`key`]s: the records of
+/// each reporter are put into the order of their numbers, at the indices where that reporter's records were.
+/// Otherwise a report that a download continues could come after the final report that follows it, and would not
+/// count.
 #[must_use]
 pub fn in_turn(records: Vec<LedgerRecord>) -> Vec<LedgerRecord> {
     let mut places: BTreeMap<Source, Vec<(u32, usize)>> = BTreeMap::new();
@@ -96,7 +97,7 @@ const fn is_final_report(record: &LedgerRecord) -> bool {
     }
 }
 
-/// A record that does not count, whatever comes later.
+/// A record that does not count for the bill, whichever records come later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dropped {
     /// Time at which the record was received, Unix milliseconds.
@@ -111,12 +112,12 @@ pub struct Dropped {
 /// added in the order of [`in_turn`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// The book of all records, which decides which records are late.
+    /// Settlement of all records so far, which decides which records are late.
     book: Book,
     quarantines: Quarantines,
     /// The records that count, by the order in which they were added, each with its time of arrival.
     held: BTreeMap<u64, (u64, LedgerRecord)>,
-    /// The held records of each source, oldest first, as keys of `held`.
+    /// The records of each source that count, oldest first, as keys of `held`.
     chains: BTreeMap<Source, Vec<u64>>,
     /// The held grants, in the order of replacement: the last one was issued first, and only that one counts.
     grants: Vec<u64>,
@@ -124,7 +125,8 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Creates evidence without records. `quarantines` are those of the reporters and of the client with the grant.
+    /// Creates evidence without records. `quarantines` are those of all clients that report, and of the client that
+    /// holds the grant.
     #[must_use]
     pub fn new(quarantines: Quarantines) -> Self {
         Self {
@@ -137,7 +139,8 @@ impl Evidence {
         }
     }
 
-    /// Adds a record and returns the records that do not count, or no longer count.
+    /// Adds a record that was received at `came_ms` (Unix milliseconds) and returns the records that do not count
+    /// from now on.
     pub fn add(&mut self, came_ms: u64, record: LedgerRecord) -> Vec<Dropped> {
         let late = self.book.late();
         self.book.add(record.clone(), came_ms);
@@ -171,7 +174,8 @@ impl Evidence {
         gone.map(|(came_ms, record)| Dropped { came_ms, record, late: false }).collect()
     }
 
-    /// Asserts that the held records are exactly those of the chains and the grants, and those that replace no other.
+    /// Asserts that `held` has exactly the records listed in `chains` and `grants`, and those of kinds that replace
+    /// no other record.
     pub fn check(&self) {
         self.book.check();
         let mut of_one = 0;
@@ -212,9 +216,9 @@ impl Evidence {
         gone
     }
 
-    /// Adds a grant that was issued before all others, and returns the one that it replaces. A grant stays held if the
-    /// one held before it is of another client, whose final reports would otherwise end the download in the time
-    /// between.
+    /// Adds a grant that was issued before all other grants, and returns the grant that it replaces. An older grant
+    /// is kept if the grant added before it is another client's, whose final report would otherwise end the download
+    /// in the meantime.
     fn grant(&mut self, at: u64) -> Vec<u64> {
         let gone = match self.grants[..] {
             [] | [0] => None,
@@ -256,18 +260,18 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| issued(r))
     }
 
-    /// Returns the records that count, each with its time of arrival.
+    /// Returns the records that count, each with its time of arrival, Unix milliseconds.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = (u64, &LedgerRecord)> {
         self.held.values().map(|(came_ms, record)| (*came_ms, record))
     }
 
-    /// Returns the book of the records that count.
+    /// Returns the settlement computed from the records that count.
     #[must_use]
     pub fn book(&self) -> Book {
         book_of(&self.quarantines, self.records())
     }
 
-    /// Returns the digest of the records that count ([`digest_of`]).
+    /// Returns the SHA-256 over the records that count ([`digest_of`]).
     #[must_use]
     pub fn digest(&self) -> Digest {
         digest_of(self.records())
@@ -278,7 +282,7 @@ fn issued(record: &LedgerRecord) -> Option<(u64, RecordId)> {
     if let LedgerRecord::Granted(g) = record { Some((g.issued_ms, g.id)) } else { None }
 }
 
-/// Returns the book of a ledger that receives only these records, each with its time of arrival.
+/// Returns the settlement of exactly these records, each given with its time of arrival, Unix milliseconds.
 pub fn book_of<'a>(quarantines: &Quarantines, records: impl Iterator<Item = (u64, &'a LedgerRecord)>) -> Book {
     let mut book = Book::strict().with_quarantines(quarantines.clone());
     records.for_each(|(came_ms, record)| book.add(record.clone(), came_ms));

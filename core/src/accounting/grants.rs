@@ -1,4 +1,4 @@
-//! Grants: which client gets one, how a client renews it, and when a query may show it.
+//! Grants: which client gets a grant, how a client renews it, and which grants entitle a client to query for peers.
 
 use super::edge_auth::{self, TokenError, Withheld};
 use super::{CertError, Trust};
@@ -20,7 +20,7 @@ pub struct GrantAsked {
     pub guid: Guid,
     /// The client's public key, which signed the request.
     pub key: PublicKey,
-    /// Public key of the new download (K_d); for a renewal the old grant's key counts instead.
+    /// Public key that the client made for the new download; a renewal keeps the old grant's key instead.
     pub download_key: PublicKey,
     /// The object as the catalogue has it now.
     pub object: ObjectFacts,
@@ -62,8 +62,8 @@ pub struct Renewal {
     pub grant: Option<SignedGrant>,
     /// Whether the request is also validly signed by the grant's `download_key`.
     pub proven: bool,
-    /// Whether the client asks for a new download without peers, because an edge that cannot count bytes refused this
-    /// one.
+    /// Whether the client asks for a new download without peers, because an edge cannot count this one's bytes and
+    /// refused it.
     pub edge_only: bool,
 }
 
@@ -99,9 +99,9 @@ pub enum Denial {
 /// Largest tolerated difference between two servers' clocks, in milliseconds.
 pub const SKEW_MS: u64 = 30_000;
 
-/// Time from a download's first grant to its last renewal, in milliseconds. With the last grant's lifetime added it
-/// stays below two days, so edges send nothing under the download's id once the day of its first grant may be closed. A
-/// client that is not done by then begins another download.
+/// Time from a download's first grant to its last renewal, in milliseconds. With the last grant's validity added it
+/// stays below two days, so edges send nothing under the download's id once the day of its first grant may be closed.
+/// A client that has not finished by then begins a new download.
 pub const RENEWED_FOR_MS: u64 = 47 * 3600 * 1000;
 
 /// Lifetimes of grants, in milliseconds.
@@ -152,7 +152,7 @@ pub enum ShownError {
     NoPeers,
 }
 
-/// Checks that the client `guid` may query for peers with this grant at `now_ms`, Unix milliseconds.
+/// Checks that the client `guid` may query a CN for peers with this grant at `now_ms`, Unix milliseconds.
 pub fn check_shown(trust: &Trust, signed: &SignedGrant, guid: Guid, now_ms: u64) -> Result<(), ShownError> {
     check(trust, signed, now_ms).map_err(ShownError::Invalid)?;
     if signed.grant.guid != guid {
@@ -171,19 +171,19 @@ pub fn renew_after(left: Duration, before: Duration) -> Duration {
     left.saturating_sub(before).max(left / 2).max(Duration::from_secs(1))
 }
 
-/// A granted request for a grant.
+/// Result of a request for a grant that was permitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The new or renewed grant, not signed yet.
     pub grant: Grant,
-    /// Whether the grant begins a download, so that its record goes to the ledger.
+    /// Whether the grant is the download's first one, so that a record of it goes to the ledger.
     pub first: bool,
 }
 
-/// Decides a request for a grant. A first grant fixes download, GUID, K_d, version and ceiling, and needs the
-/// provider's token where the object is not public. A renewal keeps them all, needs no token, and takes only the
-/// present policy, never a wider ceiling. A renewal without peers, because the client asks for it or the policy demands
-/// it, begins another download: so a download without peers never had any.
+/// Decides a request for a grant. A first grant sets download id, client, download key, version and the maximum of
+/// bytes from peers; it needs the provider's token if the object is not public. A renewal needs no token and keeps
+/// all of these, but takes the present policy and may lower the maximum. A renewal without peers, which the client
+/// asks for or the policy demands, gets a new download id, so that a download without peers never had any.
 pub fn decide(
     trust: &Trust,
     lifetimes: Lifetimes,

@@ -1,6 +1,7 @@
-//! Introductions: the CN builds them and signs once an answer, and both peers check them. The introductions of an
-//! answer are the leaves of a Merkle tree (leaf and node hashes prefixed as in RFC 9162 §2.1, padded with zero digests
-//! to a power of two), whose root is signed; each introduction carries its path.
+//! Introductions: the CN builds the introductions of an answer and signs them with one signature, and both peers
+//! check them. The introductions of an answer are the leaves of a Merkle tree (leaf and node hashes prefixed as in
+//! RFC 9162 §2.1, padded with zero digests to a power of two), whose root is signed; each introduction contains the
+//! hashes on its path to the root.
 
 use super::{CertError, Trust};
 use crate::ids::{Digest, Signature};
@@ -15,7 +16,7 @@ use sha2::Digest as _;
 pub enum IntroError {
     /// The CN's certificate, or its signature over the root, is not valid.
     Chain(CertError),
-    /// The introduction's index does not fit its path.
+    /// The introduction's leaf index in the Merkle tree does not fit the length of its path.
     Path,
     /// The introduction's time to connect, to serve or to be reported on is over.
     Time,
@@ -29,13 +30,14 @@ fn node(left: &Digest, right: &Digest) -> Digest {
     Digest(sha2::Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// Returns the root that a CN signs for these introductions, at most [`limits::PEERS_PER_ANSWER_MAX`].
+/// Returns the Merkle root that a CN signs for the introductions of one answer, at most
+/// [`limits::PEERS_PER_ANSWER_MAX`].
 #[must_use]
 pub fn root(intros: &[Introduction]) -> Digest {
     levels(intros).last().and_then(|top| top.first().copied()).unwrap_or(Digest([0; 32]))
 }
 
-/// Returns the introductions with their paths, under the CN's `signature` over [`root`].
+/// Returns the introductions with their Merkle paths and the CN's `signature` over their [`root`].
 #[must_use]
 pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) -> Vec<SignedIntroduction> {
     debug_assert!(intros.len() <= limits::PEERS_PER_ANSWER_MAX, "an answer has no more introductions than paths reach");
@@ -53,7 +55,7 @@ pub fn sign(intros: Vec<Introduction>, signature: Signature, cert: &ServerCert) 
         .collect()
 }
 
-/// Returns all levels of the tree, leaves first.
+/// Returns all levels of the Merkle tree over these introductions, leaves first.
 fn levels(intros: &[Introduction]) -> Vec<Vec<Digest>> {
     let mut level: Vec<Digest> = intros.iter().map(leaf).collect();
     level.resize(intros.len().next_power_of_two(), Digest([0; 32]));
@@ -66,7 +68,7 @@ fn levels(intros: &[Introduction]) -> Vec<Vec<Digest>> {
     all
 }
 
-/// Returns the root that an introduction's path leads to.
+/// Returns the Merkle root computed from an introduction and its path.
 fn root_of(signed: &SignedIntroduction) -> Result<Digest, IntroError> {
     if usize::from(signed.index) >> signed.path.len() != 0 {
         return Err(IntroError::Path);
@@ -86,11 +88,11 @@ pub fn check(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<
     check_signed(trust, signed, now_ms)
 }
 
-/// Time after an introduction's last service in which its uploader may report its end, in milliseconds: connections end
-/// then at the latest, and the uploader's CN may be another by then.
+/// Time after an introduction's `serve_until_ms` in which its uploader may report the bytes without receipt, in
+/// milliseconds.
 pub const TOLD_WITHIN_MS: u64 = 5 * 60_000;
 
-/// Checks that a certified CN has signed this introduction and that its end may still be reported.
+/// Checks that a certified CN has signed this introduction and that its uploader may still report how it ended.
 pub fn check_ended(trust: &Trust, signed: &SignedIntroduction, now_ms: u64) -> Result<(), IntroError> {
     if now_ms > signed.intro.serve_until_ms.saturating_add(TOLD_WITHIN_MS) {
         return Err(IntroError::Time);

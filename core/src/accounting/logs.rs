@@ -1,10 +1,11 @@
-//! A client's log (DESIGN §10.4): its usage records as a hash chain under signed heads. Each start of a client opens a
-//! new log, named by the start's secondary GUID. A record is durable before it gets a place in the log, and is sent
-//! only with the signed head of that place. So an honest client never signs two heads for one place, whenever it
-//! crashes: two such heads are evidence, first of a restored or cloned machine, and of fraud only with more evidence.
+//! A client's log: a hash chain of its usage records. The client signs the chain's end, the log head, after each
+//! record. Each start of a client begins a new log, named by the random secondary GUID of the start. A record is
+//! durable before it gets a place (a number from 1) in the log, and is sent only with the signed head of that place.
+//! So an honest client never signs two heads for one place, whenever it crashes: two such heads are evidence, of a
+//! restored or cloned machine, or, with more evidence, of fraud.
 //!
-//! The CN confirms records that are durable in the ledger by a signed checkpoint. The client keeps the newest
-//! checkpoint and shows it at login, so that a CN which never saw the log knows how it must continue.
+//! The CN confirms records that are durable in the ledger by a signed checkpoint. The client stores the newest
+//! checkpoint and sends it at login, so that a CN without earlier records of the log can check how it continues.
 
 use super::Trust;
 use crate::ids::{Digest, Guid, PublicKey, RecordId, SecondaryGuid, Signature};
@@ -16,7 +17,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use sha2::Digest as _;
 
-/// A log as its client holds it: its last place and the digest there.
+/// A client's log in memory: the number of its last record and the hash of the chain up to that record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
     place: u64,
@@ -35,7 +36,7 @@ impl Log {
         debug_assert!(self.place > 0 || self.digest == Digest([0; 32]), "an empty log has no digest");
     }
 
-    /// Gives a durable record the next place and returns the head to be signed.
+    /// Appends a durable record to the log named `start` and returns the new head, which the client is to sign.
     pub fn append(&mut self, start: SecondaryGuid, record: &UsageRecord) -> Head {
         self.check();
         self.place = self.place.saturating_add(1);
@@ -45,14 +46,16 @@ impl Log {
     }
 }
 
-/// Returns a head's correct digest: SHA-256 over the log's name, the place, the digest before and the record.
+/// Returns the digest that a correct log head has: SHA-256 over the log's name, the record's place, the previous
+/// digest and the record.
 #[must_use]
 pub fn digest(start: SecondaryGuid, place: u64, before: &Digest, record: &UsageRecord) -> Digest {
     let hash = sha2::Sha256::new_with_prefix(start.0).chain_update(place.to_be_bytes()).chain_update(before.0);
     Digest(hash.chain_update(record.to_bytes()).finalize().into())
 }
 
-/// Returns the record id of a log head: the same however often and through whichever CN it comes.
+/// Returns the record id of a log head. It depends on the head alone, so the ledger stores a head once even if it
+/// arrives repeatedly or through several CNs.
 #[must_use]
 pub fn head_id(head: &Head) -> RecordId {
     let mut id = [0; RecordId::LEN];
@@ -60,23 +63,23 @@ pub fn head_id(head: &Head) -> RecordId {
     RecordId(id)
 }
 
-/// Returns the log record of a head alone. A ledger stores it if it has the head's usage record already, with another
-/// head: after a start a client puts the records that are not acknowledged into a new log.
+/// Returns a ledger record with only the log head of a usage record. The ledger stores it if it has the usage record
+/// already with another head, because a client puts its unacknowledged records into a new log at each start.
 #[must_use]
 pub fn head_alone(logged: &Logged, at_ms: u64) -> LogRecord {
     let (id, guid) = (head_id(&logged.head.head), logged.record.reporter);
     LogRecord { id, at_ms, guid, event: LogEvent::Head(logged.head.clone()) }
 }
 
-/// Returns a record as the first of a log, whose head nobody has signed; for tests and benchmarks of what does not
-/// concern logs.
+/// Returns a usage record as the first record of a log, with an all-zero signature; for tests and benchmarks that do
+/// not check log heads.
 #[must_use]
 pub fn unsigned(record: UsageRecord) -> Logged {
     let head = Log::default().append(SecondaryGuid::numbered(1), &record);
     Logged { record, head: SignedHead { head, key: PublicKey::numbered(0), signature: Signature([0; 64]) } }
 }
 
-/// Reason for not accepting a record as its reporter's.
+/// Reason for not accepting a usage record as one that its reporter logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogError {
     /// The head belongs to another record.
@@ -99,14 +102,14 @@ pub fn check(verify: Verify, logged: &Logged) -> Result<(), LogError> {
     if is_signed(verify, &logged.head) { Ok(()) } else { Err(LogError::Signature) }
 }
 
-/// Returns whether the client that a head names has signed it.
+/// Returns whether a log head has a valid signature of the key that it names.
 #[must_use]
 pub fn is_signed(verify: Verify, signed: &SignedHead) -> bool {
     verify(&signed.key, SigningContext::LogHead, &signed.head.to_bytes(), &signed.signature)
 }
 
-/// Returns whether a certified CN signed this checkpoint of a head that this client signed. The certificate must be
-/// valid at the time of the checkpoint, since a CN's certificate lives no longer than a day.
+/// Returns whether a certified CN signed this checkpoint and the client `guid` signed the log head in it. The CN's
+/// certificate, which lasts a day at most, must be valid at the time of the checkpoint.
 #[must_use]
 pub fn is_checkpoint_of(guid: Guid, trust: &Trust, signed: &SignedCheckpoint) -> bool {
     let SignedCheckpoint { checkpoint, signature, cert } = signed;

@@ -1,5 +1,5 @@
-//! Accounting (DESIGN §10): certificates, providers' tokens, grants and introductions as values with pure rules, and
-//! the settlement of a download's records.
+//! Accounting: certificates, providers' tokens, grants and introductions as values with pure rules, and the
+//! settlement of a download's records.
 
 pub mod audit;
 pub mod certs;

@@ -1,7 +1,6 @@
 //! Possession challenges: an edge asks a client that completed a download for a hash over parts that the edge did not
-//! send itself. Clients that invented their bytes together, and never had them, cannot answer. The evidence is weak
-//! where the content is public, since anybody can fetch the parts; so it changes no bill and only adds to other
-//! evidence.
+//! send itself. Colluding clients that reported transfers without having the bytes cannot answer. Where the content
+//! is public the evidence is weak, since anybody can fetch the parts; so no bill depends on it.
 //!
 //! A client that lacks a fraction f of the parts passes with probability (1 − f)⁸.
 
@@ -13,23 +12,24 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use sha2::{Digest as _, Sha256};
 
-/// Prefix of the hash input of a proof.
+/// Prefix of the hash input of an answer to a possession challenge.
 const PROOF_TEXT: &[u8] = b"swarmedge/1 possession\0";
-/// Prefix of the hash input of a record's id.
+/// Prefix of the hash input of the id under which the ledger stores a challenge's outcome.
 const RECORD_TEXT: &[u8] = b"swarmedge/1 possession record\0";
-/// Number of random draws for each part of a challenge.
+/// Number of random attempts per part to find parts that the edge did not send.
 const DRAWS: usize = 8;
-/// Divisor for conspicuous downloads: edges sent less than this part of the bytes.
+/// A download is conspicuous only if edges sent less than its size divided by this number.
 const LOW_EDGE: u64 = 16;
-/// Rate of conspicuous downloads, in bytes a second. The best honest clients also reach both limits.
+/// Rate in bytes a second above which a download is conspicuous. The fastest honest clients reach it too.
 const HIGH_RATE: u64 = 32 << 20;
 
-/// Smallest number of wrong answers that is no accident.
+/// Number of wrong answers to possession challenges from which a client is conspicuous.
 const FAILED_MIN: u64 = 2;
-/// Smallest number of unanswered challenges that is no accident, if they are also more than half of all.
+/// Number of unanswered possession challenges from which a client is conspicuous, if they are also more than half of
+/// all.
 const UNANSWERED_MIN: u64 = 8;
 
-/// A challenge: the parts of a version over which a client must hash.
+/// A possession challenge: the parts of a version that a client must hash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Challenge {
     /// Random value that is used once only.
@@ -39,7 +39,7 @@ pub struct Challenge {
     pub parts: Vec<u64>,
 }
 
-/// Returns the byte range of a part of a version of `size` bytes; empty past its end.
+/// Returns the byte range of a part in a version of `size` bytes; empty if the part lies past the version's end.
 #[must_use]
 pub fn part_range(size: u64, part: u64) -> Range<u64> {
     let start = part.saturating_mul(PART_LEN).min(size);
@@ -47,8 +47,8 @@ pub fn part_range(size: u64, part: u64) -> Range<u64> {
 }
 
 impl Challenge {
-    /// Draws parts of a version of `size` bytes that `sent` does not cover. `None` if there are no such parts, or too
-    /// few to be found.
+    /// Draws random parts of a version of `size` bytes that are not within `sent`, the bytes that the edge sent.
+    /// `None` if no such part was found.
     pub fn draw(rng: &mut dyn Rng, size: u64, sent: &Spans) -> Option<Self> {
         let all = u32::try_from(size.div_ceil(PART_LEN)).unwrap_or(u32::MAX);
         let mut parts: Vec<u64> = Vec::new();
@@ -67,7 +67,8 @@ impl Challenge {
         challenge
     }
 
-    /// Returns whether the challenge is within the limits for a version of `size` bytes.
+    /// Returns whether the parts are valid for a version of `size` bytes: ascending, within the version, at most
+    /// [`PARTS_MAX`].
     #[must_use]
     pub fn fits(&self, size: u64) -> bool {
         let rising = self.parts.is_sorted_by(|a, b| a < b);
@@ -76,7 +77,7 @@ impl Challenge {
     }
 }
 
-/// Hasher for a proof: takes the nonce and then the bytes of the parts, in order.
+/// Hasher for the answer to a possession challenge: hashes the nonce and then the bytes of the parts, in order.
 #[derive(Clone, Debug)]
 pub struct Prover(Sha256);
 
@@ -92,14 +93,15 @@ impl Prover {
         self.0.update(bytes);
     }
 
-    /// Returns the proof that answers the challenge.
+    /// Returns the hash that answers the challenge.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 }
 
-/// Returns the record id of a download's one outcome, so that the ledger keeps one whichever edge reports it.
+/// Returns the record id of the outcome of a download's possession challenge. It depends on the download alone, so
+/// the ledger stores one outcome even if several edges report it.
 #[must_use]
 pub fn record_id(download: DownloadId) -> RecordId {
     let hash = Sha256::new_with_prefix(RECORD_TEXT).chain_update(download.0).finalize();
@@ -108,7 +110,7 @@ pub fn record_id(download: DownloadId) -> RecordId {
     RecordId(id)
 }
 
-/// Results of a client's challenges.
+/// Counts of the results of a client's possession challenges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Number of challenges that the client passed.
@@ -120,7 +122,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Returns whether people should look at the client: a disk goes bad once, and a laptop is closed now and then.
+    /// Returns whether a person should investigate the client: it gave several wrong answers, or left many challenges
+    /// unanswered.
     #[must_use]
     pub const fn is_conspicuous(&self) -> bool {
         let all = self.passed.saturating_add(self.failed).saturating_add(self.unanswered);
@@ -128,8 +131,8 @@ impl Tally {
     }
 }
 
-/// Returns whether a download is conspicuous: fast, with next to nothing from edges. The result only chooses clients to
-/// challenge; it proves no guilt.
+/// Returns whether a download was fast with next to nothing from edges. The result only selects clients for
+/// possession challenges; it proves no guilt.
 #[must_use]
 pub fn is_conspicuous(size: u64, edge_bytes: u64, elapsed_ms: u64) -> bool {
     let from_peers = size.saturating_sub(edge_bytes);

@@ -1,4 +1,4 @@
-//! Quarantines of clients, which decide from when on a client's reports do not count.
+//! Quarantines of clients, which decide from which time on a client's usage records do not count for bills.
 
 use crate::ids::Guid;
 use alloc::collections::BTreeMap;
@@ -8,18 +8,18 @@ use alloc::collections::BTreeMap;
 pub struct Quarantines(BTreeMap<Guid, BTreeMap<u64, u64>>);
 
 impl Quarantines {
-    /// Adds a quarantine of a client.
+    /// Adds a quarantine of a client from `from_ms` to `until_ms`, Unix milliseconds.
     pub fn add(&mut self, guid: Guid, from_ms: u64, until_ms: u64) {
         self.0.entry(guid).or_default().insert(from_ms, until_ms);
     }
 
-    /// Returns the start times of a client's quarantines, ascending.
+    /// Returns the start times of a client's quarantines, ascending, Unix milliseconds.
     pub fn begins(&self, guid: Guid) -> impl Iterator<Item = u64> + '_ {
         self.0.get(&guid).into_iter().flat_map(|spans| spans.keys().copied())
     }
 
-    /// Returns the time from which the client's reports of an introduction made at `made_ms` do not count: the start of
-    /// its first quarantine that was not over by then. `None` if all reports count.
+    /// Returns the time (Unix milliseconds) from which the client's reports of an introduction made at `made_ms` do
+    /// not count: the start of its first quarantine that ends after `made_ms`. `None` if all reports count.
     #[must_use]
     pub fn cut(&self, guid: Guid, made_ms: u64) -> Option<u64> {
         self.0.get(&guid)?.iter().find(|(_, until)| **until > made_ms).map(|(from, _)| *from)

@@ -1,5 +1,6 @@
-//! Receipts (DESIGN §10.3): when a downloader signs one, when an uploader accepts it, and how many bytes an uploader
-//! sends on credit. Both sides of an introduction follow the same rule, so neither waits for the other.
+//! Receipts: when a downloader signs a receipt, when an uploader accepts it, and how many bytes an uploader sends on
+//! credit, that is without receipt. Both sides of an introduction follow the same rule, so neither waits for the
+//! other.
 
 use crate::ids::{PublicKey, Signature};
 use crate::limits;
@@ -7,9 +8,9 @@ use crate::wire::Wire as _;
 use crate::wire::records::{Introduction, Receipt, ReceiptProof, SignedReceipt, SigningContext, Verify};
 use core::time::Duration;
 
-/// Limits on bytes sent on credit. Invariant: without a receipt a downloader gets at most the `credit` of the bytes it
-/// has receipted, plus one request. Credit grows with receipted bytes, not with the number of receipts: small receipts
-/// buy small credit.
+/// Limits on bytes that an uploader sends on credit, that is without receipt. Invariant: without a receipt a
+/// downloader gets at most the `credit` of the bytes it has receipted, plus one request. Credit grows with receipted
+/// bytes, not with the number of receipts: small receipts buy small credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreditRule {
     /// Credit before the first receipt, in bytes.
@@ -21,7 +22,8 @@ pub struct CreditRule {
 }
 
 impl CreditRule {
-    /// The protocol's rule. Clients that follow another rule still account correctly, but may wait for each other.
+    /// The rule that all clients follow. Clients with different rules still account correctly, but may wait for each
+    /// other.
     pub const PROTOCOL: Self = Self {
         first: limits::CREDIT_FIRST,
         most: limits::CREDIT_MAX,
@@ -50,20 +52,20 @@ pub enum ReceiptError {
     Foreign,
     /// The receipt's `seq` or bytes are not above those of the receipt before.
     Stale,
-    /// The receipt is for more bytes than were ever promised.
+    /// The receipt is for more bytes than the uploader ever promised to send over the introduction.
     TooMuch,
-    /// The download's key (K_d) did not make the signature.
+    /// The signature is not one of the download's key, which the introduction names.
     Signature,
 }
 
-/// Returns whether the download's key (K_d) signed a receipt.
+/// Returns whether a receipt's signature is one of the download's key.
 #[must_use]
 pub fn is_signed(verify: Verify, download_key: &PublicKey, receipt: &Receipt, signature: &Signature) -> bool {
     verify(download_key, SigningContext::Receipt, &receipt.to_bytes(), signature)
 }
 
-/// Checks a receipt on behalf of its uploader: against the introduction, the receipt before it (`seq` and bytes; zeros
-/// before the first) and the bytes ever promised over the introduction.
+/// Checks a receipt on behalf of its uploader: against the introduction, the previous receipt (its `seq` and bytes;
+/// zeros before the first) and `promised`, the bytes that the uploader ever promised to send over the introduction.
 pub fn check(
     verify: Verify,
     intro: &Introduction,
@@ -92,11 +94,11 @@ pub fn check(
 /// Bytes sent and receipted over one introduction, as its uploader counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Account {
-    /// Bytes sent over the introduction, or promised.
+    /// Bytes sent over the introduction, and those that requests in progress are still to send.
     pub spent: u64,
     /// Bytes ever promised, including those not sent in the end: no receipt can be for more.
     pub promised: u64,
-    /// The newest receipt's `seq` and bytes; zeros before the first.
+    /// The newest accepted receipt's `seq` and bytes; zeros before the first.
     pub taken: (u32, u64),
     /// Bytes of the newest receipt that is on disk. Credit grows by these only, so that a crash loses no more than the
     /// credit.
@@ -104,14 +106,15 @@ pub struct Account {
 }
 
 impl Account {
-    /// Returns the bytes sent or promised that no durable receipt covers. An eighth of the receipted bytes may have
-    /// been wasted (sent twice near the end, or under way when cancelled) and is not held against the downloader.
+    /// Returns the number of bytes sent or promised that no durable receipt covers, less an eighth of the receipted
+    /// bytes, which may have been wasted (sent twice near the end, or in flight when cancelled).
     #[must_use]
     pub const fn owed(&self) -> u64 {
         self.without(self.kept)
     }
 
-    /// Returns the bytes that would stay without receipt if the introduction ended now.
+    /// Returns the number of bytes that no accepted receipt covers, durable or not, less the same allowance for
+    /// waste.
     #[must_use]
     pub const fn unreceipted(&self) -> u64 {
         self.without(self.taken.1)
@@ -121,7 +124,7 @@ impl Account {
         self.spent.saturating_sub(receipted).saturating_sub(receipted / 8)
     }
 
-    /// Returns whether `bytes` more may be sent now.
+    /// Returns whether a request for `bytes` more may be served now, without another receipt.
     #[must_use]
     pub const fn covers(&self, rule: &CreditRule, bytes: u64) -> bool {
         let credit = rule.credit(self.kept);

@@ -1,13 +1,13 @@
-//! A new key for an installation (DESIGN §5). Two copies of one installation have one key and one GUID until they take
-//! keys of their own. Both the old key, whose GUID is retired, and the new key sign the change, so that nobody can
-//! retire another's GUID or take over another's key.
+//! A new key for an installation. Two copies of one installation have one key and one GUID until they take keys of
+//! their own. Both the old key, whose GUID is retired, and the new key sign the change, so that nobody can retire
+//! another's GUID or take over another's key.
 
 use crate::ids::{Guid, RecordId};
 use crate::wire::Wire as _;
 use crate::wire::records::{SignedRekey, SigningContext, Verify};
 use sha2::Digest as _;
 
-/// Returns whether both keys have signed, and differ.
+/// Returns whether the old and the new key have both signed the change of key, and differ.
 #[must_use]
 pub fn check(verify: Verify, signed: &SignedRekey) -> bool {
     let SignedRekey { rekey, by_old, by_new } = signed;
@@ -17,7 +17,8 @@ pub fn check(verify: Verify, signed: &SignedRekey) -> bool {
         && verify(&rekey.new, SigningContext::Rekey, &message, by_new)
 }
 
-/// Returns the change's record id, the same however often and through whichever CN the change comes.
+/// Returns the record id of a change of key. It depends on the keys alone, so the ledger stores the change once even
+/// if it arrives repeatedly.
 #[must_use]
 pub fn record_id(signed: &SignedRekey) -> RecordId {
     let hash = sha2::Sha256::digest(signed.rekey.to_bytes());
@@ -26,8 +27,8 @@ pub fn record_id(signed: &SignedRekey) -> RecordId {
     RecordId(id)
 }
 
-/// Returns the index of the DN, of `homes`, that sees all sessions of a GUID: every CN lists the DNs in the same order.
-/// `None` if `homes` is 0.
+/// Returns the index, below `homes`, of the DN to which all CNs report the sessions of a GUID; all CNs list the DNs
+/// in the same order. `None` if `homes` is 0.
 #[must_use]
 pub fn home(guid: &Guid, homes: u32) -> Option<u32> {
     let [a, b, c, d, ..] = guid.0;

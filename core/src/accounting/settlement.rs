@@ -1,9 +1,9 @@
-//! Settlement: computes from a download's records the bytes that its provider is told of and billed for.
+//! Settlement: computes from a download's records the bytes that its provider is shown and billed for.
 //!
-//! An uploader's claim is the highest receipt that it holds, a downloader's claim its own report; of each introduction
-//! the smaller claim is billed. So neither side alone can raise a bill. Both together cannot raise it above the
-//! version's size or the first grant's ceiling, and in a ledger's books ([`Book::strict`]) only over introductions that
-//! a CN has recorded.
+//! An uploader's claim is the receipt with the most bytes that it reports, a downloader's claim its own report; of
+//! each introduction the smaller claim is billed. So neither side alone can raise a bill. Both together cannot raise
+//! it above the version's size or the first grant's `max_peer_bytes`, and in a ledger's books ([`Book::strict`]) only
+//! over introductions that a CN has recorded.
 //!
 //! For a client in quarantine, only its records from before the quarantine count ([`Quarantines`]): bytes that it
 //! reports later, as either side, are not billed; nor are introductions made during the quarantine, whenever it reports
@@ -39,26 +39,26 @@ pub enum Settlement {
     Expired,
 }
 
-/// The records of one download, the newest of each reporter, added in the order in which they were received. Before the
-/// download closes, order and repetition of records make no difference.
+/// The records of one download from which its bill is computed, the newest of each reporter, added in the order in
+/// which the ledger received them. Before the download closes, order and repetition of records make no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Book {
     /// Time at which the first record was received, Unix milliseconds.
     first_ms: Option<u64>,
-    /// Time at which each alleged downloader's final report was received; a later report that the download goes on
-    /// removes the entry.
+    /// Time at which the ledger received the final report of each client that claims to be the downloader, Unix
+    /// milliseconds; a later report that the download goes on removes the entry.
     final_report_ms: BTreeMap<Guid, u64>,
     /// Number of records that came too late to count.
     late: u32,
     granted: Option<GrantRecord>,
-    /// Newest reports of all alleged downloaders; the grant names the true one.
+    /// Newest reports of all clients that claim to be the downloader; the grant names the true one.
     claimed_downloaders: BTreeMap<Guid, UsageRecord>,
     uploaders: BTreeMap<Guid, UsageRecord>,
     edges: BTreeMap<PublicKey, EdgeRecord>,
-    /// Newest record by edge and by the time at which it began to count (`life`).
+    /// Newest record by edge and by the time at which that edge's count of the download began (`life`).
     served: BTreeMap<(PublicKey, u64), ServedRecord>,
-    /// The uploader's key (K_u) by introduction, as CNs recorded it, with the time at which that record came. `None` if
-    /// no CN's record is required.
+    /// The uploader's key by introduction, as CNs recorded it, with the time at which that record came, Unix
+    /// milliseconds. `None` if no CN's record is required.
     introduced: Option<BTreeMap<IntroId, (PublicKey, u64)>>,
     quarantines: Quarantines,
     /// The newest records from before the start of each reporter's quarantines, by reporter, start, and whether the
@@ -66,12 +66,12 @@ pub struct Book {
     before_quarantine: BTreeMap<(Guid, u64, bool), UsageRecord>,
 }
 
-/// Settled figures of a download, in bytes where nothing else is said.
+/// Figures of a download after settlement, in bytes where nothing else is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bill {
     /// Size of the version; 0 while the first grant's record is missing.
     pub size: u64,
-    /// Ceiling for billed bytes from peers, from the first grant; 0 while its record is missing.
+    /// Maximum of billed bytes from peers, from the first grant; 0 while the grant's record is missing.
     pub max_peer_bytes: u64,
     /// Bytes sent by edges, each counted once whichever edges sent it.
     pub edge_unique: u64,
@@ -85,14 +85,16 @@ pub struct Bill {
     pub peers_sent: u64,
     /// Bytes from peers that the downloader signed for: the sum of the highest receipt of each introduction.
     pub peers_receipted: u64,
-    /// Bytes from peers on which both sides agree: of each introduction the smaller of receipt and downloader's claim.
+    /// Bytes from peers on which downloader and uploaders agree: of each introduction the smaller of receipt and
+    /// downloader's claim.
     pub peers_agreed: u64,
-    /// Billed bytes from peers: the agreed ones, limited by the size less the edges' bytes, and by the grant's ceiling.
+    /// Billed bytes from peers: the agreed ones, at most the version's size less the edges' bytes, and at most
+    /// `max_peer_bytes`.
     pub peers_billed: u64,
     /// Each uploader's part of `peers_billed`; the parts add up to it.
     pub shares: BTreeMap<Guid, u64>,
-    /// Bytes that either side claimed but that are not billed: no counterpart, more than the counterpart says, or more
-    /// than the limits allow. Shown to the provider, never billed.
+    /// Bytes that downloader or uploader claimed but that are not billed: the other side claims none or fewer, or the
+    /// limits allow fewer. They are shown to the provider.
     pub flagged: u64,
     /// State in the downloader's newest report; `None` without a report.
     pub state: Option<UsageState>,
@@ -100,8 +102,8 @@ pub struct Bill {
     pub elapsed_ms: u64,
 }
 
-/// Bytes claimed for one introduction. Bytes that count are always part of the claimed ones: a client that says less
-/// after its quarantine than before it has still claimed the larger number.
+/// Bytes claimed for one introduction. Of a client's reports from before and after the start of its quarantine, the
+/// one with more bytes is its claim; the earlier one counts for the bill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claims {
     /// Bytes claimed by the downloader.
@@ -112,13 +114,13 @@ pub struct Claims {
     uploader_key: Option<PublicKey>,
     /// Bytes claimed by uploaders, with or without receipts.
     pub sent: u64,
-    /// Bytes of the highest receipt that an uploader filed.
+    /// Bytes of the largest valid receipt that an uploader reported.
     pub receipted: u64,
-    /// Bytes of the highest receipt that counts, at most `receipted`.
+    /// Bytes of the largest receipt that counts for the bill, at most `receipted`.
     receipted_billable: u64,
-    /// Bytes that are agreed on: the smaller of receipt and downloader's claim.
+    /// Bytes on which both sides agree: the smaller of receipt and downloader's claim.
     pub agreed: u64,
-    /// The uploader with the highest receipt, or else the first to claim bytes.
+    /// The uploader with the largest receipt; without receipts, the first one to claim bytes.
     pub uploader: Option<Guid>,
 }
 
@@ -150,7 +152,7 @@ fn newer<T>(old: Option<&T>, new: &T, seq: impl Fn(&T) -> u32) -> bool {
 }
 
 impl Book {
-    /// Creates a book in which only introductions recorded by a CN count.
+    /// Creates a book without records, in which only introductions that a CN recorded count.
     #[must_use]
     pub fn strict() -> Self {
         Self { introduced: Some(BTreeMap::new()), ..Self::default() }
@@ -199,13 +201,13 @@ impl Book {
             .find(|q| q.intro == p.intro)
     }
 
-    /// Returns whether a quarantine limits what counts of the downloader's claim for an introduction.
+    /// Returns whether a quarantine limits how much of the downloader's claim for an introduction counts.
     fn is_cut(&self, intro: IntroId) -> bool {
         let guid = self.granted.as_ref().map(|g| g.guid);
         guid.is_some_and(|guid| self.quarantines.cut(guid, self.introduced_ms(intro)).is_some())
     }
 
-    /// Returns when a CN's record of an introduction came, Unix milliseconds; 0 if none came.
+    /// Returns when the ledger received the CN's record of an introduction, Unix milliseconds; 0 if it received none.
     fn introduced_ms(&self, intro: IntroId) -> u64 {
         self.introduced.as_ref().and_then(|all| all.get(&intro)).map_or(0, |(_, made)| *made)
     }
@@ -279,7 +281,8 @@ impl Book {
         }
     }
 
-    /// Returns when records stop counting, Unix milliseconds; `None` before the first record.
+    /// Returns the time from which clients' new records do not count, Unix milliseconds; `None` before the first
+    /// record.
     #[must_use]
     pub fn closes_ms(&self) -> Option<u64> {
         let expires = self.expires_ms()?;
@@ -290,7 +293,8 @@ impl Book {
         self.first_ms.map(|first| first.saturating_add(EXPIRES_MS))
     }
 
-    /// Returns when the downloader's final report was received; `None` before the grant, since anybody could end it.
+    /// Returns when the downloader's final report was received, Unix milliseconds; `None` while there is none or the
+    /// grant, which names the downloader, is missing.
     fn final_report_ms(&self) -> Option<u64> {
         self.final_report_ms.get(&self.granted.as_ref()?.guid).copied()
     }
@@ -311,7 +315,8 @@ impl Book {
         self.late
     }
 
-    /// Returns the grantee's newest report; before the grant is known, the report with the highest `seq`.
+    /// Returns the newest report of the client that the grant names; before the grant is known, the report with the
+    /// highest `seq`.
     fn downloader(&self) -> Option<&UsageRecord> {
         match &self.granted {
             Some(granted) => self.claimed_downloaders.get(&granted.guid),
@@ -319,7 +324,7 @@ impl Book {
         }
     }
 
-    /// Returns an uploader's receipt if the download's key signed it for this introduction and version.
+    /// Returns the receipt in an uploader's record if the download's key signed it for this introduction and version.
     fn valid_receipt(&self, verify: Verify, record: &UsageRecord, p: &PeerBytes) -> Option<ReceiptProof> {
         let (granted, proof) = (self.granted.as_ref()?, p.receipt.as_ref()?);
         let of_it = (record.download, record.version) == (granted.download, granted.version);
@@ -338,7 +343,8 @@ impl Book {
         signed.then(|| proof.clone())
     }
 
-    /// Returns the claims for each introduction at `now_ms`. `verify` checks the receipts.
+    /// Returns the claims for each introduction at `now_ms`, Unix milliseconds. `verify` checks the receipts'
+    /// signatures.
     #[must_use]
     pub fn claims(&self, verify: Verify, now_ms: u64) -> BTreeMap<IntroId, Claims> {
         let mut claims: BTreeMap<IntroId, Claims> = BTreeMap::new();
@@ -401,7 +407,7 @@ impl Book {
         of_edges.chain(self.served.values().map(|r| r.total_bytes)).fold(0, u64::saturating_add)
     }
 
-    /// Returns the download's bill at `now_ms`. `verify` checks the receipts.
+    /// Returns the download's bill at `now_ms`, Unix milliseconds. `verify` checks the receipts' signatures.
     #[must_use]
     pub fn bill(&self, verify: Verify, now_ms: u64) -> Bill {
         let downloader = self.downloader();
@@ -437,7 +443,8 @@ impl Book {
     }
 }
 
-/// Divides `billed` among the uploaders: introductions count in the order of their ids until all of it is assigned.
+/// Divides the bytes `billed` among the uploaders: each introduction's agreed bytes are assigned, in the order of
+/// their ids, until none are left.
 fn shares(claims: &BTreeMap<IntroId, Claims>, billed: u64) -> BTreeMap<Guid, u64> {
     let mut shares: BTreeMap<Guid, u64> = BTreeMap::new();
     let mut left = billed;
@@ -452,7 +459,7 @@ fn shares(claims: &BTreeMap<IntroId, Claims>, billed: u64) -> BTreeMap<Guid, u64
     shares
 }
 
-/// Collects records that were received at the same time.
+/// Collects records that were all received at time 0.
 impl FromIterator<LedgerRecord> for Book {
     fn from_iter<I: IntoIterator<Item = LedgerRecord>>(records: I) -> Self {
         let mut book = Self::default();

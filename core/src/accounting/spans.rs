@@ -1,11 +1,11 @@
-//! Byte ranges of a version that were sent: an edge counts each byte once, and so does the ledger over several edges.
+//! Byte ranges of a version that edges sent, so that a byte sent repeatedly or by several edges counts once.
 
 use crate::limits;
 use crate::wire::Blob;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Byte ranges in ascending order, none empty, none touching another.
+/// Set of byte offsets as ranges in ascending order, none empty, with a gap between any two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spans(Vec<Range<u64>>);
 
@@ -20,7 +20,7 @@ impl Spans {
         spans
     }
 
-    /// Adds a range; false (and nothing is added) if there would be more than `most` separate ranges.
+    /// Adds a range of bytes. Returns false, and adds nothing, if there would be more than `most` separate ranges.
     pub fn insert(&mut self, range: Range<u64>, most: usize) -> bool {
         if range.is_empty() {
             return true;
@@ -65,8 +65,8 @@ impl Spans {
         }
     }
 
-    /// Encodes the spans for a record: for each range its distance from the end of the one before and its length, seven
-    /// bits a byte, lowest first, the last byte of a number below 128. Ranges that do not fit are left out.
+    /// Encodes the spans for a record: for each range the distance from the end of the previous range and the length,
+    /// as LEB128 numbers. Ranges that do not fit are left out.
     #[must_use]
     pub fn to_blob(&self) -> Blob<{ limits::SPANS_LEN_MAX }> {
         let (mut out, mut end) = (Vec::new(), 0);
@@ -83,7 +83,7 @@ impl Spans {
         Blob::new(out).unwrap_or_default()
     }
 
-    /// Decodes the spans of a record, up to the first invalid range and below `size`.
+    /// Decodes the spans of a record. Stops at the first invalid range, and cuts off what lies at or above `size`.
     #[must_use]
     pub fn from_blob(blob: &Blob<{ limits::SPANS_LEN_MAX }>, size: u64) -> Self {
         let (mut spans, mut rest, mut end) = (Self::default(), &blob[..], 0_u64);
@@ -111,7 +111,8 @@ fn put(out: &mut Vec<u8>, mut n: u64) {
     out.push(u8::try_from(n).unwrap_or(0));
 }
 
-/// Returns the next number; `None` at the end or for an invalid encoding.
+/// Removes and returns the next number of the encoding of [`Spans::to_blob`]; `None` at the end or for an invalid
+/// encoding.
 fn take(rest: &mut &[u8]) -> Option<u64> {
     let mut n = 0;
     for shift in (0..70).step_by(7) {

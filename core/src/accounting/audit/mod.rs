@@ -1,11 +1,11 @@
-//! Audit (DESIGN §10): signed statements of each closed day's traffic, which a provider checks against its invoice with
-//! public keys and exported files alone.
+//! Audit: signed statements of the traffic of each closed day (a day after which the ledger changes its figures no
+//! more), which a provider checks against its invoice with public keys and exported files alone.
 //!
 //! The settled downloads of a day are the leaves of a Merkle tree ([`tree`]): each provider's leaves are adjacent and
-//! end with the provider's sum. The days' roots are the leaves of a second tree, the log; the ledger signs the log's
-//! root each time a day is closed. A provider's export holds all its leaves of a day and three proofs: the leaves are
-//! exactly one range of the day's tree; the day is in the log; the log still begins with the log that was signed
-//! before.
+//! end with the provider's sum. The days' roots are the leaves of a second Merkle tree, the log of days; the ledger
+//! signs its root each time a day is closed. A provider's export holds all its leaves of a day and three proofs: the
+//! leaves are exactly one range of the day's tree; the day is in the log; the log still begins with the log that was
+//! signed before.
 
 pub mod settled;
 pub mod tree;
@@ -19,7 +19,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 crate::wire! {
-    /// State of a download when its day was closed.
+    /// State of a download when the ledger closed the day on which it is billed.
     pub enum Outcome {
         /// The edge issued a grant, but the client never reported.
         Unreported = 1,
@@ -27,16 +27,16 @@ crate::wire! {
         Unfinished = 2,
         /// The client verified all bytes and stored them durably.
         Completed = 3,
-        /// The user gave the download up.
+        /// The user cancelled the download.
         Cancelled = 4,
-        /// The client gave the download up because of an error.
+        /// The client ended the download because of an error.
         Failed = 5,
     }
 }
 impl Copy for Outcome {}
 
 crate::wire! {
-    /// Settled figures of one download.
+    /// Figures of one download after settlement, as its provider is billed for them.
     pub struct DownloadStatement {
         /// The provider that pays for the download.
         pub provider: ProviderId,
@@ -56,15 +56,16 @@ crate::wire! {
         pub edge_bytes: u64,
         /// Bytes from peers that are billed.
         pub peer_bytes: u64,
-        /// Bytes from peers that either side claimed but that are not billed.
+        /// Bytes that downloader or uploader claimed to have exchanged and that are not billed.
         pub flagged_bytes: u64,
-        /// SHA-256 over the records behind the settlement ([`digest_of`](super::evidence::digest_of)).
+        /// SHA-256 over the usage and server records from which these figures were computed
+        /// ([`digest_of`](super::evidence::digest_of)).
         pub evidence: Digest,
-        /// The most bytes from peers that may be billed, from the download's first grant.
+        /// Maximum of bytes from peers that may be billed, as the download's first grant sets it.
         pub max_peer_bytes: u64,
     }
 
-    /// Plain HTTP traffic of a version (no grant, no peers) from one edge on one day.
+    /// Bytes of a version that one edge sent on one day to HTTP clients without a grant, such as curl.
     pub struct PlainStatement {
         /// The provider that pays for the traffic.
         pub provider: ProviderId,
@@ -93,8 +94,8 @@ crate::wire! {
         pub plain_bytes: u64,
     }
 
-    /// The last leaf of a provider's day: the sum of its statements. From the provider's first day on each day has one,
-    /// zero without traffic.
+    /// Sum of a provider's statements of one day, the last of its leaves in the day's Merkle tree. Each day from the
+    /// provider's first one on has a sum, which is zero without traffic.
     pub struct SumStatement {
         /// The provider that pays the sum.
         pub provider: ProviderId,
@@ -102,14 +103,14 @@ crate::wire! {
         pub day: u32,
         /// Number of statements before this one, of the same provider and day.
         pub statements: u64,
-        /// Totals over these statements.
+        /// Totals over the statements before this one.
         pub totals: Totals,
-        /// The provider's first day with a statement. Every day from then on has a sum, so a day cannot be emptied
-        /// unnoticed.
+        /// The provider's first day with a statement, counted from 1970-01-01. Every later day has a sum, so all
+        /// statements of a day cannot be removed unnoticed.
         pub since: u32,
     }
 
-    /// One closed day, a leaf of the log.
+    /// One closed day, a leaf of the ledger's Merkle tree of days (the log).
     pub struct DayLeaf {
         /// The day, counted from 1970-01-01 (UTC).
         pub day: u32,
@@ -119,19 +120,19 @@ crate::wire! {
         pub root: Digest,
     }
 
-    /// State of the log after a day was closed.
+    /// State of the ledger's Merkle tree of days (the log) after a day was closed.
     pub struct Head {
         /// Number of days in the log.
         pub days: u64,
         /// Root of the log's Merkle tree.
         pub root: Digest,
-        /// The last day in the log.
+        /// The last day in the log, counted from 1970-01-01 (UTC).
         pub day: u32,
         /// Time at which the last day was closed, Unix milliseconds.
         pub closed_ms: u64,
     }
 
-    /// A log head with the ledger's signature ([`Context::LedgerHead`]).
+    /// Size and root of the ledger's tree of days with the ledger's signature ([`SigningContext::LedgerHead`]).
     pub struct SignedHead {
         /// The head that is signed.
         pub head: Head,
@@ -155,7 +156,7 @@ crate::wire! {
 }
 
 impl Totals {
-    /// Adds one statement to the totals; ignores a leaf that is itself a sum.
+    /// Adds the figures of one statement to the totals. Does nothing for a [`SumStatement`].
     pub fn add(&mut self, leaf: &Leaf) {
         if let Leaf::Download(d) = leaf {
             self.downloads = self.downloads.saturating_add(1);
@@ -168,7 +169,7 @@ impl Totals {
         }
     }
 
-    /// Adds the totals of another day.
+    /// Adds other totals to these, for instance those of another day.
     pub fn join(&mut self, other: &Self) {
         self.downloads = self.downloads.saturating_add(other.downloads);
         self.completed = self.completed.saturating_add(other.completed);
@@ -179,7 +180,7 @@ impl Totals {
 }
 
 impl Leaf {
-    /// Returns the leaf's hash in the day's tree.
+    /// Returns the leaf's hash in the Merkle tree of its day.
     #[must_use]
     pub fn hash(&self) -> Digest {
         tree::leaf_hash(&self.to_bytes())
@@ -215,7 +216,7 @@ impl Leaf {
 }
 
 impl DayLeaf {
-    /// Returns the day's leaf hash in the log.
+    /// Returns the day's leaf hash in the ledger's Merkle tree of days.
     #[must_use]
     pub fn hash(&self) -> Digest {
         tree::leaf_hash(&self.to_bytes())
@@ -248,34 +249,34 @@ pub struct ProviderDay {
 /// A defect that an audit found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finding {
-    /// A log head has a wrong signature, or its ledger's certificate is not valid.
+    /// A signed head has a wrong signature, or the certificate of its ledger is not valid.
     Signature(CertError),
     /// The day is not the last leaf of the signed log.
     NotInLog,
-    /// The signed log does not begin with the log that was signed before: history was changed.
+    /// The signed tree of days does not begin with the tree that was signed before: an earlier day was changed.
     Rewritten,
     /// A statement belongs to another provider or day.
     Foreign,
-    /// The number of statements differs from the sum: some were dropped or added.
+    /// The number of statements differs from the number in their sum: some were dropped or added.
     Count {
         /// Number of statements according to the sum; 0 if there is no sum.
         expected: u64,
         /// Number of statements in the export, the last leaf not counted.
         found: u64,
     },
-    /// The statements' totals differ from the sum.
+    /// The totals over the statements differ from those in the provider's sum.
     Sum,
     /// The statements do not match the day's tree: one was changed, or all were replaced.
     Changed,
-    /// A download's billed peer bytes exceed its ceiling, or the size less the edges' bytes.
+    /// A download's billed bytes from peers exceed the grant's maximum, or the version's size less the edges' bytes.
     OverBilled(DownloadId),
     /// Two statements bill the same download.
     BilledTwice(DownloadId),
-    /// Two signed heads of one ledger contradict each other: the day was replaced.
+    /// The ledger signed two heads that contradict each other: the day was replaced by another.
     Replaced,
-    /// The day before is missing from the export, so something may be hidden.
+    /// The preceding day is missing from the export, so its traffic may be hidden.
     Gap,
-    /// The day has no statement, not even a sum of zero, although the provider's first day is not later.
+    /// The day has no statement, not even a sum of zero, although the provider had statements before.
     Emptied,
     /// A day's sum names a first day that is after the day itself or differs from the other sums' first day.
     TooEarly,
@@ -284,7 +285,7 @@ pub enum Finding {
 }
 
 impl ProviderDay {
-    /// Checks all proofs of the day and returns its totals.
+    /// Checks all signatures, proofs and sums of the day and returns its totals, or the first defect.
     pub fn check(&self, trust: &Trust) -> Result<Totals, Finding> {
         self.check_log(trust)?;
         if self.leaves.is_empty() {
@@ -298,7 +299,8 @@ impl ProviderDay {
         Ok(totals)
     }
 
-    /// Checks both heads' signatures, the day's place in the log, and the log's consistency with the one before.
+    /// Checks the signatures of both heads, that the day is the last one of the log of `head`, and that this log
+    /// continues the log of `previous`.
     fn check_log(&self, trust: &Trust) -> Result<(), Finding> {
         let signed = |h: &SignedHead| {
             let by = (SigningContext::LedgerHead, &h.head.to_bytes()[..], &h.signature);
@@ -348,8 +350,8 @@ impl ProviderDay {
     }
 }
 
-/// Checks a provider's days, in order and without a gap, and returns their totals; or the index of the first wrong day
-/// with the defect.
+/// Checks a provider's days, which must be consecutive, and returns their totals, or the index of the first wrong day
+/// and its defect.
 pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize, Finding)> {
     let mut totals = Totals::default();
     let mut billed: BTreeSet<DownloadId> = BTreeSet::new();
@@ -373,7 +375,8 @@ pub fn check_days(trust: &Trust, days: &[ProviderDay]) -> Result<Totals, (usize,
     Ok(totals)
 }
 
-/// Checks that every day from the provider's first on has a sum and that no sum names another first day.
+/// Checks that each day from the provider's first day with a statement on has a sum, and that all sums name that
+/// first day.
 fn check_begun(days: &[ProviderDay]) -> Result<(), (usize, Finding)> {
     let sum = |day: &ProviderDay| day.leaves.last().and_then(Leaf::sum).map(|sum| sum.since);
     let Some(first) = days.iter().filter_map(sum).min() else {

@@ -1,4 +1,5 @@
-//! Checks a statement against the records that it was settled from, on behalf of the provider.
+//! Checks a download's statement against the usage and server records from which it was computed, on behalf of the
+//! provider.
 
 use super::{DownloadStatement, Outcome};
 use crate::accounting::evidence::{book_of, digest_of};
@@ -8,23 +9,23 @@ use crate::ids::{DownloadId, IntroId};
 use crate::wire::records::{GrantRecord, LedgerRecord, PeerBytes, Receipt, Side, UsageRecord, UsageState, Verify};
 use alloc::vec::Vec;
 
-/// The records of a download that count, for showing to its provider.
+/// The records of a download that count for its bill, as its provider receives them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// Id of the download.
     pub download: DownloadId,
-    /// The records in the order in which they came, each with its time of arrival, Unix milliseconds.
+    /// The records in the order in which the ledger received them, each with its time of arrival, Unix milliseconds.
     pub records: Vec<(u64, LedgerRecord)>,
     /// Quarantines of the clients that made the records: bytes reported in quarantine are not billed.
     pub quarantines: Quarantines,
 }
 
-/// Figures that the records prove.
+/// What the records of a download prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Proven {
-    /// Number of receipts signed by the downloads' keys.
+    /// Number of receipts with a valid signature of the download's key.
     pub receipts: u64,
-    /// Number of receipts with wrong signatures, filed by lying uploaders; no bill depends on them.
+    /// Number of receipts with wrong signatures in uploaders' records; no bill depends on them.
     pub worthless: u64,
     /// Bytes from peers that are billed.
     pub peer_bytes: u64,
@@ -46,12 +47,13 @@ pub enum Doubt {
         /// Bytes that the records prove.
         proven: u64,
     },
-    /// The records yield other figures than the statement.
+    /// Settlement of the records yields other figures than the statement.
     Figures,
 }
 
 impl Settled {
-    /// Checks a statement of a day that was closed at `closed_ms` against these records.
+    /// Checks the statement `of` this download against these records. `closed_ms`: when its day was closed, Unix
+    /// milliseconds.
     pub fn check(&self, verify: Verify, of: &DownloadStatement, closed_ms: u64) -> Result<Proven, Doubt> {
         let records = || self.records.iter().map(|(came_ms, record)| (*came_ms, record));
         let granted = self.granted();

@@ -18,7 +18,7 @@ pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
     Digest(Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// Returns the root over leaves; for no leaves, the SHA-256 of the empty string.
+/// Returns the root of the tree over leaf hashes; for no leaves, the SHA-256 of the empty string.
 #[must_use]
 pub fn root(leaves: &[Digest]) -> Digest {
     match leaves {
@@ -36,8 +36,8 @@ const fn split(n: usize) -> usize {
     1 << (n - 1).ilog2()
 }
 
-/// Returns the audit path of leaf `index` (§2.1.3.1): sibling hashes from the leaf to the root. Empty if there is no
-/// such leaf.
+/// Returns the audit path of leaf `index` (RFC 9162 §2.1.3.1): sibling hashes from the leaf to the root. Empty if
+/// there is no such leaf.
 #[must_use]
 pub fn inclusion(leaves: &[Digest], index: usize) -> Vec<Digest> {
     let mut path = Vec::new();
@@ -57,7 +57,7 @@ pub fn inclusion(leaves: &[Digest], index: usize) -> Vec<Digest> {
     path
 }
 
-/// Returns whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (§2.1.3.2).
+/// Returns whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (RFC 9162 §2.1.3.2).
 #[must_use]
 pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: &Digest) -> bool {
     if index >= size {
@@ -81,8 +81,8 @@ pub fn is_included(leaf: &Digest, index: u64, size: u64, path: &[Digest], root: 
     last == 0 && hash == *root
 }
 
-/// Returns the consistency proof between the tree of the first `old` leaves and that of all (§2.1.4.1). Empty if the
-/// older tree is empty, or not older.
+/// Returns the consistency proof between the tree of the first `old` leaves and the tree of all leaves (RFC 9162
+/// §2.1.4.1). Empty if `old` is 0 or not below the number of leaves.
 #[must_use]
 pub fn consistency(leaves: &[Digest], old: usize) -> Vec<Digest> {
     let mut proof = Vec::new();
@@ -109,8 +109,8 @@ pub fn consistency(leaves: &[Digest], old: usize) -> Vec<Digest> {
     proof
 }
 
-/// Returns whether the tree of `new` leaves begins with that of `old` leaves (§2.1.4.2); each is given by size and
-/// root. Every tree begins with the empty one.
+/// Returns whether `proof` shows that the tree `new` begins with the leaves of the tree `old` (RFC 9162 §2.1.4.2).
+/// Each tree is given by its number of leaves and its root. Every tree begins with the empty tree.
 #[must_use]
 pub fn is_consistent(old: (u64, &Digest), new: (u64, &Digest), proof: &[Digest]) -> bool {
     let ((old_size, old_root), (new_size, new_root)) = (old, new);
@@ -142,8 +142,8 @@ pub fn is_consistent(old: (u64, &Digest), new: (u64, &Digest), proof: &[Digest])
     last == 0 && older == *old_root && newer == *new_root
 }
 
-/// Returns the proof for a range of leaves: the roots of the largest subtrees outside it, from left to right. For one
-/// leaf these are its audit path in another order.
+/// Returns the proof that a range of leaves is part of the tree: the roots of the largest subtrees outside the range,
+/// from left to right. For a range of one leaf these are the leaf's audit path in another order.
 #[must_use]
 pub fn range(leaves: &[Digest], range: Range<usize>) -> Vec<Digest> {
     fn walk(leaves: &[Digest], from: usize, range: &Range<usize>, out: &mut Vec<Digest>) {
@@ -164,7 +164,8 @@ pub fn range(leaves: &[Digest], range: Range<usize>) -> Vec<Digest> {
     proof
 }
 
-/// Returns whether `leaves` are exactly the leaves from `first` on of the tree of `size` leaves under `root`, in order.
+/// Returns whether `proof` shows that `leaves` are the leaves at index `first` and after, in the tree of `size`
+/// leaves with this root.
 #[must_use]
 pub fn is_range(first: u64, leaves: &[Digest], size: u64, proof: &[Digest], root: &Digest) -> bool {
     /// Returns the root of the subtree of `size` leaves that begins at leaf `from`; `None` if the proof is too short.

@@ -39,50 +39,51 @@ pub struct Offer {
 pub struct Pair {
     /// Numbers of the two clients, the smaller first.
     pub clients: (u32, u32),
-    /// Number of offers of one to the other.
+    /// Number of offers in which a DN offered one of the two clients to the other.
     pub offered: u64,
     /// Number of these offers that were used.
     pub used: u64,
     /// Bytes transferred between the two, both directions together.
     pub bytes: u64,
-    /// Improbability of so many uses, in bits.
+    /// Improbability of so many used offers by chance, in bits (-log2 of the probability).
     pub bits: u64,
 }
 
-/// A client's rates of used offers, over pairs that met too rarely to be judged.
+/// A client's rates of used offers, over the pairs with too few used offers to be judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Client {
     downloads: Rate,
     uploads: Rate,
 }
 
-/// A pair that met often enough to be judged.
+/// Offers between two clients that used enough of them to be judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Meetings {
-    /// Rates by direction: smaller number downloads, larger number downloads.
+    /// Rates of used offers by direction: first those in which the client with the smaller number downloads.
     rates: [Rate; 2],
     bytes: u64,
     near: Option<Near>,
 }
 
-/// Smallest number of uses that makes a pair worth judging.
+/// Smallest number of used offers between two clients for the pair to be judged.
 const USED_MIN: u64 = 4;
-/// Smallest evidence of a pair, in bits: one pair is no proof, but several among a few clients are.
+/// Smallest improbability of a pair's used offers, in bits, for the pair to be reported. One such pair is no proof;
+/// several among a few clients are.
 const PAIR_BITS_MIN: u64 = 6;
-/// Weight of the rate of all others against a client's own rate, in offers.
+/// Number of offers that weigh as much in a client's rate as the rate of all other clients does.
 const PRIOR: u64 = 16;
 
-/// Result of evaluating all offers of a span of time.
+/// Result of evaluating all offers that DNs made in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Affinity {
-    /// Conspicuous pairs, ordered by their clients.
+    /// Pairs with improbably many used offers, ordered by their clients' numbers.
     pub pairs: Vec<Pair>,
-    /// Bytes that each client received from others, indexed by client number.
+    /// Bytes that each client received from peers, indexed by client number.
     pub received: Vec<u64>,
 }
 
 impl Affinity {
-    /// Evaluates all offers of a span of time, in two passes. `clients` is their number.
+    /// Evaluates all offers that DNs made in a span of time, in two passes. `clients` is the number of clients.
     pub fn of<I: Iterator<Item = Offer> + Clone>(clients: u32, offers: I) -> Self {
         let mut received = alloc::vec![0_u64; clients as usize];
         let mut used: Vec<(u32, u32)> = Vec::new();
@@ -125,7 +126,8 @@ fn ordered(o: &Offer) -> (u32, u32) {
     (o.downloader.min(o.uploader), o.downloader.max(o.uploader))
 }
 
-/// Returns the pairs that occur [`USED_MIN`] times or more.
+/// Returns, without rates yet, the pairs of clients with [`USED_MIN`] used offers or more. `used` has one entry for
+/// each used offer.
 fn frequent(mut used: Vec<(u32, u32)>) -> BTreeMap<(u32, u32), Meetings> {
     used.sort_unstable();
     let same = used.chunk_by(|a, b| a == b).filter(|same| same.len() as u64 >= USED_MIN);

@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 
 /// Smallest size of a group: two clients may be one household that their addresses do not show.
 pub const MEMBERS_MIN: usize = 3;
-/// Largest size of a group; it also bounds the work.
+/// Largest size of a group, which also bounds the time that the search takes.
 pub const MEMBERS_MAX: usize = 64;
-/// Smallest evidence of a group, in bits: a chance of 2⁻⁶⁰ stays small among all groups of a million clients.
+/// Smallest improbability, in bits, for a group to be reported: a chance of 2⁻⁶⁰ stays small among all groups of a
+/// million clients.
 pub const BITS_MIN: u64 = 60;
-/// Smallest part of the members' bytes from peers that came from members, in thousandths.
+/// Smallest part of the members' bytes from peers that came from other members, in thousandths, for a group to be
+/// reported.
 pub const INSIDE_MIN_PERMILLE: u64 = 500;
 
 /// A group whose members download from one another.
@@ -18,7 +20,7 @@ pub const INSIDE_MIN_PERMILLE: u64 = 500;
 pub struct Clique {
     /// Numbers of the members, ascending.
     pub members: Vec<u32>,
-    /// Number of offers of members to members.
+    /// Number of offers in which DNs offered one member to another.
     pub offered: u64,
     /// Number of these offers that were used.
     pub used: u64,
@@ -26,13 +28,14 @@ pub struct Clique {
     pub bytes: u64,
     /// Part of all members' bytes from peers that came from members, in thousandths.
     pub inside_permille: u64,
-    /// Improbability of so many uses, in bits.
+    /// Improbability of so many used offers by chance, in bits (-log2 of the probability).
     pub bits: u64,
 }
 
 type Edges<'a> = BTreeMap<u32, BTreeMap<u32, &'a Pair>>;
 
-/// Returns the groups among the conspicuous pairs, the most conspicuous first. No client is in two groups.
+/// Returns the groups of clients among the improbable pairs, the most improbable group first. No client is in two
+/// groups.
 #[must_use]
 pub fn find(affinity: &Affinity) -> Vec<Clique> {
     let mut edges: Edges<'_> = BTreeMap::new();
@@ -62,7 +65,8 @@ pub fn find(affinity: &Affinity) -> Vec<Clique> {
     found
 }
 
-/// Grows a group from a pair: adds, one by one, the client with ties to most members, the strongest first.
+/// Grows a group from a pair: repeatedly adds the client that forms improbable pairs with the most members (at least
+/// two thirds); among equals, the one with the most bits.
 fn grow((a, b): (u32, u32), edges: &Edges<'_>, taken: &BTreeSet<u32>) -> BTreeSet<u32> {
     let mut members = BTreeSet::from([a, b]);
     while members.len() < MEMBERS_MAX {

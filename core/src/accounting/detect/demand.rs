@@ -1,5 +1,5 @@
 //! Repeated demand: downloads of the same version again and again, by one client or from one network on one day. A
-//! client that downloads what it already has is paid for it, or broken.
+//! client that downloads again what it already has may be paid for that, or is faulty.
 
 use alloc::vec::Vec;
 
@@ -10,7 +10,7 @@ pub struct Demand {
     pub who: u32,
     /// Number of the version, as assigned by the caller.
     pub version: u32,
-    /// Day on which the download ended.
+    /// Day on which the download ended, counted from 1970-01-01 (UTC).
     pub day: u32,
 }
 
@@ -23,12 +23,14 @@ pub struct Repeated {
     pub times: u64,
 }
 
-/// Most downloads of a version by one client on one day that pass: room for a wiped disk, a test or a second try.
+/// Most downloads of a version by one client on one day that are not reported: allows for a wiped disk, a test or a
+/// second try.
 pub const BY_CLIENT_MAX: u64 = 4;
-/// Most downloads of a version from one network, such as an office behind one address, on one day that pass.
+/// Most downloads of a version from one network, such as an office behind one address, on one day that are not
+/// reported.
 pub const BY_NETWORK_MAX: u64 = 100;
 
-/// Returns the demands that occur more than `most` times.
+/// Returns the combinations of client or network, version and day that occur more than `most` times.
 #[must_use]
 pub fn repeated(mut demands: Vec<Demand>, most: u64) -> Vec<Repeated> {
     demands.sort_unstable();

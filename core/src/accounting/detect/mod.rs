@@ -1,5 +1,5 @@
-//! Detection (DESIGN §10.6): finds in the ledger's logs the clients that may cheat within the limits of settlement.
-//! Findings are statistical: they choose clients to challenge or to serve by edges alone, and never refuse a download.
+//! Detection: finds in the ledger's logs the clients that may cheat within the limits of settlement. Findings are
+//! statistical: they choose clients to challenge or to serve by edges alone, and never refuse a download.
 
 pub mod affinity;
 pub mod cliques;

@@ -16,14 +16,14 @@ impl Rate {
         self.hits = self.hits.saturating_add(hit as u64);
     }
 
-    /// Returns the rate without the trials of `part`.
+    /// Returns the rate without the trials of `part`, which is contained in this one.
     #[must_use]
     pub const fn without(self, part: Self) -> Self {
         Self { hits: self.hits.saturating_sub(part.hits), of: self.of.saturating_sub(part.of) }
     }
 
-    /// Returns the rate in 1/65,536, as if `weight` more trials had the rate `prior`: few trials do not make it
-    /// extreme.
+    /// Returns the rate in units of 1/65,536, as if `weight` more trials with the rate `prior` had been made, so that
+    /// few trials do not yield an extreme rate.
     #[must_use]
     pub fn smoothed(self, prior: u64, weight: u64) -> u64 {
         let hits = u128::from(self.hits) * u128::from(ONE) + u128::from(prior) * u128::from(weight);
@@ -32,10 +32,10 @@ impl Rate {
     }
 }
 
-/// The number one, as a probability and as a bit.
+/// The number one in fixed point, in units of 1/65,536, for probabilities and for bits.
 pub const ONE: u64 = 1 << 16;
 
-/// Returns log2 of `n`, in 1/65,536; 0 for 0. Each bit of the fraction takes one squaring.
+/// Returns log2 of `n` in units of 1/65,536; 0 for 0. Each bit of the fraction takes one squaring.
 #[must_use]
 pub fn log2(n: u64) -> u64 {
     let Some(whole) = n.checked_ilog2() else { return 0 };
@@ -52,9 +52,9 @@ pub fn log2(n: u64) -> u64 {
     u64::from(whole) * ONE + fraction
 }
 
-/// Returns a lower bound of -log2 of the chance that `n` trials, each a hit with chance `p` (in 1/65,536), give `k`
-/// hits or more, in whole bits (Chernoff's bound, so the chance is never understated). 0 where `k` is no more than
-/// expected.
+/// Returns a lower bound of -log2 of the chance that `n` trials, each successful with chance `p` (in units of
+/// 1/65,536), give `k` successes or more, in whole bits (Chernoff's bound). 0 where `k` is no more than the expected
+/// number.
 #[must_use]
 pub fn surprise(k: u64, n: u64, p: u64) -> u64 {
     let (k, p) = (k.min(n), p.clamp(1, ONE));

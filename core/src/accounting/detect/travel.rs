@@ -1,6 +1,6 @@
 //! Implausible travel: one client's logins from places so far apart that nobody travels between them in the time. A
-//! client with a copied installation or a lent GUID is in two places at once; so is, at times, a client that switches a
-//! VPN on. Up to [`MOVES_MAX`] moves are therefore let pass.
+//! client with a copied installation or a lent GUID is in two places at once; so is, at times, a client that switches
+//! a VPN on. Up to [`MOVES_MAX`] such moves are therefore not reported.
 
 use crate::wire::geo_location::{Coordinates, GeoLocation};
 
@@ -16,29 +16,30 @@ pub struct Sighting {
 /// Summary of a client's implausible moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Travel {
-    /// Number of moves that were faster than anybody travels.
+    /// Number of moves between consecutive logins that were faster than [`SPEED_MAX_KMH`].
     pub moves: u64,
-    /// Start of the fastest move.
+    /// The login before the fastest move.
     pub from: Sighting,
-    /// End of the fastest move.
+    /// The login after the fastest move.
     pub to: Sighting,
     /// Lower bound of the fastest move's distance, in kilometres.
     pub distance_km: u64,
 }
 
-/// Highest plausible speed: an airliner's ground speed, with the wind.
+/// Highest plausible speed in km/h: an airliner's ground speed, with the wind.
 pub const SPEED_MAX_KMH: u64 = 1_100;
-/// Tolerated error of a distance: databases are wrong by so much, and an address may be an operator's gateway.
+/// Tolerated error of a distance, in kilometres: geolocation databases are wrong by so much, and an address may be an
+/// operator's gateway.
 pub const ERROR_KM: u64 = 300;
-/// Number of implausible moves that are let pass.
+/// Number of implausible moves of one client that are not reported.
 pub const MOVES_MAX: u64 = 2;
-/// Assumed distance of two countries where coordinates are not known.
+/// Assumed distance between two countries in kilometres, where coordinates are not known.
 pub const COUNTRIES_KM: u64 = 500;
-/// Assumed distance of two continents where coordinates are not known.
+/// Assumed distance between two continents in kilometres, where coordinates are not known.
 pub const REGIONS_KM: u64 = 2_000;
 /// Mean radius of the earth, in kilometres.
 const RADIUS_KM: i64 = 6_371;
-/// Fixed-point value of a sine of one.
+/// The number one in the fixed-point format of sines, in units of 2⁻²⁰.
 const ONE: i64 = 1 << 20;
 
 /// Returns the implausible moves of a client, from its sightings in any order. `None` for [`MOVES_MAX`] moves or fewer.
@@ -59,7 +60,7 @@ pub fn implausible(sightings: &mut [Sighting]) -> Option<Travel> {
     found.filter(|travel| travel.moves > MOVES_MAX)
 }
 
-/// Returns whether the known move is at least as fast as a move of `km`.
+/// Returns whether the move `known` is at least as fast as a move of `km` kilometres between `from` and `to`.
 fn is_faster(known: &Travel, km: u64, from: &Sighting, to: &Sighting) -> bool {
     let time = |from: &Sighting, to: &Sighting| u128::from(to.at_ms.saturating_sub(from.at_ms)) + 1;
     u128::from(known.distance_km) * time(from, to) >= u128::from(km) * time(&known.from, &known.to)
@@ -86,7 +87,7 @@ pub fn distance_km(a: &GeoLocation, b: &GeoLocation) -> u64 {
     }
 }
 
-/// Returns the distance straight through the earth, which is never longer than the way around it.
+/// Returns the distance straight through the earth in kilometres, which is never longer than the way on its surface.
 fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
     let vector = |c: &Coordinates| {
         let (latitude, longitude) = (i64::from(c.latitude), i64::from(c.longitude));
@@ -98,7 +99,7 @@ fn chord_km(a: &Coordinates, b: &Coordinates) -> u64 {
     u64::try_from(squares.max(0).isqrt() * RADIUS_KM / ONE).unwrap_or(0)
 }
 
-/// Returns the sine of an angle in tenths of a degree, times [`ONE`], to 0.2 % (Bhaskara): better than databases.
+/// Returns the sine of an angle in tenths of a degree, times [`ONE`], with an error of 0.2 % (Bhaskara's formula).
 const fn sine(tenths: i64) -> i64 {
     let angle = tenths.rem_euclid(3_600);
     let half = angle % 1_800;
