@@ -9,18 +9,18 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Reasons to refuse bytes. `Copy`, so that a machine can hold one.
+/// Reasons to reject bytes as an invalid encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DecodeError {
     /// The bytes end inside a value.
     Truncated,
-    /// Bytes are left over where a value must end.
+    /// Bytes follow the end of the value.
     Trailing,
     /// A count or length is above its limit.
     TooLong,
-    /// A tag, flag or text has no meaning here.
+    /// A tag, flag or text has no valid meaning.
     Invalid,
-    /// A frame type that this version does not know and may not skip.
+    /// The number of an enum's variant that this version does not know.
     UnknownType(u8),
 }
 
@@ -62,15 +62,16 @@ impl<'a> Reader<'a> {
         self.0
     }
 
-    /// Succeeds at the end of the bytes only.
+    /// Returns an error unless all bytes were read.
     pub const fn end(&self) -> Result<(), DecodeError> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
     }
 }
 
-/// A value with a canonical encoding.
+/// Type whose values have a canonical encoding.
 pub trait Wire: Sized {
-    /// Least length of a value's encoding, at least 1: a list's count is checked against it before memory is allocated.
+    /// Minimum length of a value's encoding in bytes, at least 1. A list's item count is checked against it before
+    /// memory is allocated.
     const MIN_LEN: usize;
     /// Appends the encoding to `out`.
     fn encode(&self, out: &mut Vec<u8>);
@@ -204,7 +205,7 @@ impl<T, const MAX: usize> Default for List<T, MAX> {
 }
 
 impl<T, const MAX: usize> List<T, MAX> {
-    /// Most items the list can hold.
+    /// Maximum number of items in the list.
     pub const MAX: usize = MAX;
 
     /// Makes a list of the first `MAX` items.
@@ -373,8 +374,8 @@ mod arbitrary_impls {
     }
 }
 
-/// Declares messages: plain structs, encoded as their fields in order, and enums, encoded as the variant's number in
-/// one byte and its content.
+/// Declares message types: structs, encoded as their fields in order, and enums, encoded as the variant's number in
+/// one byte followed by its content.
 #[macro_export]
 macro_rules! wire {
     ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident: $ty:ty,)* })+) => {$(

@@ -53,7 +53,7 @@ macro_rules! byte_ids {
 byte_ids! {
     /// A client's identity: the first 16 bytes of SHA-256 of its Ed25519 public key.
     Guid[16];
-    /// One start of a client: random, drawn at each start. A login names the last five.
+    /// Random identifier of one start of a client. A client's login names its last five starts.
     SecondaryGuid[20];
     /// An Ed25519 public key of 32 bytes.
     PublicKey[32];
@@ -61,13 +61,13 @@ byte_ids! {
     Signature[64];
     /// A SHA-256 digest of 32 bytes.
     Digest[32];
-    /// Name of one version of an object: SHA-256 of its manifest's canonical encoding. A name, not a password.
+    /// Name of one version of an object: SHA-256 of its manifest's canonical encoding. Knowing it gives no access.
     VersionId[32];
-    /// One download of one version by one client; its first grant draws the id.
+    /// One download of one version by one client. The edge draws the id at random with the first grant.
     DownloadId[16];
     /// One introduction of a downloader to an uploader.
     IntroId[16];
-    /// One usage record; the ledger stores each id once.
+    /// One record for the ledger, which stores each id once.
     RecordId[16];
 }
 
@@ -103,7 +103,7 @@ macro_rules! number_ids {
         #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub struct $name(pub $int);
         impl $name {
-            /// Returns the present value and steps to the next.
+            /// Returns the present value and increases it by one.
             pub fn step(&mut self) -> Self {
                 let now = *self;
                 self.0 = self.0.wrapping_add(1);
@@ -119,52 +119,54 @@ macro_rules! number_ids {
 }
 
 number_ids! {
-    /// A content provider's number (CP code).
+    /// A content provider's number.
     ProviderId(u32);
     /// Index of a piece within a version, from 0.
     PieceIndex(u32);
-    /// A connection of this process, of any kind. The machine that dials chooses the number; the shell chooses for
-    /// accepted connections, with the top bit set.
+    /// A connection of this process, of any kind. The state machine that dials chooses the number; for accepted
+    /// connections the shell chooses it, with the top bit set.
     ConnId(u64);
-    /// One command to the shell and the answer to it.
+    /// Number of a command from a state machine to the shell, repeated in the answer.
     ReqId(u64);
     /// One transfer of blocks, received or sent.
     XferId(u64);
-    /// A TCP connection with a peer before its handshake. The machine that asks for one chooses the number; the shell
-    /// chooses for accepted ones, with the top bit set.
+    /// A TCP connection with a peer before its TLS handshake. The state machine that dials chooses the number; for
+    /// accepted connections the shell chooses it, with the top bit set.
     RawTcpId(u64);
-    /// A download of this client, as its user refers to it.
+    /// Number by which a client's user refers to a download.
     Handle(u32);
     /// A client's session at a CN, unique while that CN runs.
     SessionId(u64);
 }
 
-/// Spaces of the numbers of connections, told apart by their highest set bit. Whoever numbers connections has a space
-/// of its own, so that no number is given twice in a process; a client's connections to peers have the numbers below.
+/// Ranges of connection numbers by purpose, distinguished by the highest set bit, so that no number is used twice in
+/// a process. A client's connections to peers have smaller numbers than all of these.
 impl ConnId {
-    /// First number of connections that the shell has accepted; its streams and lines are numbered likewise.
+    /// First number of connections that the shell has accepted; accepted streams and raw TCP connections have the
+    /// same range.
     pub const ACCEPTED: Self = Self(1 << 63);
     /// First number of a client's connections to CNs.
     pub const CONTROL: Self = Self(1 << 62);
     /// First number of a server's connections to the ledger.
     pub const LEDGER: Self = Self(1 << 61);
-    /// First number of a CN's connections to DNs: each DN has 2³² numbers, in the order of the DNs.
+    /// First number of a CN's connections to DNs; each DN has 2³² numbers, in the order in which the CN lists the
+    /// DNs.
     pub const DIRECTORY: Self = Self(1 << 60);
 }
 
 impl ReqId {
-    /// First number of a user's commands; a machine numbers its own requests from 0.
+    /// First number of a user's commands; a state machine numbers its own commands to the shell from 0.
     pub const COMMAND: Self = Self(1 << 32);
 }
 
 impl XferId {
-    /// Returns the number of the `n`th transfer of a download of this client.
+    /// Returns the number of transfer `n` of the download with this handle.
     #[must_use]
     pub fn of(handle: Handle, n: u32) -> Self {
         Self(u64::from(handle.0) << 32 | u64::from(n))
     }
 
-    /// Returns the download of a transfer that [`Self::of`] has numbered.
+    /// Returns the handle of the download to which the transfer belongs.
     #[must_use]
     pub const fn handle(self) -> Handle {
         Handle((self.0 >> 32) as u32)

@@ -1,5 +1,5 @@
-//! Bounds of the protocols, with asserts between those that depend on one another (DESIGN §12). A limit that a
-//! deployment may want to change is a field of a role's config; its default stands here.
+//! Bounds of the protocols, with assertions between those that depend on one another. A limit that a deployment may
+//! want to change is a field of a role's configuration.
 
 /// Longest frame, in bytes after its length field.
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
@@ -17,21 +17,21 @@ pub const BLOCKS_PER_PIECE_MAX: u32 = PIECE_LEN_MAX / BLOCK_LEN;
 pub const PATH_LEN_MAX: usize = 1024;
 /// Longest name of a server, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
-/// Most versions that one page of an inventory adds.
+/// Most versions that one page of a client's list of shared versions adds.
 pub const INVENTORY_PAGE_MAX: usize = 1_500;
-/// Most versions that one page of an inventory removes.
+/// Most versions that one page of a client's list of shared versions removes.
 pub const INVENTORY_REMOVED_MAX: usize = 400;
 /// Most versions for which a directory lists one peer.
 pub const SHARES_PER_PEER_MAX: usize = 65_536;
 /// Most peers in the answer to a query.
 pub const PEERS_PER_ANSWER_MAX: usize = 40;
-/// Most digests in an introduction's Merkle path within its answer.
+/// Most hashes in the Merkle path of an introduction, whose answer is one Merkle tree.
 pub const INTRO_PATH_MAX: usize = 6;
-/// Most addresses in a peer's NAT descriptor.
+/// Most candidate addresses in a peer's NAT descriptor.
 pub const CANDIDATES_MAX: usize = 20;
-/// Most of a peer's addresses that STUN servers have confirmed.
+/// Most addresses of a peer with a STUN server's confirmation that the peer receives packets there.
 pub const PROVEN_MAX: usize = 4;
-/// Most TCP endpoints at which a peer was reached, and most ports that it listens on.
+/// Most TCP addresses at which a server could connect to a peer, and most TCP ports that the peer listens on.
 pub const DOORS_MAX: usize = 2;
 /// Most attempts by each of two peers at a simultaneous TCP open.
 pub const CROSSINGS_MAX: u8 = 5;
@@ -39,13 +39,13 @@ pub const CROSSINGS_MAX: u8 = 5;
 pub const SECONDARY_GUIDS_MAX: usize = 5;
 /// Most peer connections of a client.
 pub const PEER_CONNECTIONS_MAX: usize = 64;
-/// Most requests of one peer that wait to be served.
+/// Most requests of one peer for blocks that wait to be served.
 pub const QUEUED_REQUESTS_MAX: usize = 256;
 /// Most data in one frame of a peer connection over TCP, in bytes.
 pub const MUX_DATA_MAX: usize = 48 * 1024;
 /// Most open streams of a peer connection over TCP: one for control, one for each request.
 pub const MUX_STREAMS_MAX: usize = QUEUED_REQUESTS_MAX + 1;
-/// Window of a peer connection over TCP: most received bytes that were not read.
+/// Most bytes received on a peer connection over TCP that the client has not read yet (flow control).
 pub const MUX_UNREAD_MAX: usize = 3 << 20;
 /// Most bytes that wait to be sent on one stream of a peer connection over TCP.
 pub const MUX_UNSENT_MAX: usize = 256 * 1024;
@@ -69,36 +69,37 @@ pub const PART_LEN: u64 = PIECE_LEN_MIN as u64;
 pub const PARTS_MAX: usize = 8;
 /// Most clients in quarantine at a time; clients beyond that are served like others, but not billed.
 pub const QUARANTINED_MAX: usize = 65_536;
-/// Most clients in quarantine as successors of a quarantined GUID; the rest of [`QUARANTINED_MAX`] is kept for GUIDs
-/// that an operator named.
+/// Most clients in quarantine because they took a new key under a quarantined GUID; the rest of [`QUARANTINED_MAX`]
+/// is for GUIDs that an operator named.
 pub const FOLLOWED_MAX: usize = QUARANTINED_MAX / 4 * 3;
-/// Most successors of one GUID to which quarantine is extended, in sequence or in parallel: far more than the machines
-/// made from one image. A client that makes more GUIDs needs no link between them.
+/// Most GUIDs to which a quarantine is extended because they replaced the quarantined GUID, directly or through
+/// others.
 pub const HEIRS_MAX: usize = 1_024;
 /// Most quarantined clients in one message of the ledger.
 pub const QUARANTINE_PAGE_MAX: usize = 1_024;
-/// Longest page of a have-map, in bytes of 8 pieces each.
+/// Longest page of a have-map (a bit for each piece that a peer has), in bytes of 8 pieces each.
 pub const HAVE_PAGE_MAX: usize = 32 * 1024;
-/// Most sources in a usage record.
+/// Most introductions for which one usage record reports bytes.
 pub const USAGE_SOURCES_MAX: usize = 256;
 /// Most peers that a query may exclude.
 pub const EXCLUDED_MAX: usize = 256;
-/// Credit of an introduction before its first receipt, in bytes.
+/// Bytes that an uploader sends over an introduction before the first receipt.
 pub const CREDIT_FIRST: u64 = 1 << 20;
-/// Largest credit of an introduction, in bytes that an uploader sends without receipt.
+/// Largest number of bytes that an uploader sends over an introduction without receipt.
 pub const CREDIT_MAX: u64 = 32 << 20;
-/// Time after a receipt at which new bytes are receipted, however few, in seconds.
+/// Longest time between a downloader's receipts while new bytes arrive, in seconds.
 pub const RECEIPT_EVERY_S: u64 = 5;
 /// Longest ledger record, in bytes.
 pub const RECORD_LEN_MAX: usize = 48 * 1024;
-/// Longest encoding of the ranges that an edge has sent of a download, in bytes: 2,048 ranges at their longest.
+/// Longest encoding of the byte ranges that an edge has sent of a download, in bytes: 2,048 ranges with the longest
+/// numbers.
 pub const SPANS_LEN_MAX: usize = 40 * 1024;
-/// Least reservation of an edge ahead of the bytes it has sent of a download, in bytes. It is made before the first
-/// byte is sent, and kept while nothing is sent.
+/// Smallest number of bytes that an edge reserves beyond those it has sent of a download. The reservation is made
+/// before the first byte is sent, and kept while nothing is sent.
 pub const RESERVE_FIRST: u64 = 1 << 20;
-/// Largest reservation of an edge ahead of the bytes sent, in bytes.
+/// Largest number of bytes that an edge reserves beyond those it has sent of a download.
 pub const RESERVE_MAX: u64 = 64 << 20;
-/// Most edges and CNs that the bootstrap names.
+/// Most edges, and most CNs, in the bootstrap document, from which a client learns its servers.
 pub const SERVERS_MAX: usize = 32;
 
 const _: () = assert!(PIECE_LEN_MIN.is_multiple_of(BLOCK_LEN) && PIECE_LEN_MIN.is_power_of_two());

@@ -1,4 +1,4 @@
-//! The vocabulary shared by all state machines: [`Machine`], its context [`Cx`], [`Time`], [`Rng`] and [`Deadlines`].
+//! Types shared by all state machines: [`Machine`], its context [`Cx`], [`Time`], [`Rng`] and [`Deadlines`].
 //!
 //! A machine is a value. All input (messages, time, randomness, configuration, the failure of an effect) is passed as
 //! an argument; every effect is an output pushed to [`Cx::out`]. A machine never blocks and never performs effects
@@ -11,15 +11,16 @@ use core::fmt::Debug;
 use core::hash::Hash;
 use core::time::Duration;
 
-/// Microseconds since the node started. Monotonic; arithmetic saturates, so no remote duration can overflow it.
+/// Microseconds since the process started. Monotonic; arithmetic saturates, so that durations received from others
+/// cannot overflow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
 impl Time {
-    /// The moment at which the node started.
+    /// The moment at which the process started.
     pub const ZERO: Self = Self(0);
 
-    /// Returns this moment plus `by`, at most the end of time.
+    /// Returns this moment plus `by`, at most the largest representable moment.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros(by)))
@@ -42,11 +43,12 @@ fn micros(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Source of randomness, passed as an argument. In models each [`Rng::below`] is a branch and [`Rng::nonce`] a counter.
+/// Source of randomness, passed as an argument. The model checker explores each result of [`Rng::below`], and
+/// [`Rng::nonce`] counts there.
 pub trait Rng {
     /// Draws a uniform number below `n`, which is at least 1.
     fn below(&mut self, n: u32) -> u32;
-    /// Draws bytes for an identifier: unpredictable in production, distinct in models.
+    /// Draws bytes for an identifier: unpredictable in production, distinct in the model checker.
     fn nonce(&mut self) -> [u8; 16];
 }
 
@@ -58,7 +60,7 @@ pub struct Cx<'a, M: Machine> {
     pub cfg: &'a M::Config,
     /// The only source of randomness.
     pub rng: &'a mut dyn Rng,
-    /// Effects in order. They are pushed by the machine, so the caller cannot miss one.
+    /// The machine's outputs, in order, which the caller performs.
     pub out: &'a mut Vec<M::Output>,
 }
 
@@ -68,13 +70,14 @@ impl<M: Machine> Cx<'_, M> {
         self.out.push(output);
     }
 
-    /// Returns whether this deadline has come.
+    /// Returns whether the deadline `at` is not later than `now`; false for `None`.
     #[must_use]
     pub fn is_due(&self, at: Option<Time>) -> bool {
         at.is_some_and(|at| at <= self.now)
     }
 
-    /// Runs a child machine with its own configuration and returns its outputs, for the parent to map in one `match`.
+    /// Runs a child machine with its own configuration and returns its outputs, which the parent translates into its
+    /// own.
     pub fn child<C: Machine>(&mut self, cfg: &C::Config, run: impl FnOnce(&mut Cx<'_, C>)) -> Vec<C::Output> {
         let mut out = Vec::new();
         run(&mut Cx { now: self.now, cfg, rng: &mut *self.rng, out: &mut out });
@@ -82,10 +85,10 @@ impl<M: Machine> Cx<'_, M> {
     }
 }
 
-/// A protocol state machine. `handle_*` is total: the codec has refused bad bytes before, a peer's misbehaviour becomes
-/// a `Close` output, a failed effect is an input; only a bug panics.
+/// A protocol state machine. `handle_*` accepts every input: invalid bytes were rejected by the codec, a peer's
+/// misbehaviour becomes a `Close` output, a failed effect is an input. It panics only if the machine has a defect.
 pub trait Machine: Clone + Debug + Eq + Hash {
-    /// Limits and intervals: `Default` is for production, `tiny()` for models.
+    /// Limits and intervals: `Default` is for production, `tiny()` for the model checker.
     type Config;
     /// The events that can happen to the machine.
     type Input;
@@ -94,18 +97,20 @@ pub trait Machine: Clone + Debug + Eq + Hash {
 
     /// Handles one event at `cx.now`.
     fn handle_input(&mut self, cx: &mut Cx<'_, Self>, input: Self::Input);
-    /// Handles the deadlines that are due at `cx.now`. A spurious call is harmless.
+    /// Handles the deadlines that are due at `cx.now`. A call without a due deadline has no effect.
     fn handle_timeout(&mut self, cx: &mut Cx<'_, Self>);
-    /// Returns when [`Machine::handle_timeout`] must be called next. Implementations never scan their children.
+    /// Returns when [`Machine::handle_timeout`] must be called next; `None` without a deadline. Implementations take
+    /// no time that grows with the machine's state.
     fn poll_timeout(&self) -> Option<Time>;
-    /// Shifts every stored [`Time`] back by `by`, in children too, so that models can hash states relative to now.
+    /// Shifts every stored [`Time`] back by `by`, in children too, so that the model checker can compare states whose
+    /// times differ only by a constant.
     fn rebase(&mut self, by: Duration);
-    /// Asserts the machine's invariants by a walk over its whole state; worlds and fuzz targets call it after each
-    /// event. In debug builds `handle_*` asserts those of the entries that it touched. Only a bug panics here.
+    /// Asserts the machine's invariants over its whole state; models and fuzz targets call it after each event. In
+    /// debug builds `handle_*` asserts the invariants of the entries that it changed.
     fn check(&self);
 }
 
-/// A set of deadlines, at most one for each key, with the earliest at hand.
+/// A set of deadlines, at most one for each key, ordered by time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deadlines<K: Ord + Copy> {
     by_key: BTreeMap<K, Time>,
@@ -153,7 +158,7 @@ impl<K: Ord + Copy> Deadlines<K> {
         self.by_time.first().map(|&(at, _)| at)
     }
 
-    /// Removes and returns one key that is due at `now`.
+    /// Removes the earliest deadline if it is due at `now`, and returns its key; `None` if none is due.
     pub fn pop_due(&mut self, now: Time) -> Option<K> {
         let &(at, key) = self.by_time.first()?;
         if at > now {
@@ -171,7 +176,7 @@ impl<K: Ord + Copy> Deadlines<K> {
         }
     }
 
-    /// Asserts that both maps hold the same deadlines.
+    /// Asserts that the map by key and the set by time hold the same deadlines.
     pub fn check(&self) {
         assert!(self.by_key.len() == self.by_time.len(), "as many deadlines by key as by time");
         let mirrored = |(key, at): (&K, &Time)| self.by_time.contains(&(*at, *key));

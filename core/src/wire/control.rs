@@ -1,5 +1,6 @@
-//! Messages of the control connection between client and CN: frames over TLS on TCP, persistent. Each direction has an
-//! enum of its own: a message of the wrong side does not decode. Numbers are unique over both directions.
+//! Messages of the control connection between client and CN: frames over TLS on TCP, persistent. Each direction has
+//! an enum of its own, so a message sent in the wrong direction does not decode. Message numbers are unique over both
+//! enums.
 
 use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
 use super::{List, Text};
@@ -14,9 +15,9 @@ crate::wire! {
     pub enum ToCn {
         /// First message of the client: opens a session.
         Hello(Hello) = 1,
-        /// Client's page of changes to the versions it shares.
+        /// Client's list of changes to the versions that it shares, or one page of it.
         Inventory(Inventory) = 3,
-        /// Client's question for peers that hold a version.
+        /// Client's request for peers that hold a version.
         Query(Query) = 5,
         /// Client's report of how an attempt to connect to an introduced peer ended.
         Outcome(Outcome) = 9,
@@ -28,11 +29,11 @@ crate::wire! {
         Ping = 15,
         /// Answer of either side to `Ping`.
         Pong = 16,
-        /// Uploader's notice that its NAT is open for this introduction.
+        /// Uploader's notice that its NAT now lets packets of the introduced downloader in.
         Opened(Opened) = 18,
         /// Uploader's report that an introduction ended with bytes sent that no receipt covers.
         Unreceipted(Unreceipted) = 21,
-        /// Client's new key, created after `Rekey` and already stored on disk.
+        /// Client's notice of its new key, created after [`ToClient::Rekey`] and already stored on disk.
         Rekeyed(SignedRekey) = 23,
     }
 }
@@ -42,7 +43,7 @@ crate::wire! {
     pub enum ToClient {
         /// CN's answer to `Hello`: the session is open.
         Welcome(Welcome) = 2,
-        /// CN's request for the client's whole inventory, from the first page.
+        /// CN's request for the complete list of versions that the client shares, from the first page.
         ReaddRequest(ReaddRequest) = 4,
         /// CN's answer to a query: peers with permission to connect.
         Introductions(Introductions) = 6,
@@ -62,19 +63,21 @@ crate::wire! {
         Pong = 16,
         /// CN's last message before it closes the connection, with the reason.
         Refused(Refused) = 17,
-        /// CN's signal to both peers to start connectivity checks now: both have opened their NATs, or had time to.
+        /// CN's signal to both peers of an introduction to start connectivity checks now: they have opened their
+        /// NATs, or had time to.
         Go(Go) = 19,
         /// CN's notice that versions are no longer published: stop sharing them.
         Withdraw(Withdraw) = 20,
-        /// CN's notice that two copies of this installation run: both must create a new key, and both continue.
+        /// CN's notice that two copies of this installation run: each copy must create a new key, and may continue.
         Rekey = 22,
-        /// CN's notice that the ledger has stored the end of the old GUID: use the new key, delete the old one.
+        /// CN's notice that the ledger has stored the client's change of key: use the new key and delete the old one.
         Retired(Retired) = 24,
     }
 }
 
 crate::wire! {
-    /// Identity and state of the client. The TLS handshake has proven its key; `guid` must be derived from that key.
+    /// Client's identity and state, its first message in a session. The TLS handshake has proven its key; `guid` must
+    /// be derived from that key.
     pub struct Hello {
         /// Highest protocol version the client speaks: [`super::PROTOCOL`].
         pub protocol: u16,
@@ -82,9 +85,10 @@ crate::wire! {
         pub guid: Guid,
         /// Secondary GUIDs of the client's last starts, newest first.
         pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
-        /// Session number, rising within one secondary GUID, so that an older session never overwrites a newer one.
+        /// Session number, rising from session to session of one start of the client, so that an older session never
+        /// overwrites a newer one.
         pub incarnation: u64,
-        /// K_u: the client's upload key of the day, shown to other clients.
+        /// Client's public upload key, new each day, by which other clients recognise it as an uploader.
         pub upload_key: PublicKey,
         /// Whether the user allows uploads.
         pub uploads: bool,
@@ -94,8 +98,8 @@ crate::wire! {
         pub client_version: u32,
         /// Operating system and architecture.
         pub platform: Text<32>,
-        /// Newest checkpoint of the client's logs, from any CN: a CN that never saw these logs learns from it where
-        /// they continue.
+        /// Newest signed checkpoint of the client's log of usage records, from any CN; a CN that never received
+        /// records of this log learns from it how the log continues.
         pub checkpoint: Option<SignedCheckpoint>,
     }
 
@@ -111,11 +115,13 @@ crate::wire! {
         pub cert: ServerCert,
         /// The client sends `Ping` after this much silence, in milliseconds.
         pub ping_ms: u32,
-        /// Whether the client must send its inventory from the first page, because the CN knows nothing of it.
+        /// Whether the client must send the complete list of versions that it shares, because the CN does not have
+        /// it.
         pub want_inventory: bool,
     }
 
-    /// A page of changes. The pages of a whole inventory carry `reset` on the first and `last` on the last.
+    /// A page of changes to the list of versions that a client shares. If the pages contain the complete list, the
+    /// first has `reset` set. The last page has `last` set.
     pub struct Inventory {
         /// Page number within the session, from 1; a gap is a protocol error.
         pub seq: u64,
@@ -137,7 +143,8 @@ crate::wire! {
         pub complete: bool,
     }
 
-    /// Request for the whole inventory, spread over time so that many clients do not answer at once.
+    /// Request for the complete list of versions that a client shares, delayed at random so that many clients do not
+    /// answer at once.
     pub struct ReaddRequest {
         /// Upper bound of the random delay before the answer, in milliseconds.
         pub spread_ms: u32,
@@ -151,7 +158,7 @@ crate::wire! {
         pub grant: SealedGrant,
         /// Most peers the client wants in the answer.
         pub want: u8,
-        /// K_u of peers not to be offered: connected or tried already.
+        /// Upload keys of peers that must not be offered, because the client is connected to them or has tried to.
         pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
     }
 
@@ -169,7 +176,7 @@ crate::wire! {
         pub intro: SignedIntroduction,
         /// Peer's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
-        /// Plan for hole punching; if absent, the peer is dialled at once.
+        /// Schedule for hole punching; `None`: the downloader dials the peer at once.
         pub ticket: Option<Ticket>,
     }
 
@@ -189,7 +196,7 @@ crate::wire! {
         pub intro: SignedIntroduction,
         /// Downloader's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
-        /// Plan for hole punching, if the peers need one.
+        /// Schedule for hole punching; `None` if the downloader dials this client directly.
         pub ticket: Option<Ticket>,
     }
 
@@ -201,7 +208,7 @@ crate::wire! {
         pub attempt: Attempt,
     }
 
-    /// Uploader's notice that its NAT is open for a peer.
+    /// Uploader's notice that its NAT now lets an introduced downloader's packets in.
     pub struct Opened {
         /// Introduction that the message is about.
         pub intro: IntroId,
@@ -245,13 +252,13 @@ crate::wire! {
     pub struct Unreceipted {
         /// Introduction of the transfer, as its downloader presented it.
         pub intro: SignedIntroduction,
-        /// Bytes sent that no receipt covers, minus an allowance for waste.
+        /// Bytes sent that no receipt covers, less an eighth of the receipted bytes, which may have been wasted.
         pub owed: u64,
         /// Bytes that the downloader's receipts cover.
         pub receipted: u64,
     }
 
-    /// Confirmation that the old GUID is retired in the ledger.
+    /// Confirmation that the ledger has stored a client's change of key, so that its old GUID is no longer used.
     pub struct Retired {
         /// GUID derived from the new key.
         pub new: Guid,
@@ -267,17 +274,18 @@ crate::wire! {
 crate::wire! {
     /// Reasons that a query yields no peers.
     pub enum QueryError {
-        /// Grant expired, forged, or sealed in a key epoch this CN lacks: get a new one.
+        /// The grant has expired, is forged, or is sealed with a key that this CN does not have: the client must get
+        /// a new grant.
         Regrant = 1,
-        /// Grant issued to another client.
+        /// The grant was issued to another client.
         NotYours = 2,
         /// The provider's policy forbids peers for this object.
         PeersForbidden = 3,
-        /// Session sent more queries than allowed.
+        /// The session has sent more queries than allowed.
         TooMany = 4,
         /// No DN answers at present; retry later.
         Unavailable = 5,
-        /// Uploaders lack receipts for bytes they gave to this download: for now only the edge serves it.
+        /// The download gave its uploaders no receipts for some bytes, so for a time it gets no peers.
         Unreceipted = 6,
     }
 }
@@ -288,13 +296,13 @@ crate::wire! {
     pub enum Refusal {
         /// Client and CN share no protocol version.
         Protocol = 1,
-        /// GUID does not match the key proven by TLS.
+        /// The client's GUID does not match the key that its TLS handshake proved.
         WrongKey = 2,
-        /// Newer session of the same GUID has begun.
+        /// A newer session of the same GUID has begun.
         Replaced = 3,
-        /// Client sent a message that is not allowed at this point.
+        /// The client sent a message that is not allowed at this point.
         Violation = 4,
-        /// Client was silent for too long.
+        /// The client sent nothing for too long.
         Idle = 5,
     }
 }

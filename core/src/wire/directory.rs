@@ -1,6 +1,6 @@
-//! Messages between CN and DN: frames over TLS on TCP. Registrations of clients belong to the connection: when it
-//! breaks, the DN drops them and the CN adds them again. The DN signs nothing. Each direction has an
-//! enum of its own, with numbers that are unique over both.
+//! Messages between CN and DN: frames over TLS on TCP. A CN registers its clients at the DN; when their connection
+//! breaks, the DN drops these registrations and the CN sends them again. The DN signs nothing. Each direction has an
+//! enum of its own, with message numbers that are unique over both enums.
 
 use super::control::{Introduce, Shared};
 use super::geo_location::Locality;
@@ -17,7 +17,7 @@ crate::wire! {
     pub enum ToDn {
         /// First message of the CN.
         Hello(DirectoryHello) = 1,
-        /// CN's registration of a client, or changes to one.
+        /// CN's registration of a client, or changes to an earlier registration.
         Peer(PeerEntry) = 3,
         /// CN's page of changes to the versions a client shares.
         Shares(PeerShares) = 4,
@@ -33,13 +33,13 @@ crate::wire! {
         Ping = 11,
         /// Answer of either side to `Ping`.
         Pong = 12,
-        /// CN's request to pass a step on to the CN of the introduction's other peer.
+        /// CN's request to pass a signal of hole punching on to the CN of the introduction's other peer.
         Signal(Signal) = 13,
         /// CN's report that an introduction ended with bytes sent that no receipt covers.
         Unreceipted(Unreceipted) = 15,
-        /// CN's notice to the GUID's home DN that a session of this GUID exists.
+        /// CN's notice that a client has a session, sent to the one DN that compares all sessions of its GUID.
         Seen(Seen) = 16,
-        /// CN's answer to `Challenge`: the client still answers.
+        /// CN's answer to [`FromDn::Challenge`]: the session's client has just answered.
         Alive(OfSession) = 18,
     }
 }
@@ -57,9 +57,10 @@ crate::wire! {
         Ping = 11,
         /// Answer of either side to `Ping`.
         Pong = 12,
-        /// DN's delivery of a step from the other peer's CN.
+        /// DN's delivery of a signal of hole punching from the CN of the introduction's other peer.
         Signalled(Signalled) = 14,
-        /// DN's question whether this session's client still answers: another start of the same GUID has a session too.
+        /// DN's request to check that this session's client still answers, since another start with the same GUID has
+        /// a session too.
         Challenge(OfSession) = 17,
         /// DN's notice that the session of the same GUID on another CN is alive too: two copies of one installation
         /// run.
@@ -78,7 +79,7 @@ crate::wire! {
 
     /// Identity of the DN.
     pub struct DirectoryWelcome {
-        /// The highest protocol both speak.
+        /// The highest protocol version that CN and DN both speak.
         pub protocol: u16,
         /// Name of the DN.
         pub name: Text<{ limits::NAME_LEN_MAX }>,
@@ -96,7 +97,7 @@ crate::wire! {
         pub incarnation: u64,
         /// Client's address as the CN sees it.
         pub observed: SocketAddr,
-        /// K_u: the client's upload key of the day.
+        /// Client's public upload key, new each day.
         pub upload_key: PublicKey,
         /// Whether the user allows uploads; otherwise the peer is never offered.
         pub uploads: bool,
@@ -124,8 +125,8 @@ crate::wire! {
         pub session: SessionId,
     }
 
-    /// Session of a GUID, told to the GUID's home DN; dropped with the session or the CN's connection, like a
-    /// registration.
+    /// Notice of a session to the DN that compares all sessions of its GUID. The DN forgets it when the session or
+    /// the CN's connection ends.
     pub struct Seen {
         /// The session on the CN.
         pub session: SessionId,
@@ -135,7 +136,7 @@ crate::wire! {
         pub secondary: SecondaryGuid,
     }
 
-    /// Reference to one session of the receiving or sending CN.
+    /// Number of one session, at the CN that sends or receives the message.
     pub struct OfSession {
         /// The session on the CN.
         pub session: SessionId,
@@ -153,7 +154,7 @@ crate::wire! {
         pub version: VersionId,
         /// Most peers the CN wants in the answer.
         pub want: u8,
-        /// K_u of peers that must not be offered.
+        /// Upload keys of peers that must not be offered.
         pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
     }
 
@@ -163,7 +164,8 @@ crate::wire! {
         pub req: u64,
         /// Chosen peers, best first.
         pub peers: List<SelectedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
-        /// Time without peers in milliseconds, because the download left its uploaders without receipts.
+        /// Time in milliseconds for which the download gets no peers, because it gave its uploaders no receipts;
+        /// `None` if it may have peers.
         pub edge_only_ms: Option<u32>,
     }
 
@@ -173,7 +175,7 @@ crate::wire! {
         pub download: DownloadId,
         /// Introduction of the transfer without receipts.
         pub intro: IntroId,
-        /// Bytes sent that no receipt covers, minus an allowance for waste.
+        /// Bytes sent that no receipt covers, less an eighth of the receipted bytes, which may have been wasted.
         pub owed: u64,
         /// Bytes that the downloader's receipts cover.
         pub receipted: u64,
@@ -181,9 +183,9 @@ crate::wire! {
 
     /// Peer chosen for a downloader.
     pub struct SelectedPeer {
-        /// Address of the peer's session, for relayed messages.
+        /// Number of the peer's session, to which the DN relays messages.
         pub route: Route,
-        /// K_u: the peer's upload key of the day.
+        /// Peer's public upload key, new each day.
         pub upload_key: PublicKey,
         /// Peer's address as its CN sees it.
         pub observed: SocketAddr,
@@ -191,7 +193,8 @@ crate::wire! {
         pub nat: NatDescriptor,
     }
 
-    /// Address of a client's session by way of its DN; valid as long as its CN's connection.
+    /// Number of a client's session for messages that a DN relays: the CN's connection and the session on that CN.
+    /// Valid while the connection lasts.
     pub struct Route {
         /// The DN's number for the CN's connection.
         pub link: u64,
@@ -203,7 +206,7 @@ crate::wire! {
     pub struct Relay {
         /// Chosen peer that receives the introduction.
         pub route: Route,
-        /// Downloader's session, for signals sent back.
+        /// Downloader's session, to which signals of hole punching are sent back.
         pub from: SessionId,
         /// Introduction to hand to the peer.
         pub introduce: Introduce,
@@ -213,29 +216,29 @@ crate::wire! {
     pub struct Deliver {
         /// Session of the receiving CN's client.
         pub session: SessionId,
-        /// Downloader's route, for signals sent back.
+        /// Downloader's session, to which signals of hole punching are sent back.
         pub from: Route,
         /// Introduction to hand to the client.
         pub introduce: Introduce,
     }
 
-    /// Step of a pair, for the DN to pass on.
+    /// Signal between two introduced peers' CNs during hole punching, for the DN to pass on.
     pub struct Signal {
-        /// Route of the client whose CN receives the step.
+        /// Session of the client whose CN receives the signal.
         pub route: Route,
         /// Introduction of the pair.
         pub intro: IntroId,
-        /// Step that the sender reports.
+        /// Signal that the sending CN reports.
         pub what: Step,
     }
 
-    /// Step of a pair, delivered by the DN.
+    /// Signal between two introduced peers' CNs during hole punching, delivered by the DN.
     pub struct Signalled {
         /// Session of the receiving CN's client.
         pub session: SessionId,
         /// Introduction of the pair.
         pub intro: IntroId,
-        /// Step that the other CN reports.
+        /// Signal that the other peer's CN reports.
         pub what: Step,
     }
 
@@ -243,16 +246,16 @@ crate::wire! {
     pub struct PairOutcome {
         /// Downloader's session on the reporting CN.
         pub session: SessionId,
-        /// Route of the uploader's session.
+        /// Number of the uploader's session at its CN.
         pub route: Route,
-        /// How the attempt to connect them ended.
+        /// Result of the attempt to connect the two peers.
         pub attempt: Attempt,
     }
 }
 impl Copy for Route {}
 
 crate::wire! {
-    /// Signals between two CNs whose clients punch holes towards each other.
+    /// Signals between the CNs of two clients that open their NATs for each other by hole punching.
     pub enum Step {
         /// The uploader has opened its NAT.
         Opened = 1,

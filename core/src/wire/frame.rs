@@ -7,7 +7,7 @@ use super::{DecodeError, Reader, Wire};
 use crate::limits;
 use alloc::vec::Vec;
 
-/// Extensions of a message, in ascending order of tag.
+/// Extensions of a message (tag and bytes) that later protocol versions may add, in ascending order of tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tail(Vec<(u16, Vec<u8>)>);
 
@@ -42,7 +42,7 @@ impl<M: Wire> Framed<M> {
         out[start..start + 4].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
     }
 
-    /// Decodes the content of a frame (without its length). `None` is an optional message of a later version: skip it.
+    /// Decodes the content of a frame (without its length). `None`: a message type of a later version, to be skipped.
     pub fn decode(content: &[u8]) -> Result<Option<Self>, DecodeError> {
         let mut r = Reader::new(content);
         let msg = match M::decode(&mut r) {
@@ -71,8 +71,8 @@ pub fn frame<M: Wire + Clone>(msg: &M) -> Vec<u8> {
     out
 }
 
-/// Returns the length of the frame at the head of a buffer, its length field included; `Ok(None)` if more bytes must be
-/// read.
+/// Returns the length of the frame at the head of a buffer, its length field included; `Ok(None)` if the buffer does
+/// not contain the whole frame yet.
 pub fn frame_len(buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
     let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
     let len = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| DecodeError::TooLong)?;

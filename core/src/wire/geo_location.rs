@@ -1,22 +1,22 @@
 //! Network and location of an IP address, by geolocation.
 
 crate::wire! {
-    /// Network and country of an address by geolocation. Empty without a database; address prefixes then replace AS
-    /// numbers.
+    /// Autonomous system, country and continent of an IP address, by geolocation. All fields are `None` without a
+    /// database.
     pub struct Locality {
-        /// The number of its autonomous system.
+        /// Number of the address's autonomous system.
         pub asn: Option<u32>,
         /// ISO 3166-1 alpha-2 country code.
         pub country: Option<[u8; 2]>,
-        /// A number for a group of countries: a continent.
+        /// Number that stands for a continent.
         pub region: Option<u8>,
     }
 
-    /// A point on the globe, to a tenth of a degree: tells cities apart, not streets.
+    /// Coordinates of a place on the globe, in tenths of a degree.
     pub struct Coordinates {
-        /// Tenths of a degree, north positive.
+        /// Latitude in tenths of a degree, north positive.
         pub latitude: i16,
-        /// Tenths of a degree, east positive.
+        /// Longitude in tenths of a degree, east positive.
         pub longitude: i16,
     }
 
@@ -24,7 +24,7 @@ crate::wire! {
     pub struct GeoLocation {
         /// Network and country of the address.
         pub locality: Locality,
-        /// Rough location, if the database has one.
+        /// Approximate coordinates; `None` if the database has none.
         pub at: Option<Coordinates>,
     }
 }

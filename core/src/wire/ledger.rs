@@ -1,6 +1,7 @@
-//! CN, edge → ledger, over TLS on TCP: who it is, then records, each acknowledged once it is durable. A record may be
-//! sent again until it is acknowledged; the ledger stores each id once. Each direction has an enum of its own,
-//! with numbers that are unique over both.
+//! Messages between a server (edge or CN) and the ledger, over TLS on TCP. The server sends its certificate, then
+//! records; the ledger acknowledges each record once it is durable. A record may be sent again until it is
+//! acknowledged; the ledger stores each id once. Each direction has an enum of its own, with message numbers that are
+//! unique over both enums.
 
 use super::List;
 use super::records::{LedgerRecord, ServerCert};
@@ -10,7 +11,8 @@ use crate::limits;
 crate::wire! {
     /// Message from a server to the ledger.
     pub enum ToLedger {
-        /// Server: the first message, who it is. The certified key is the one that its TLS handshake proved.
+        /// First message of the server, its certificate. The certified key must be the one that its TLS handshake
+        /// proved.
         Hello(ServerCert) = 1,
         /// Server's record to be stored.
         Submit(LedgerRecord) = 2,
@@ -24,13 +26,14 @@ crate::wire! {
 crate::wire! {
     /// Message from the ledger to a server.
     pub enum FromLedger {
-        /// Ledger: these are durable.
+        /// Ledger's acknowledgement that records are durable.
         Ack(LedgerAck) = 3,
         /// Keep-alive request of either side, answered by `Pong`.
         Ping = 4,
         /// Answer of either side to `Ping`.
         Pong = 5,
-        /// Ledger to CN: who is quarantined, all of them, page by page; at the CN's coming and after each change.
+        /// Page of the complete list of quarantined clients. The ledger sends the list to each CN when it connects
+        /// and after each change.
         Quarantine(QuarantinePage) = 6,
     }
 }
@@ -40,7 +43,7 @@ crate::wire! {
     pub struct QuarantinePage {
         /// Quarantined GUIDs of this page.
         pub guids: List<Guid, { limits::QUARANTINE_PAGE_MAX }>,
-        /// The list ends here: it counts from now on, in place of the one before.
+        /// Whether this is the list's last page, after which the list replaces the earlier one.
         pub last: bool,
     }
 }

@@ -1,4 +1,4 @@
-//! The wire formats (DESIGN §6): frames, the messages of each protocol, and the signed records that they carry.
+//! The wire formats: frames, the messages of each protocol, and the signed records that they carry.
 
 pub mod control;
 pub mod directory;

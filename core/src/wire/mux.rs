@@ -1,6 +1,6 @@
-//! Frames of a connection between two peers over TLS and TCP, used where UDP does not pass. They carry what QUIC's
-//! streams carry elsewhere ([`super::peer`]). The side that dials opens streams, numbered from 0; each stream has two
-//! directions that end separately, as QUIC's do.
+//! Frames of a connection between two peers over TLS and TCP, used where UDP does not pass. They provide streams like
+//! those of QUIC, with the same messages ([`super::peer`]). The side that dials opens streams, numbered from 0; each
+//! stream has two directions that end separately, as QUIC's do.
 
 use super::Blob;
 use crate::limits;
@@ -11,29 +11,31 @@ pub const ALPN: &[u8] = b"swarmedge-mux/1";
 crate::wire! {
     /// Frames that either side sends.
     pub enum MuxMsg {
-        /// Beginning of a stream, sent by the side that dialled; its number is one above the last one's.
+        /// Beginning of a stream, sent by the side that dialled, with its number, which is one above the previous
+        /// stream's.
         Open(u32) = 1,
         /// Next bytes of a stream.
         Data(StreamData) = 2,
         /// End of a stream's direction: the sender has sent all of it.
         Finish(u32) = 3,
-        /// Abrupt end of a stream's direction: the sender sends no more, and what was not read is void.
+        /// Abrupt end of a stream's direction: the sender sends no more, and the receiver discards bytes that it has
+        /// not read.
         Reset(StreamEnd) = 4,
         /// Request to send no more of a stream; the other side answers with `Reset` at its next frame.
         Stop(StreamEnd) = 5,
-        /// Number of bytes by which the window grows: so many were read, or are no longer wanted.
+        /// Number of bytes that the sender of this frame has read or discarded; the other side may send as many more.
         Taken(u32) = 6,
         /// Keep-alive request of either side, answered by `Pong`.
         Ping = 7,
         /// Answer of either side to `Ping`.
         Pong = 8,
-        /// Last frame of the connection, with the code of its reason.
+        /// Last frame of the connection, with the code of the reason for closing it.
         Close(u8) = 9,
     }
 }
 
 crate::wire! {
-    /// Bytes of one stream, at their place in the stream's order.
+    /// The next bytes of one stream.
     pub struct StreamData {
         /// Number of the stream.
         pub stream: u32,
@@ -45,7 +47,7 @@ crate::wire! {
     pub struct StreamEnd {
         /// Number of the stream that ends.
         pub stream: u32,
-        /// Code of the reason, chosen by the protocol on the stream.
+        /// Code of the reason, such as a [`RefuseCode`](super::peer::RefuseCode).
         pub code: u8,
     }
 }

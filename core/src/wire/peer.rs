@@ -23,9 +23,10 @@ crate::wire! {
         Hello(PeerHello) = 1,
         /// Uploader's answer to `Hello`: it serves the introduction.
         Welcome(PeerWelcome) = 2,
-        /// Page of the uploader's have-map. The pages follow `Welcome`, in order from piece 0.
+        /// Page of the uploader's have-map, which has a bit for each piece, set if the uploader has it. The pages
+        /// follow `Welcome`, in order from piece 0.
         HaveMap(HaveMap) = 3,
-        /// Uploader's notice of pieces that it has now too.
+        /// Uploader's notice of pieces that it has obtained since its have-map.
         Have(Have) = 4,
         /// Notice of either side that it is about to close the connection.
         GoingAway = 5,
@@ -47,7 +48,7 @@ crate::wire! {
     pub struct PeerWelcome {
         /// Highest protocol version that both sides speak.
         pub protocol: u16,
-        /// Largest number of open requests.
+        /// Maximum number of requests that the downloader may have open at a time.
         pub requests_max: u16,
     }
 

@@ -1,4 +1,4 @@
-//! Values that are signed or sealed and travel inside messages: certificates, grants, introductions, usage records.
+//! Signed or sealed values that messages contain: certificates, grants, introductions, usage records.
 
 mod grant;
 mod log;
@@ -24,7 +24,7 @@ crate::wire! {
         Cn = 2,
         /// DN: signs nothing; the certificate names it.
         Dn = 3,
-        /// Ledger: signs the heads of closed days.
+        /// Ledger: signs the Merkle tree of closed days.
         Ledger = 4,
     }
 }
@@ -53,14 +53,14 @@ crate::wire! {
         pub signature: Signature,
     }
 
-    /// Edge's permission for one client to download one version, which each query must present. Sealed for the control
-    /// plane.
+    /// Edge's permission for one client to download one version, which each query for peers must contain. Clients
+    /// receive it sealed ([`SealedGrant`]).
     pub struct Grant {
-        /// Download's id, fixed by its first grant.
+        /// Download's id, drawn for its first grant.
         pub download: DownloadId,
         /// Client that may download.
         pub guid: Guid,
-        /// K_d: the key of this download; signs receipts and authenticates to uploaders.
+        /// Public key of this download, with which the client signs receipts and authenticates itself to uploaders.
         pub download_key: PublicKey,
         /// Version that may be downloaded.
         pub version: VersionId,
@@ -72,7 +72,7 @@ crate::wire! {
         pub path: Text<{ limits::PATH_LEN_MAX }>,
         /// Provider's delivery policy for the object.
         pub policy: Policy,
-        /// Most bytes that peers may deliver and that may be billed; 0: edges alone deliver.
+        /// Maximum of bytes from peers that may be billed; 0: only edges deliver.
         pub max_peer_bytes: u64,
         /// Seed of the order in which the client requests pieces.
         pub order_seed: u64,
@@ -82,12 +82,12 @@ crate::wire! {
         pub issued_ms: u64,
         /// End of validity, Unix milliseconds.
         pub expires_ms: u64,
-        /// Whether the client must prove at the end that it holds the bytes that peers delivered. The seal hides this
-        /// flag from the client.
+        /// Whether the client is challenged at the end to prove that it holds the bytes that peers delivered. The
+        /// seal hides this flag from the client.
         pub challenged: bool,
     }
 
-    /// Grant with its signature, as it stands inside the seal. Signed under [`SigningContext::Grant`].
+    /// Grant with its edge's signature, the content of a [`SealedGrant`]. Signed under [`SigningContext::Grant`].
     pub struct SignedGrant {
         /// Grant that the edge issued.
         pub grant: Grant,
@@ -97,9 +97,9 @@ crate::wire! {
         pub cert: ServerCert,
     }
 
-    /// Grant as clients hold it: encrypted and authenticated with a key that edges and CNs share for an epoch.
+    /// Grant as clients hold it: encrypted and authenticated with a sealing key that only edges and CNs have.
     pub struct SealedGrant {
-        /// Epoch of the sealing key.
+        /// Epoch (key number) of the sealing key.
         pub epoch: u32,
         /// Nonce of the XChaCha20-Poly1305 seal.
         pub nonce: [u8; 24],
@@ -107,8 +107,8 @@ crate::wire! {
         pub sealed: Blob<{ limits::GRANT_LEN_MAX }>,
     }
 
-    /// CN's permission for two peers to connect for one download. Without it an uploader sends nothing, and nothing is
-    /// credited.
+    /// CN's permission for two peers to connect for one download. Without it an uploader sends nothing, and no peer's
+    /// bytes are billed.
     pub struct Introduction {
         /// Introduction's unique id.
         pub id: IntroId,
@@ -116,20 +116,20 @@ crate::wire! {
         pub download: DownloadId,
         /// Version that the uploader shall send.
         pub version: VersionId,
-        /// K_d: the only key that may connect.
+        /// The download's key, with which the connecting client must authenticate itself.
         pub downloader_key: PublicKey,
-        /// K_u: the only key that may answer.
+        /// The uploader's key, with which the answering client must authenticate itself.
         pub uploader_key: PublicKey,
         /// Latest time to connect, Unix milliseconds.
         pub connect_before_ms: u64,
         /// Latest time to serve, Unix milliseconds.
         pub serve_until_ms: u64,
-        /// Most bytes that the introduction covers.
+        /// Maximum of bytes that the uploader may send over the introduction.
         pub cap_bytes: u64,
     }
 
-    /// Introduction with its CN's signature. A CN signs each answer once, over the Merkle root of the answer's
-    /// introductions ([`SigningContext::Introductions`]); each introduction carries its Merkle path.
+    /// Introduction with its CN's signature. A CN signs the Merkle root over all introductions of an answer
+    /// ([`SigningContext::Introductions`]); each introduction contains its Merkle path.
     pub struct SignedIntroduction {
         /// Introduction that the CN signed.
         pub intro: Introduction,
@@ -147,16 +147,18 @@ crate::wire! {
     pub struct PeerBytes {
         /// Introduction that permitted the transfer.
         pub intro: IntroId,
-        /// The other client's key in that introduction.
+        /// Key by which the introduction names the other client.
         pub key: PublicKey,
-        /// Block bytes: for a downloader verified, durable and counted once each; for an uploader as sent.
+        /// Bytes of blocks. A downloader counts those that are verified and durable, each once; an uploader counts
+        /// all that it sent.
         pub bytes: u64,
-        /// Highest receipt that the uploader has, as proof.
+        /// Receipt for the most bytes that the uploader has; `None` without a receipt, and in a downloader's record.
         pub receipt: Option<ReceiptProof>,
     }
 
     /// Downloader's statement of the block bytes it verified from one uploader over one introduction. Cumulative; a
-    /// block counts once, for the uploader that delivered it first. Signed with K_d under [`SigningContext::Receipt`].
+    /// block counts once, for the uploader that delivered it first. Signed with the download's key under
+    /// [`SigningContext::Receipt`].
     pub struct Receipt {
         /// Introduction that the bytes came over.
         pub intro: IntroId,
@@ -164,7 +166,7 @@ crate::wire! {
         pub download: DownloadId,
         /// Version that the blocks belong to.
         pub version: VersionId,
-        /// K_u: key of the uploader that sent the blocks.
+        /// Upload key of the client that sent the blocks.
         pub uploader_key: PublicKey,
         /// Receipt number within the introduction, from 1 without gaps.
         pub seq: u32,
@@ -176,7 +178,7 @@ crate::wire! {
     pub struct SignedReceipt {
         /// Receipt that the downloader signed.
         pub receipt: Receipt,
-        /// Downloader's signature with K_d over the encoding of `receipt`.
+        /// Signature with the download's key over the encoding of `receipt`.
         pub signature: Signature,
     }
 
@@ -192,8 +194,9 @@ crate::wire! {
         pub signature: Signature,
     }
 
-    /// Client's report about one download. Cumulative: among one reporter's records of a download the one with the
-    /// highest `seq` counts. Stored durably before it is sent, and kept until acknowledged.
+    /// Client's report about one download. Cumulative: of one reporter's records of a download, the one with the
+    /// highest `seq` counts. The client stores it durably before sending it, and deletes it when the ledger has
+    /// acknowledged it.
     pub struct UsageRecord {
         /// Record's unique id; the ledger stores each id once.
         pub id: RecordId,
@@ -219,16 +222,16 @@ crate::wire! {
         pub cause: Option<FailCause>,
     }
 
-    /// Edge's report about one download, or about plain HTTP traffic if `download` is absent. Cumulative like
-    /// [`UsageRecord`].
+    /// Edge's report of the bytes sent for one download, or, if `download` is `None`, to HTTP clients without a
+    /// grant. Cumulative like [`UsageRecord`].
     pub struct EdgeRecord {
         /// Record's unique id.
         pub id: RecordId,
         /// Signing key of the reporting edge.
         pub edge: PublicKey,
-        /// Download, if the requests carried its grant.
+        /// Download whose grant the requests contained; `None` for requests without a grant.
         pub download: Option<DownloadId>,
-        /// Downloading client, if the requests carried a grant.
+        /// Client that the grant names; `None` for requests without a grant.
         pub guid: Option<Guid>,
         /// Version that was sent.
         pub version: VersionId,
@@ -236,7 +239,7 @@ crate::wire! {
         pub provider: ProviderId,
         /// Record number, rising within this edge's records of the download.
         pub seq: u32,
-        /// Bytes of the version sent, each byte counted once; 0 for plain traffic.
+        /// Bytes of the version sent, each byte counted once; 0 for requests without a grant.
         pub unique_bytes: u64,
         /// Bytes of the version sent, repetitions included.
         pub total_bytes: u64,
@@ -244,8 +247,8 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// Edge's report of the byte ranges it sent for one download. Cumulative within one `life`: among its records the
-    /// one with the highest `seq` counts. The ledger unites the ranges of all lives and edges, so a byte sent twice
+    /// Edge's report of the byte ranges it sent for one download. Cumulative: of the records with the same `edge` and
+    /// `life`, the one with the highest `seq` counts. The ledger unites the ranges of all edges, so a byte sent twice
     /// counts once.
     pub struct ServedRecord {
         /// Record's unique id.
@@ -260,28 +263,30 @@ crate::wire! {
         pub version: VersionId,
         /// Provider that pays for the delivery.
         pub provider: ProviderId,
-        /// Time at which the edge began to count, Unix milliseconds, different in each life. An edge forgets a download
-        /// that is idle for long; further requests begin another life.
+        /// Time at which the edge began this count of the download, Unix milliseconds. An edge forgets a download
+        /// that is idle for long; a later request begins another count, with another `life`.
         pub life: u64,
-        /// Record number, rising within this life.
+        /// Record number, rising within the records of the same `life`.
         pub seq: u32,
         /// Byte ranges sent, encoded by [`Spans`](crate::accounting::Spans).
         pub sent: Blob<{ limits::SPANS_LEN_MAX }>,
         /// Bytes sent, repetitions included.
         pub total_bytes: u64,
-        /// Bytes that were reserved but not counted when the edge crashed; the downloader's report says how many came.
+        /// Bytes that were reserved but not counted when the edge crashed; how many of them were sent is taken from
+        /// the downloader's report.
         pub unsure_bytes: u64,
     }
 }
 
 crate::wire! {
-    /// Position in a client's log, with digests: see [`crate::accounting::logs`].
+    /// Head of a client's log, a hash chain of its usage records: the last record's position and the chain's digest
+    /// ([`crate::accounting::logs`]).
     pub struct Head {
-        /// Secondary GUID of the client's start, which names the log.
+        /// Secondary GUID of the client's start with which the log began; it names the log.
         pub start: SecondaryGuid,
         /// Position of the record, from 1 without gaps.
         pub place: u64,
-        /// Digest at the position before; zeros for the first record.
+        /// Digest at the previous position; zeros for the first record.
         pub before: Digest,
         /// Digest of all records up to this one.
         pub digest: Digest,
@@ -316,14 +321,14 @@ crate::wire! {
         pub cert: ServerCert,
     }
 
-    /// Change of an installation's key, which retires the GUID of `old`. Separates two copies of one installation; no
-    /// proof of guilt. Signed under [`SigningContext::Rekey`] by both keys.
+    /// Change of an installation's key, after which the GUID of `old` is no longer used. It gives two copies of one
+    /// installation different keys. Signed under [`SigningContext::Rekey`] by both keys.
     pub struct Rekey {
         /// Old key of the installation.
         pub old: PublicKey,
         /// New key of the installation.
         pub new: PublicKey,
-        /// Secondary GUID of the client's start that changes the key.
+        /// Secondary GUID of the client's start in which it changed the key.
         pub start: SecondaryGuid,
     }
 
@@ -360,13 +365,13 @@ impl Copy for Side {}
 crate::wire! {
     /// State of a reported download.
     pub enum UsageState {
-        /// Download still in progress.
+        /// The download is still in progress.
         Running = 1,
-        /// Every byte verified and durable.
+        /// Every byte is verified and durable.
         Completed = 2,
-        /// Download cancelled by the user.
+        /// The user cancelled the download.
         Cancelled = 3,
-        /// Download given up because of an error.
+        /// The download has failed because of an error.
         Failed = 4,
     }
 }
@@ -375,17 +380,17 @@ impl Copy for UsageState {}
 crate::wire! {
     /// Causes of a failed download.
     pub enum FailCause {
-        /// Object unknown to the edge.
+        /// The edge does not know the object.
         NotFound = 1,
-        /// Edge refuses to serve the object.
+        /// The edge refuses to serve the object.
         Forbidden = 2,
         /// No edge answered for a long time.
         EdgeUnreachable = 3,
-        /// Object withdrawn or replaced during the download.
+        /// The object was withdrawn or replaced during the download.
         VersionGone = 4,
         /// The client's disk is full.
         NoSpace = 5,
-        /// The client's disk fails.
+        /// The client's disk reports I/O errors.
         Io = 6,
         /// The edge sent wrong bytes.
         EdgeCorrupt = 7,
@@ -413,7 +418,7 @@ crate::wire! {
 }
 
 impl Grant {
-    /// Returns whether edges alone deliver: no CN introduces peers, and no peer's byte is billed.
+    /// Returns whether only edges deliver under this grant: no CN introduces peers, and no peer's byte is billed.
     #[must_use]
     pub const fn is_edge_only(&self) -> bool {
         self.max_peer_bytes == 0
@@ -450,7 +455,8 @@ impl LedgerRecord {
         }
     }
 
-    /// Returns the download that the record is about; `None` for plain traffic and events of a client.
+    /// Returns the download that the record is about; `None` for HTTP traffic without a grant and for events of a
+    /// client.
     #[must_use]
     pub const fn download(&self) -> Option<DownloadId> {
         match self {
@@ -491,7 +497,8 @@ impl LedgerRecord {
     }
 }
 
-/// Purpose of a signature. Its text is signed ahead of the message, so that no signature serves two purposes.
+/// Purpose of a signature. The purpose's text is signed together with the message, so that a signature is valid for
+/// one purpose only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SigningContext {
     /// Server certificate ([`CertBody`]), signed by the root.
@@ -502,7 +509,7 @@ pub enum SigningContext {
     Introductions,
     /// Client's request to an edge, signed with the client's key.
     EdgeRequest,
-    /// Byte receipt ([`Receipt`]), signed by a downloader with K_d.
+    /// Receipt for bytes ([`Receipt`]), signed by a downloader with the download's key.
     Receipt,
     /// Log head ([`Head`]), signed by a client.
     LogHead,
@@ -515,7 +522,8 @@ pub enum SigningContext {
 }
 
 impl SigningContext {
-    /// Returns the signed prefix, which ends in a zero byte so that none is a prefix of another.
+    /// Returns the text that is signed ahead of the message. It ends in a zero byte, so that no text is a prefix of
+    /// another.
     #[must_use]
     pub const fn text(self) -> &'static [u8] {
         match self {
@@ -532,6 +540,6 @@ impl SigningContext {
     }
 }
 
-/// Verifies an Ed25519 signature over `context.text() ‖ message`, strictly. A pure function, so machines take it from
-/// their configuration; models pass a fake.
+/// Function that verifies an Ed25519 signature over `context.text() ‖ message`. State machines take it from their
+/// configuration; the model checker passes a substitute.
 pub type Verify = fn(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool;

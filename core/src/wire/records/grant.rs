@@ -7,8 +7,8 @@ use crate::wire::Text;
 use sha2::{Digest as _, Sha256};
 
 crate::wire! {
-    /// Download's grant as reported to the ledger: by each edge with the first bytes, by a CN with the first
-    /// introduction. The id is derived from the download, so the ledger stores one.
+    /// Download's grant as servers report it to the ledger: an edge when it sends the first bytes, a CN when it makes
+    /// the first introduction. The id is derived from the download, so the ledger stores the record once.
     pub struct GrantRecord {
         /// Record id, derived by [`GrantRecord::id_of`].
         pub id: RecordId,
@@ -16,7 +16,7 @@ crate::wire! {
         pub download: DownloadId,
         /// Client that downloads.
         pub guid: Guid,
-        /// K_d: the download's receipts are checked against it.
+        /// The download's public key, which checks the signatures of its receipts.
         pub download_key: PublicKey,
         /// Version that may be downloaded.
         pub version: VersionId,
@@ -28,13 +28,14 @@ crate::wire! {
         pub path: Text<{ limits::PATH_LEN_MAX }>,
         /// Time at which the download's first grant was issued, Unix milliseconds.
         pub issued_ms: u64,
-        /// Most peer bytes that are ever billed for the download.
+        /// Maximum of bytes from peers that are billed for the download.
         pub max_peer_bytes: u64,
-        /// Whether the client must answer a possession challenge when it completes ([`Grant::challenged`]). If it
-        /// completes and no [`PossessionRecord`] comes, it has not reported its completion to an edge.
+        /// Whether the client must answer a possession challenge when it completes ([`Grant::challenged`]). If the
+        /// client completes the download and the ledger gets no [`PossessionRecord`](super::PossessionRecord), the
+        /// client has not reported the completion to an edge.
         pub challenged: bool,
-        /// Grant with its edge's signature, presented by a CN as proof. The ledger verifies it and stores the record
-        /// without it.
+        /// Signed grant as proof, in a CN's record. The ledger verifies it and does not store it. `None` in an edge's
+        /// record.
         pub proof: Option<SignedGrant>,
     }
 }

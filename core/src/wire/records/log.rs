@@ -8,8 +8,8 @@ use crate::wire::geo_location::GeoLocation;
 use core::net::SocketAddr;
 
 crate::wire! {
-    /// CN's record of an event of a client (the paper's section 4.1), for statistics and for finding cheaters. Only
-    /// [`Offered`] affects bills: bytes of an introduction that no CN has recorded are not billed.
+    /// CN's record of an event of a client, for statistics and for finding cheaters. Only [`Offered`] affects bills:
+    /// bytes of an introduction that no CN has recorded are not billed.
     pub struct LogRecord {
         /// Record's unique id.
         pub id: RecordId,
@@ -27,7 +27,7 @@ crate::wire! {
         pub observed: SocketAddr,
         /// Secondary GUIDs of the client's last starts, newest first.
         pub secondary: List<SecondaryGuid, { limits::SECONDARY_GUIDS_MAX }>,
-        /// K_u: key under which the session's client is offered to downloaders.
+        /// Upload key under which the client is offered to downloaders in this session.
         pub upload_key: PublicKey,
         /// Whether the user allows uploads.
         pub uploads: bool,
@@ -55,7 +55,7 @@ crate::wire! {
     pub struct OfferedPeer {
         /// Id of the peer's introduction.
         pub intro: IntroId,
-        /// K_u: the peer's key; the [`Login`] with the same key names the peer.
+        /// Peer's upload key; the [`Login`] with the same key names the peer.
         pub upload_key: PublicKey,
     }
 }
@@ -69,12 +69,13 @@ crate::wire! {
         Registered(Registered) = 2,
         /// Peers were introduced to the client.
         Offered(Offered) = 3,
-        /// A usage record came, and this is its place in the client's log. Two that contradict each other are evidence.
+        /// The client sent a usage record with this log head. Two heads that contradict each other are evidence of a
+        /// copied installation or a lie.
         Head(SignedHead) = 4,
-        /// Client's GUID is retired, because its installation has taken another key. Two such events of one GUID show
+        /// Client's installation has changed its key, so its GUID is no longer used. Two such events of one GUID show
         /// two copies of an installation.
         Rekeyed(SignedRekey) = 5,
-        /// Where the client of a session is that was opened at this moment; only where geolocation knows.
+        /// Location of the client's address when it opened a session, if geolocation knows it.
         Located(GeoLocation) = 8,
     }
 }

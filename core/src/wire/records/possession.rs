@@ -5,21 +5,21 @@ use crate::ids::{DownloadId, Guid, PublicKey, RecordId, VersionId};
 crate::wire! {
     /// Outcomes of a possession challenge.
     pub enum PossessionOutcome {
-        /// Client gave the right answer: it holds the requested parts, or could fetch them.
+        /// Client answered correctly: it holds the requested parts of the version, or could fetch them.
         Passed = 1,
         /// Client gave a wrong answer.
         Failed = 2,
         /// Client did not answer in time; it may be switched off.
         Unanswered = 3,
-        /// Edge dropped the challenge: it was too busy to pose or check it, or could not read its own content.
+        /// Edge dropped the challenge: it was too busy to send or check it, or could not read its own content.
         Waived = 4,
     }
 }
 impl Copy for PossessionOutcome {}
 
 crate::wire! {
-    /// Edge's report of a possession challenge's outcome. The id is derived from the download
-    /// ([`record_id`](crate::accounting::possession::record_id)), so the ledger stores one for each download.
+    /// Edge's report of the outcome of a possession challenge. The id is derived from the download
+    /// ([`record_id`](crate::accounting::possession::record_id)), so the ledger stores one report for each download.
     pub struct PossessionRecord {
         /// Record's unique id.
         pub id: RecordId,
