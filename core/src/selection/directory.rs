@@ -1,10 +1,11 @@
-//! Directory of the DN: the versions that each client holds, in lists by nested set, and the selection of peers from
-//! them.
+//! Directory of the DN: the versions that each client holds, listed by the client's address, network, country and
+//! continent, and the selection of peers from these lists.
 //!
 //! A peer is listed while its user allows uploads, some class of NAT can connect with its own, and it is its GUID's
-//! newest registration. A list is ordered by rank; a chosen peer draws a new rank and so goes to the end of all its
-//! lists of that version. The cost of an event does not grow with the number of versions that a peer shares: the lists
-//! of a peer with many are updated in lots (batches, see [`sweep`]), and until then it is not offered.
+//! newest registration. Each copy has a number, its rank, by which lists are ordered; a chosen peer's copy gets a new
+//! highest rank and so goes to the end of all its lists of that version. The cost of an event does not grow with the
+//! number of versions that a peer shares: the lists of a peer with many are updated in lots (batches, see [`sweep`]),
+//! and until then it is not offered.
 
 mod check;
 mod draw;
@@ -27,7 +28,8 @@ pub(crate) use lists::steps;
 use lists::{Listing, Lists};
 pub use sweep::COPIES_PER_LOT;
 
-/// Key of a registration: the DN's number for the CN's connection, and the session on that CN.
+/// Key of a client's registration at the DN: the DN's number for the CN's connection, and the client's session on
+/// that CN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey {
     /// Number of the CN's connection ([`crate::wire::directory::Route`]).
@@ -39,9 +41,11 @@ pub struct PeerKey {
 /// Parameters of the selection of peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
-    /// Number of selections of which one reserves an eighth of its places for less specific sets; 0: none does.
+    /// One selection in this many reserves an eighth of its places for peers from anywhere, however near others are;
+    /// 0: none does.
     pub diversity: u32,
-    /// Maximum number of selected peers of one public /24 (IPv6: /48), other than the querier's own address.
+    /// Maximum number of selected peers of one public /24 (IPv6: /48) address prefix; peers that share the
+    /// downloader's own address do not count.
     pub per_prefix: u32,
 }
 
@@ -51,31 +55,33 @@ impl Default for Choice {
     }
 }
 
-/// Directory of peers. Soft state: all of it comes from clients and is dropped with their CN's connection.
+/// Directory of a DN: registered clients and the versions they share. Soft state: all of it comes from clients
+/// through their CNs, and is dropped when the CN's connection ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Directory {
     peers: BTreeMap<PeerKey, Peer>,
-    /// Registrations of each GUID, oldest first: the last one of a living connection counts.
+    /// Registrations of each GUID, oldest first. Only the last one whose CN is still connected may be offered.
     by_guid: BTreeMap<Guid, Vec<PeerKey>>,
     lists: Lists,
     next_rank: u64,
     learned: Learned,
-    /// Ended connections of CNs, whose registrations are not all swept.
+    /// Ended connections of CNs whose registrations are not all deleted yet.
     dead: BTreeSet<u64>,
-    /// Peers whose lists are not up to date.
+    /// Peers whose copies are not yet added to or removed from the lists as they should be.
     unsettled: BTreeSet<PeerKey>,
-    /// Last such peer that a lot (batch) was spent on.
+    /// Last peer of `unsettled` whose lists a call of [`Directory::sweep`] updated.
     settling: Option<PeerKey>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Peer {
     entry: PeerEntry,
-    /// Class and sets under which the peer is to be listed.
+    /// NAT class, and sets of addresses, under which the peer is to be listed.
     place: Listing,
-    /// Whether the peer is to be listed at all.
+    /// Whether the peer is to be listed, so that it can be offered.
     listed: bool,
-    /// Former class and sets under which its copies are still listed, if outdated.
+    /// Former NAT class and sets under which the peer's copies are still listed; `None` if its lists are not
+    /// outdated.
     left: Option<Listing>,
     /// Whether the peer's session has ended.
     gone: bool,
@@ -88,7 +94,7 @@ struct Share {
     rank: u64,
     /// Whether this copy is on the lists.
     on: bool,
-    /// Whether the peer has begun to resend its inventory, and has not named this version yet.
+    /// Whether the peer has begun to resend its complete list of versions, and has not named this version yet.
     doubtful: bool,
 }
 
@@ -97,19 +103,20 @@ impl Peer {
         Endpoint { observed: self.entry.observed.ip(), nat: &self.entry.nat }
     }
 
-    /// Returns the class and sets under which its copies are listed now.
+    /// Returns the NAT class and sets under which the peer's copies are listed now.
     fn listing(&self) -> &Listing {
         self.left.as_ref().unwrap_or(&self.place)
     }
 
-    /// Returns whether the peer may be offered, with its lists up to date.
+    /// Returns whether the peer may be offered: it is to be listed, its session lasts, and its lists are not
+    /// outdated.
     const fn is_offered(&self) -> bool {
         self.listed && !self.gone && self.left.is_none()
     }
 }
 
 impl Directory {
-    /// Returns the number of registrations, including those not swept yet.
+    /// Returns the number of registrations, including ended ones that [`Directory::sweep`] has not deleted yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.peers.len()
@@ -125,7 +132,7 @@ impl Directory {
         self.peers.get(&key).filter(|p| !p.gone && !self.dead.contains(&key.link))
     }
 
-    /// Returns a living registration, if there is one.
+    /// Returns a client's registration; `None` if its session or its CN's connection has ended.
     #[must_use]
     pub fn get(&self, key: PeerKey) -> Option<&PeerEntry> {
         self.peer(key).map(|p| &p.entry)
@@ -141,12 +148,14 @@ impl Directory {
         self.peer(key).filter(holds)
     }
 
-    /// Returns the registrations that may be offered as holders of `version`, in rank order, for checks and reports.
+    /// Returns the registrations that may be offered as holders of `version`, those first that were offered longest
+    /// ago.
     pub fn listed(&self, version: VersionId) -> impl Iterator<Item = PeerKey> + '_ {
         self.lists.all(version).into_values().filter(move |key| self.offered(*key, version).is_some())
     }
 
-    /// Adds or updates a registration. An older NAT descriptor never replaces a newer one.
+    /// Adds or updates a client's registration, received over the CN's connection `link`. An older NAT descriptor
+    /// never replaces a newer one.
     pub fn register(&mut self, link: u64, mut entry: PeerEntry) {
         let key = PeerKey { link, session: entry.session };
         if self.dead.contains(&link) {
@@ -177,8 +186,8 @@ impl Directory {
         self.check_touched(key);
     }
 
-    /// Inserts a new registration after those that it replaces: of one start of a client the highest incarnation is the
-    /// newest, whatever the order of arrival; of several starts the last to arrive.
+    /// Inserts a new registration into its GUID's list after those that it replaces. Registrations of one start of a
+    /// client are in the order of their `incarnation`; those of several starts are in the order of their arrival.
     fn add_to_guid(&mut self, key: PeerKey, entry: &PeerEntry) {
         let peers = &self.peers;
         let all = self.by_guid.entry(entry.guid).or_default();
@@ -191,8 +200,8 @@ impl Directory {
         all.insert(at, key);
     }
 
-    /// Updates the versions that a client shares. Past [`SHARES_PER_PEER_MAX`] versions the rest is not listed. A
-    /// client that resends its inventory keeps its ranks.
+    /// Updates the versions that a client shares. `reset`: a complete list begins, and versions that it does not name
+    /// are removed. Versions beyond [`SHARES_PER_PEER_MAX`] are ignored.
     pub fn share(&mut self, key: PeerKey, reset: bool, add: &[Shared], remove: &[VersionId]) {
         if self.peer(key).is_none() {
             return;
@@ -235,7 +244,8 @@ impl Directory {
         }
     }
 
-    /// Learns from an attempt to connect these two. Behind one public address it says nothing of their NATs.
+    /// Counts the result of an attempt to connect two peers, by their NAT classes and networks. Attempts between
+    /// peers behind one public address are not counted.
     pub fn learn(&mut self, a: PeerKey, b: PeerKey, attempt: &Attempt) {
         let (Some(a), Some(b)) = (self.peer(a), self.peer(b)) else { return };
         if a.place.address() != b.place.address() {
@@ -245,8 +255,9 @@ impl Directory {
         }
     }
 
-    /// Chooses up to `want` holders of `version` for the querier, nearest first: from its most specific set outwards,
-    /// each set in rank order. Returns `None` if the querier is not registered.
+    /// Chooses up to `want` holders of `version` that the client `querier` can connect to: first those behind its own
+    /// address, then of its network, country, continent, and the world; among equals, those offered longest ago.
+    /// Returns `None` if the querier is not registered.
     pub fn select(
         &mut self,
         querier: PeerKey,
@@ -288,7 +299,8 @@ impl Directory {
         self.lists.put(version, listing, rank, key);
     }
 
-    /// Renumbers ranks from 0 in the same order, so that models see equal states as equal.
+    /// Renumbers the copies' positions in their lists from 0, in the same order, so that equal states compare equal
+    /// in the model checker.
     pub fn renumber(&mut self) {
         let mut old: Vec<u64> = self.peers.values().flat_map(|p| p.shares.values().map(|s| s.rank)).collect();
         old.sort_unstable();

@@ -1,30 +1,34 @@
-//! Success rates of pairs, learned from attempts: how often two classes of NAT connected, over all networks and between
-//! two of them. They correct the initial table ([`Class::meets`]) downwards: a kind of pair that never connects is no
-//! longer offered, except for a rare trial by which it can recover. A pair between two networks may do worse than
-//! between all, not better: where two classes fail, none of their networks need be examined.
+//! Success rates of attempts to connect, by the two clients' NAT classes, over all networks (AS) and for each two
+//! networks. They correct the table of compatible classes ([`Class::meets`]): a kind of pair that never connects is
+//! no longer offered, except for rare trials. The rate between two networks is never assumed to be above that of
+//! their classes over all networks.
 
 use crate::nat::Class;
 use crate::nat::connectivity::{Attempt, Failure};
 use alloc::collections::BTreeMap;
 
-/// Prior of a pair that the initial table offers: its success rate in permille, and its weight in attempts.
+/// Success rate (permille) assumed for a pair of compatible NAT classes before any attempt, and the number of
+/// attempts that weigh as much as this assumption.
 const PRIOR: (u64, u64) = (900, 10);
-/// Minimum expected success rate, in permille, at which a pair is offered.
+/// Minimum expected success rate, in permille, at which a client is offered to another.
 const OFFERED_PERMILLE: u64 = 200;
-/// Number of attempts of a kind of pair at which its counts are halved, so that old ones fade.
+/// Number of counted attempts of a kind of pair at which the counts are halved, so that new attempts weigh more than
+/// old ones.
 const MEMORY: u32 = 512;
-/// Number of choices that skip a kind of pair after which one such pair is offered, to see whether it still fails.
+/// Number of selections that skip a kind of pair after which one such pair is offered, to test whether it still
+/// fails.
 const TRIAL: u32 = 32;
-/// Maximum number of remembered kinds of pairs, each as either side sees it.
+/// Maximum number of stored kinds of pairs; a kind and its mirror image count as two.
 const KINDS_MAX: usize = 32_768;
 
-/// Side of a pair: its class, and its network if known.
+/// One client of a pair: its NAT class, and the number of its network (AS) if known.
 pub type Side = (Class, Option<u32>);
 
-/// Kind of pair as one side sees it: itself, then the other. Both networks are known, or both are 0: all networks.
+/// Kind of pair: NAT class and network (AS) of one client, then of the other. Both networks are 0 for the counts over
+/// all networks.
 type Pair = ((Class, u32), (Class, u32));
 
-/// Returns the pair over all networks, and the pair of these two networks if both are known.
+/// Returns the kind of this pair over all networks, and that of these two networks if both are known.
 fn kinds(a: Side, b: Side) -> (Pair, Option<Pair>) {
     let networks = a.1.zip(b.1).map(|(x, y)| ((a.0, x), (b.0, y)));
     (((a.0, 0), (b.0, 0)), networks)
@@ -34,25 +38,27 @@ fn kinds(a: Side, b: Side) -> (Pair, Option<Pair>) {
 struct Counts {
     tried: u32,
     succeeded: u32,
-    /// Number of choices that skipped the pair since the last trial.
+    /// Number of selections that skipped this kind of pair since the last trial.
     refused: u32,
 }
 
 impl Counts {
-    /// Returns the expected success rate in permille, shrunk towards `prior`.
+    /// Returns the expected success rate in permille: the measured rate, drawn towards `prior` where attempts are
+    /// few.
     fn expected(self, prior: u64) -> u64 {
         (u64::from(self.succeeded) * 1000 + prior * PRIOR.1) / (u64::from(self.tried) + PRIOR.1)
     }
 }
 
-/// Table of learned success rates.
+/// Table of the success rates of attempts to connect, by NAT class and network of both clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Learned {
     counts: BTreeMap<Pair, Counts>,
 }
 
 impl Learned {
-    /// Counts an attempt. One that failed for reasons other than the network path is ignored.
+    /// Counts an attempt to connect two clients. An attempt that failed for other reasons than the network path is
+    /// ignored.
     pub fn learn(&mut self, a: Side, b: Side, attempt: &Attempt) {
         let succeeded = match attempt.failure {
             None => true,
@@ -68,7 +74,7 @@ impl Learned {
         }
     }
 
-    /// Asserts that the counts are within their limits, and the same as either side sees them.
+    /// Asserts that the counts are within their limits, and equal for a kind of pair and its mirror image.
     pub(super) fn check(&self) {
         assert!(self.counts.len() <= KINDS_MAX, "remembered kinds of pairs are bounded");
         for ((a, b), counts) in &self.counts {
@@ -94,8 +100,8 @@ impl Learned {
         debug_assert!(counts.succeeded <= counts.tried && counts.tried < MEMORY, "old attempts fade");
     }
 
-    /// Returns the expected success rate, in permille, of a pair that the initial table offers: of the two networks if
-    /// both are known, else of all.
+    /// Returns the expected success rate, in permille, of an attempt between clients of compatible NAT classes:
+    /// between their two networks if both are known, else over all networks.
     #[must_use]
     pub fn expected_permille(&self, a: Side, b: Side) -> u64 {
         let (all, networks) = kinds(a, b);
@@ -104,14 +110,15 @@ impl Learned {
         networks.map_or(class, |pair| of(&pair).expected(class).min(class))
     }
 
-    /// Returns whether a pair that the initial table offers is still offered.
+    /// Returns whether a client `b` is offered to `a`, whose NAT classes are compatible, by the success rate learned
+    /// so far.
     #[must_use]
     pub fn offers(&self, a: Side, b: Side) -> bool {
         self.expected_permille(a, b) >= OFFERED_PERMILLE
     }
 
-    /// Counts a choice for `a` that skips this kind of pair. Returns whether one such pair shall be tried all the same,
-    /// if `may_try`.
+    /// Counts a selection for `a` that skips clients of the kind `b`. Returns true, only if `may_try` and rarely, if
+    /// one such client shall be offered as a trial.
     pub fn passes_over(&mut self, a: Side, b: Side, may_try: bool) -> bool {
         let (all, networks) = kinds(a, b);
         let Some(counts) = self.counts.get_mut(&networks.unwrap_or(all)) else { return false };

@@ -1,12 +1,12 @@
-//! Nested sets of a peer, by its public address: address ⊂ prefix ⊂ AS ⊂ country ⊂ region ⊂ World. A set lies within
-//! exactly one wider set, even where geolocation splits an AS: a peer's region, country and AS are taken as one.
+//! Nested sets that contain a peer, by its public address: address ⊂ prefix ⊂ AS ⊂ country ⊂ continent (region) ⊂
+//! world. An AS that geolocation assigns to several countries makes a set in each of them.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::wire::geo_location::Locality;
 
-/// Set of peers that agree in all these fields. An unknown field of a peer narrows no set.
+/// Set of peers that agree in all these fields; `None`: any value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Set {
     region: Option<u8>,
@@ -15,12 +15,12 @@ pub struct Set {
     part: Part,
 }
 
-/// Part of the set of a region, country and AS.
+/// Subset of a continent's, country's or AS's peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Part {
-    /// Whole set, not narrowed.
+    /// All peers of the continent, country or AS.
     Whole,
-    /// Prefix of public addresses: a /24 (IPv6: /48).
+    /// Peers whose public addresses have this prefix, a /24 (IPv6: /48).
     Prefix(IpAddr),
     /// Peers behind one public address.
     Address(IpAddr),
@@ -30,26 +30,27 @@ impl Set {
     /// Set of all peers everywhere.
     pub const WORLD: Self = Self { region: None, country: None, asn: None, part: Part::Whole };
 
-    /// Returns the autonomous system, if this set is one.
+    /// Returns the number of the autonomous system if this set is all peers of one.
     #[must_use]
     pub fn network(&self) -> Option<u32> {
         self.asn.filter(|_| self.part == Part::Whole)
     }
 
-    /// Returns the prefix, if this set is one.
+    /// Returns the address prefix if this set is the peers of one.
     #[must_use]
     pub const fn prefix(&self) -> Option<IpAddr> {
         if let Part::Prefix(p) = self.part { Some(p) } else { None }
     }
 
-    /// Returns the public address, if this set is one.
+    /// Returns the public address if this set is the peers behind one.
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         if let Part::Address(a) = self.part { Some(a) } else { None }
     }
 }
 
-/// Returns the sets of a peer at `addr`, widest first; the last two are its prefix and its address.
+/// Returns the sets that contain a peer with the public address `addr`, widest first; the last two are those of its
+/// prefix and of its address.
 #[must_use]
 pub fn sets(addr: IpAddr, locality: &Locality) -> Vec<Set> {
     let addr = addr.to_canonical();
@@ -71,7 +72,7 @@ pub fn sets(addr: IpAddr, locality: &Locality) -> Vec<Set> {
     sets
 }
 
-/// Returns the /24 (IPv6: /48) of an address, as its first address.
+/// Returns the first address of the /24 (IPv6: /48) that contains an address.
 #[must_use]
 pub fn prefix(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {

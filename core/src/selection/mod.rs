@@ -1,5 +1,5 @@
-//! Selection of peers: nearness ([`locality`]), learned success rates ([`learned`]), and the directory that chooses
-//! peers ([`directory`]).
+//! Selection of peers in the DN: how near peers are ([`locality`]), learned success rates of connecting
+//! ([`learned`]), and the directory that chooses peers ([`directory`]).
 
 pub mod directory;
 pub mod learned;

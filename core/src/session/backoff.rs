@@ -1,12 +1,12 @@
-//! Delay before the next attempt: exponential, jittered, bounded.
+//! Delays between attempts after failures: exponential, with random jitter, up to a maximum.
 
 use crate::machine::Rng;
 use core::time::Duration;
 
-/// Largest number of failures that is counted; more of them make no delay longer.
+/// Largest number of failures that is counted; further failures do not make delays longer.
 const FAILURES_MAX: u8 = 17;
 
-/// Counter of failures in a row.
+/// Counter of consecutive failures, from which the delay before the next attempt is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backoff {
     failures: u8,
@@ -14,14 +14,14 @@ pub struct Backoff {
 
 impl Backoff {
     /// Counts a failure and returns the delay: half of `first · 2ⁿ` (at most `longest`) plus as much again at random,
-    /// so that many clients of one lost server do not come back in step.
+    /// so that many clients of one failed server do not return at the same moment.
     pub fn failed(&mut self, (first, longest): (Duration, Duration), rng: &mut dyn Rng) -> Duration {
         let wait = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1).min(FAILURES_MAX);
         jittered(wait, rng)
     }
 
-    /// Makes a counter for tests.
+    /// Creates a counter with this number of failures, for tests.
     #[cfg(test)]
     pub(crate) const fn counting(failures: u8) -> Self {
         Self { failures }

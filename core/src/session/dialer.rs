@@ -1,12 +1,13 @@
-//! Dialer that keeps one connection to one server: dial, notice the end, wait, dial again.
+//! Keeps one connection to one server: dials, and after a failure or the connection's end dials again, with growing
+//! delays.
 
 use super::Backoff;
 use crate::ids::ConnId;
 use crate::machine::Rng;
 use core::time::Duration;
 
-/// Dialer of one server. Numbers its attempts from `first` on, so that several dialers of a machine never share a
-/// number.
+/// State of the connection to one server. Attempts are numbered upwards from a given first number, so that several
+/// dialers of one state machine use different numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dialer {
     next: u64,
@@ -28,13 +29,13 @@ impl Dialer {
         Self { next: first, state: State::Down, backoff: Backoff::default() }
     }
 
-    /// Asserts that the present connection has a number that was given before the next.
+    /// Asserts that the present connection has the number before the next one.
     pub(crate) fn check(&self) {
         self.backoff.check();
         assert!(self.conn().is_none_or(|conn| conn.0.wrapping_add(1) == self.next), "the newest connection is in use");
     }
 
-    /// Begins an attempt. Returns `None` if a connection or attempt exists.
+    /// Begins an attempt to connect and returns its number; `None` if a connection or attempt exists.
     pub fn dial(&mut self) -> Option<ConnId> {
         if self.state != State::Down {
             return None;
@@ -45,7 +46,7 @@ impl Dialer {
         Some(conn)
     }
 
-    /// Records that the attempt has succeeded. Returns false if it is not the present one.
+    /// Records that the attempt with this number has succeeded. Returns false if it is not the present attempt.
     pub fn opened(&mut self, conn: ConnId) -> bool {
         let ours = self.state == State::Dialing(conn);
         if ours {
@@ -54,13 +55,13 @@ impl Dialer {
         ours
     }
 
-    /// Resets the back-off, since the server has answered sensibly.
+    /// Resets the delay between attempts, after the server has answered.
     pub fn proven(&mut self) {
         self.backoff.succeeded();
     }
 
-    /// Records that the attempt or connection has ended. Returns the delay before the next, or `None` if it is not the
-    /// present one.
+    /// Records that the attempt or connection with this number has ended. Returns the delay before the next attempt
+    /// (`limits`: the first and the longest one); `None` if it is not the present connection.
     pub fn closed(&mut self, conn: ConnId, limits: (Duration, Duration), rng: &mut dyn Rng) -> Option<Duration> {
         if self.conn() != Some(conn) {
             return None;
@@ -69,7 +70,7 @@ impl Dialer {
         Some(self.backoff.failed(limits, rng))
     }
 
-    /// Returns the present connection or attempt.
+    /// Returns the number of the present connection or attempt, if any.
     #[must_use]
     pub const fn conn(&self) -> Option<ConnId> {
         match self.state {
@@ -78,7 +79,7 @@ impl Dialer {
         }
     }
 
-    /// Returns the open connection, if any.
+    /// Returns the number of the open connection, if any.
     #[must_use]
     pub const fn up(&self) -> Option<ConnId> {
         match self.state {

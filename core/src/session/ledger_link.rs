@@ -1,5 +1,6 @@
 //! A server's link to the ledger: keeps each record until the ledger has acknowledged it, and sends it again after
-//! every loss. The ledger stores each id once, so a record counts exactly once however often it is sent.
+//! each loss of the connection. The ledger stores each id once, so a record counts exactly once however often it is
+//! sent.
 
 use super::Dialer;
 use crate::ids::{ConnId, Guid, RecordId};
@@ -14,9 +15,10 @@ use core::time::Duration;
 /// Event reported to the ledger link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The server started: keep a connection to the ledger.
+    /// The server has started: the link keeps a connection to the ledger from now on.
     Start,
-    /// A record must reach the ledger. A record already under way is not taken twice.
+    /// A record is to be sent to the ledger. Ignored if a record with this id is already waiting for its
+    /// acknowledgement.
     Submit(LedgerRecord),
     /// The connection to the ledger is open.
     Opened(ConnId),
@@ -31,11 +33,11 @@ pub enum Input {
 /// Command or notification of the ledger link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Open a connection to the ledger; answered by `Opened` or `Closed`.
+    /// Open a connection to the ledger; answered by [`Input::Opened`] or [`Input::Closed`].
     Dial(ConnId),
     /// Send a message to the ledger.
     Send(ConnId, ToLedger),
-    /// Close this connection; no `Closed` follows.
+    /// Close this connection; no [`Input::Closed`] follows.
     Close(ConnId),
     /// Records that are now durable in the ledger.
     Acked(Vec<RecordId>),
@@ -46,7 +48,7 @@ pub enum Output {
 /// Limits and identity of a ledger link.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Certificate of the server, sent first.
+    /// Certificate of the server, with which it identifies itself to the ledger.
     pub cert: ServerCert,
     /// Delay before the next attempt: initial and maximum.
     pub backoff: (Duration, Duration),
@@ -66,8 +68,8 @@ impl Config {
     }
 }
 
-/// State machine of the link. `records` holds all unacknowledged records, `unsent` those not sent on the present
-/// connection.
+/// State machine of a server's link to the ledger. `records` has all unacknowledged records, `unsent` the ids of
+/// those not sent over the present connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LedgerLink {
     dialer: Dialer,

@@ -1,4 +1,5 @@
-//! The control session: the client's side ([`client`]), and what both sides and the other server links share.
+//! Sessions and links: the client's side of its session with a CN ([`client`]), servers' links to the ledger
+//! ([`ledger_link`]), and the parts that several links use.
 
 pub mod backoff;
 pub mod client;

@@ -1,9 +1,11 @@
-//! Wall clock as an offset: machines know [`Time`] only, and are occasionally told the Unix time.
+//! Unix clock as an offset to [`Time`], since state machines have no other clock and only sometimes receive the Unix
+//! time in a message.
 
 use crate::machine::Time;
 
-/// Unix time at the node's start, in milliseconds. Models rebase [`Time`] but leave it unchanged: to them Unix time
-/// stands still, so that states with grants and certificates still compare equal.
+/// Unix clock: the Unix time at [`Time::ZERO`], in milliseconds. The model checker shifts [`Time`]
+/// ([`Machine::rebase`](crate::Machine::rebase)) without changing this, so that states with grants and certificates
+/// still compare equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wall {
     start_ms: u64,

@@ -105,7 +105,7 @@ crate::wire! {
 
     /// CN's acceptance of the session.
     pub struct Welcome {
-        /// The highest protocol both speak.
+        /// The highest protocol version that client and CN both speak.
         pub protocol: u16,
         /// The CN's clock, Unix milliseconds: the client measures its offset.
         pub now_ms: u64,

@@ -1,4 +1,5 @@
-//! Invariants of the directory: registrations, their copies and the lists mirror one another.
+//! Invariants of the directory: the registrations, the copies that they share, and the lists of copies agree with one
+//! another.
 
 use super::lists::ListedCopy;
 use super::{Directory, Listing, Peer, PeerKey};
@@ -7,7 +8,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 impl Directory {
-    /// Asserts the invariants by a walk over all registrations, copies and lists.
+    /// Asserts the invariants of all registrations, copies and lists.
     pub fn check(&self) {
         let (mut copies, mut ranks) = (Vec::new(), BTreeSet::new());
         for (key, peer) in &self.peers {
@@ -33,7 +34,7 @@ impl Directory {
         assert!(self.unsettled.iter().all(|key| self.peers.contains_key(key)), "who waits for a sweep is registered");
     }
 
-    /// Asserts what holds of a registration, without its copies.
+    /// Asserts the invariants of a registration, except those of its copies.
     fn check_peer(&self, key: PeerKey, peer: &Peer) {
         let all = self.by_guid.get(&peer.entry.guid).map(Vec::as_slice).unwrap_or_default();
         assert!(all.contains(&key) != peer.gone, "a registration is listed under its GUID until it ends");
@@ -48,7 +49,7 @@ impl Directory {
         assert!(peer.listed == may_be || dead || peer.gone || hidden, "a GUID's newest registration is offered");
     }
 
-    /// Asserts what holds of a registration's copies.
+    /// Asserts the invariants of the copies that a registered client shares.
     fn check_shares(&self, key: PeerKey, peer: &Peer) {
         let settled = peer.shares.values().all(|s| s.on == peer.is_offered() && !s.doubtful);
         let waits = self.dead.contains(&key.link) || self.unsettled.contains(&key);
@@ -57,7 +58,7 @@ impl Directory {
         assert!(sure <= SHARES_PER_PEER_MAX, "the copies of a peer are bounded");
     }
 
-    /// Asserts in debug builds what holds of a registration that an event has changed.
+    /// Asserts in debug builds the invariants of a registration that an event has changed.
     pub(super) fn check_touched(&self, key: PeerKey) {
         if cfg!(debug_assertions)
             && let Some(peer) = self.peers.get(&key)

@@ -1,11 +1,12 @@
-//! Selection of peers. A draw walks the querier's sets from its own outwards, each in rank order, over only those
-//! copies whose class of NAT can connect with the querier's. A narrower set that cannot yield anybody (a prefix at its
-//! cap, a network that was learned to fail, all that was walked before) is skipped in one step.
+//! Selection of peers for one query. The draw goes through the sets that contain the querier (its address, prefix,
+//! AS, country, continent, the world), narrowest first. In each it takes the copies in order of rank, and only those
+//! whose class of NAT can connect with the querier's. A subset that cannot yield anybody (a prefix at its cap, a
+//! network with which connections fail, a set searched before) is skipped in one step.
 //!
-//! So a querier is offered as many as suit, up to the number that it wants: those of other GUIDs and keys that are
-//! compatible, not excluded, not learned to fail, and within the cap of a prefix. There is no cap of an AS, since
-//! neighbours are wanted. The cost of a draw depends on how many it wants, excludes and skips at once, not on how many
-//! copies there are.
+//! So a querier is offered all suitable peers, up to the number that it wants: those of other GUIDs and keys that are
+//! compatible, not excluded, of a kind with which connections succeed, and within the cap of their prefix. There is
+//! no cap for an AS, since near peers are wanted. The cost of a draw depends on the numbers of peers that it wants,
+//! excludes and skips, not on the number of copies.
 
 use super::lists::{Bucket, Listing};
 use super::{Choice, Directory, Peer, PeerKey};
@@ -19,23 +20,23 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::net::IpAddr;
 
-/// Maximum number of copies behind one address that a draw examines. Only there can a crowd obstruct a draw, by using
-/// others' keys or by being unable to connect with its neighbours; then it hides only those.
+/// Maximum number of copies behind one public address that one selection examines, so that many unsuitable clients
+/// behind an address cannot make selections slow.
 pub(super) const LOOKS_AT_ADDRESS: usize = 512;
 
 const _: () = assert!(LOOKS_AT_ADDRESS > EXCLUDED_MAX + PEERS_PER_ANSWER_MAX);
 
-/// Copy that represents a set at the given depth, at its rank.
+/// Copy with the lowest rank of a set of peers, at which the search of that set continues.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     rank: u64,
     depth: usize,
     key: PeerKey,
-    /// Number of copies of this set examined before.
+    /// Number of copies of this set that the selection has examined before.
     looks: usize,
 }
 
-/// State of one selection under way.
+/// State of one selection of peers for a querier.
 pub(super) struct Draw<'a> {
     directory: &'a Directory,
     learned: &'a mut Learned,
@@ -45,13 +46,13 @@ pub(super) struct Draw<'a> {
     choice: Choice,
     /// Peers chosen so far, in order.
     pub(super) chosen: Vec<PeerKey>,
-    /// Rank at which the next draw begins behind the querier's own address.
+    /// Rank of the copy at which the next selection begins among the peers behind the querier's own address.
     pub(super) next_behind: u64,
     keys: BTreeSet<PublicKey>,
     prefixes: BTreeMap<IpAddr, u32>,
-    /// Classes examined so far, and whether their peers may be chosen.
+    /// NAT classes examined so far, and whether peers of each may be chosen.
     classes: BTreeMap<Class, bool>,
-    /// Whether this draw already tries a pair that was learned to fail.
+    /// Whether this selection has already chosen a peer of a kind with which connections usually fail, as a trial.
     has_tried: bool,
 }
 
@@ -79,7 +80,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Chooses up to `want` peers, nearest first; the last `kept` places go to the lowest ranks in the world.
+    /// Chooses up to `want` peers, nearest first; the last `kept` places are for peers from anywhere, those that were
+    /// offered longest ago.
     pub(super) fn choose(&mut self, want: usize, kept: usize) {
         self.behind(want - kept);
         let mut walked = None;
@@ -101,8 +103,8 @@ impl<'a> Draw<'a> {
         (self.me.place.class, self.me.place.network())
     }
 
-    /// Chooses suitable neighbours behind the querier's own address, in rank order. A crowd of unsuitable ones is
-    /// examined in lots: the next draw continues where this one ends.
+    /// Chooses suitable peers behind the querier's own public address, in order of rank. If there are too many to
+    /// examine, the next selection continues where this one ends.
     fn behind(&mut self, want: usize) {
         let (Some(address), from) = (self.me.place.address(), self.next_behind) else { return };
         let directory = self.directory;
@@ -123,7 +125,8 @@ impl<'a> Draw<'a> {
         self.next_behind = 0;
     }
 
-    /// Chooses suitable peers of a set in rank order, except those of a narrower set that was walked before.
+    /// Chooses suitable peers of a set in order of rank, until `want` are chosen, except those of the subset
+    /// `walked`, which was searched before.
     fn walk(&mut self, set: Set, walked: Option<Set>, want: usize) {
         let directory = self.directory;
         let mut turns = self.first_turns(set, want);
@@ -153,7 +156,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Returns the first copy of each usable bucket of a set.
+    /// Returns the first copy of each bucket (CN's connection and NAT class) of a set, of those buckets with which
+    /// the querier may connect.
     fn first_turns(&mut self, set: Set, want: usize) -> BinaryHeap<Reverse<Turn>> {
         let directory = self.directory;
         let mut turns = BinaryHeap::new();
@@ -170,8 +174,9 @@ impl<'a> Draw<'a> {
         turns
     }
 
-    /// Returns whether a class can connect with the querier's and has not been learned to fail. If it was, `key`, which
-    /// is of that class, may be a rare trial.
+    /// Returns whether peers of a NAT class can connect with the querier's class, by the table and by the learned
+    /// success rates. If only the learned rates forbid it, `key`, a peer of that class, may be chosen as a rare
+    /// trial.
     fn is_of_use(&mut self, class: Class, key: PeerKey, want: usize) -> bool {
         if let Some(known) = self.classes.get(&class) {
             return *known;
@@ -185,7 +190,8 @@ impl<'a> Draw<'a> {
         of_use
     }
 
-    /// Skips a kind of pair that was learned to fail, but rarely tries one.
+    /// Counts that peers of a kind were skipped because connections with them fail, and rarely chooses one, `key`, as
+    /// a trial.
     fn pass_over(&mut self, theirs: Side, key: PeerKey, want: usize) {
         let may_try = !self.has_tried && self.chosen.len() < want;
         if self.learned.passes_over(self.side(), theirs, may_try) {
@@ -194,7 +200,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Returns whether the narrower set that `key` represents can yield anybody.
+    /// Returns whether a subset, of which `key` is the first copy, can yield a suitable peer.
     fn may_enter(&mut self, set: &Set, listing: &Listing, key: PeerKey) -> bool {
         if let Some(network) = set.network() {
             let theirs = (listing.class, Some(network));
@@ -213,7 +219,7 @@ impl<'a> Draw<'a> {
         self.prefixes.get(&prefix).is_some_and(|count| *count >= self.choice.per_prefix)
     }
 
-    /// Examines a copy behind another address, of a class that can connect with the querier's.
+    /// Chooses a peer behind another address than the querier's if it is suitable and within the cap of its prefix.
     fn look_at(&mut self, key: PeerKey) {
         let Some(peer) = self.directory.offered(key, self.version) else { return };
         let address = peer.entry.observed.ip().to_canonical();
@@ -224,7 +230,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Chooses a compatible peer, unless it is the querier, excluded, or chosen already. Returns whether it was chosen.
+    /// Chooses a peer with which the querier can connect, unless it is the querier itself, excluded, or chosen
+    /// already. Returns whether it was chosen.
     fn consider(&mut self, key: PeerKey, peer: &Peer) -> bool {
         let (mine, theirs) = (&self.me.entry, &peer.entry);
         let itself = mine.guid == theirs.guid || mine.upload_key == theirs.upload_key;

@@ -1,6 +1,6 @@
-//! Lists of copies (a peer's holding of a version) in rank order, by version, set, and bucket. A set lists of each
-//! narrower set within it only the copy with the lowest rank; so skipping a narrower set, however many are in it,
-//! means skipping one.
+//! Lists of copies (a peer's holding of a version) in order of rank, by version, set of peers, and bucket. The list
+//! of a set has only one copy of each of its subsets, the one with the lowest rank; so skipping a subset, however
+//! many copies it has, means skipping one entry.
 
 use super::PeerKey;
 use crate::ids::VersionId;
@@ -12,22 +12,23 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::Bound::{Excluded, Included, Unbounded};
 
-/// Bucket of copies that are skipped or taken together: those of one CN's connection and one class of NAT.
+/// Copies of peers that registered over one CN's connection and have one class of NAT; a selection skips or takes
+/// them together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Bucket {
     pub(super) link: u64,
     pub(super) class: Class,
 }
 
-/// Class and sets under which a peer's copies are listed.
+/// NAT class, and sets of peers, under which a peer's copies are listed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Listing {
     pub(super) class: Class,
-    /// Sets of the peer, widest first: the last two are its prefix and its address.
+    /// Sets that contain the peer, widest first; the last two are those of its address prefix and of its address.
     pub(super) sets: Vec<Set>,
 }
 
-/// A copy that is on the lists.
+/// A copy (a peer's holding of a version) that is on the lists.
 pub(super) struct ListedCopy<'a> {
     pub(super) version: VersionId,
     pub(super) listing: &'a Listing,
@@ -35,16 +36,18 @@ pub(super) struct ListedCopy<'a> {
     pub(super) key: PeerKey,
 }
 
-/// Key of a list entry, ending in the rank.
+/// Key of a list entry: version, set of peers, bucket, and the copy's rank.
 pub(super) type At = (VersionId, Set, Bucket, u64);
 
 /// Lists of all copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Lists {
     turns: BTreeMap<At, PeerKey>,
-    /// All copies behind each public address, whatever their class: neighbours connect by other rules.
+    /// All copies behind each public address, of any NAT class, since peers behind one address can connect to each
+    /// other.
     by_address: BTreeMap<(VersionId, IpAddr, u64), PeerKey>,
-    /// Ranks at which the next draws begin behind an address, if it has more copies than one draw examines.
+    /// Rank of the copy at which the next selection begins behind an address that has more copies than one selection
+    /// examines.
     next_behind: BTreeMap<(VersionId, IpAddr), u64>,
 }
 
@@ -62,7 +65,7 @@ impl Listing {
         self.sets.last().and_then(Set::address)
     }
 
-    /// Returns the prefix, and its depth among the sets.
+    /// Returns the peer's address prefix, and the index of its set in `sets`.
     pub(super) fn prefix(&self) -> Option<(IpAddr, usize)> {
         let depth = self.sets.len().checked_sub(2)?;
         Some((self.sets.get(depth)?.prefix()?, depth))
@@ -70,12 +73,12 @@ impl Listing {
 }
 
 impl Lists {
-    /// Returns the first copy of a bucket in a set.
+    /// Returns rank and key of the first copy of a bucket in a set.
     pub(super) fn first(&self, version: VersionId, set: Set, bucket: Bucket) -> Option<(u64, PeerKey)> {
         self.range_from(Included((version, set, bucket, 0)), (version, set, bucket))
     }
 
-    /// Returns the next copy after `rank`.
+    /// Returns rank and key of the next copy after the given list entry, in the same bucket and set.
     pub(super) fn after(&self, (version, set, bucket, rank): At) -> Option<(u64, PeerKey)> {
         self.range_from(Excluded((version, set, bucket, rank)), (version, set, bucket))
     }
@@ -90,7 +93,7 @@ impl Lists {
         Some((at.3, *key))
     }
 
-    /// Returns the first bucket of a set that comes after `last`, with its first copy.
+    /// Returns the next bucket of a set after `last` (`None`: the first one), with rank and key of its first copy.
     pub(super) fn bucket_after(
         &self,
         version: VersionId,
@@ -104,7 +107,8 @@ impl Lists {
         Some((at.2, at.3, *key))
     }
 
-    /// Returns the copies behind an address, from the rank `from` on, then those before it.
+    /// Returns ranks and keys of the copies behind an address: first those of rank `from` and above, then those
+    /// below.
     pub(super) fn behind(
         &self,
         version: VersionId,
@@ -116,12 +120,12 @@ impl Lists {
         rest.chain(begin).map(|(at, key)| (at.2, *key))
     }
 
-    /// Returns the rank at which the next draw begins behind an address.
+    /// Returns the rank of the copy at which the next selection begins behind an address; 0: at the first copy.
     pub(super) fn next_behind(&self, at: (VersionId, IpAddr)) -> u64 {
         self.next_behind.get(&at).copied().unwrap_or(0)
     }
 
-    /// Sets the rank at which the next draw begins behind an address; 0 is the first one.
+    /// Sets the rank of the copy at which the next selection begins behind an address; 0: at the first copy.
     pub(super) fn set_next_behind(&mut self, at: (VersionId, IpAddr), from: u64) {
         if from == 0 {
             self.next_behind.remove(&at);
@@ -130,7 +134,8 @@ impl Lists {
         }
     }
 
-    /// Asserts that the lists hold exactly these copies, in each set only the first ones of its narrower sets.
+    /// Asserts that the lists contain exactly these copies, and the list of each set only the first copy of each
+    /// subset.
     pub(super) fn check(&self, copies: &[ListedCopy<'_>]) {
         let bucket = |c: &ListedCopy<'_>| Bucket { link: c.key.link, class: c.listing.class };
         let mut first: BTreeMap<(VersionId, Set, Bucket), u64> = BTreeMap::new();
@@ -163,13 +168,13 @@ impl Lists {
         self.by_address.range((version, address, 0)..=(version, address, u64::MAX)).next().is_some()
     }
 
-    /// Returns all copies of a version, in rank order.
+    /// Returns the keys of all copies of a version, by rank.
     pub(super) fn all(&self, version: VersionId) -> BTreeMap<u64, PeerKey> {
         let of_version = self.by_address.range((version, IpAddr::from([0; 4]), 0)..);
         of_version.take_while(|(at, _)| at.0 == version).map(|(at, key)| (at.2, *key)).collect()
     }
 
-    /// Adds a copy to the lists of its sets.
+    /// Adds a copy to the lists of the sets that contain its peer.
     pub(super) fn put(&mut self, version: VersionId, listing: &Listing, rank: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         if let Some(address) = listing.address() {
@@ -192,7 +197,7 @@ impl Lists {
         }
     }
 
-    /// Removes a copy from the lists of its sets.
+    /// Removes a copy from the lists of the sets that contain its peer.
     pub(super) fn take(&mut self, version: VersionId, listing: &Listing, rank: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };
         if let Some(address) = listing.address() {
@@ -219,7 +224,7 @@ impl Lists {
         }
     }
 
-    /// Renumbers every rank by `new`, which keeps their order.
+    /// Replaces every rank by the result of `new`, which must keep their order.
     pub(super) fn renumber(&mut self, new: impl Fn(u64) -> u64) {
         let turns = core::mem::take(&mut self.turns);
         self.turns = turns.into_iter().map(|((v, s, b, t), key)| ((v, s, b, new(t)), key)).collect();
@@ -229,7 +234,7 @@ impl Lists {
     }
 }
 
-/// Counter of work done, for tests: searches of lists and changes of them on this thread.
+/// Counter of the searches and changes of lists on this thread, for tests of their cost.
 #[cfg(test)]
 pub(crate) mod steps {
     extern crate std;
@@ -241,7 +246,7 @@ pub(crate) mod steps {
         STEPS.set(STEPS.get() + 1);
     }
 
-    /// Returns the number of steps since the last call.
+    /// Returns the number of searches and changes since the last call.
     pub(crate) fn taken() -> u64 {
         STEPS.take()
     }

@@ -1,15 +1,16 @@
-//! Work that is done in lots (batches). A peer may share tens of thousands of versions, and a CN's connection may carry
-//! a hundred thousand peers: a change for all of them is recorded at once, and the lists follow a lot at a time. Nobody
-//! is offered from a list that is not up to date.
+//! Work that is done in lots (batches). A peer may share tens of thousands of versions, and a CN's connection may
+//! carry a hundred thousand peers: a change for all of them is recorded at once, and the lists are updated one lot at
+//! a time. A peer whose lists are not up to date is not offered.
 
 use super::{Directory, Listing, Peer, PeerKey};
 use crate::ids::{Guid, SessionId, VersionId};
 use alloc::vec::Vec;
 use core::ops::Bound::{Excluded, Unbounded};
 
-/// Maximum number of copies added to or removed from lists in one lot: a few milliseconds' work.
+/// Maximum number of copies that one call of [`Directory::sweep`], or one event, adds to or removes from lists: a few
+/// milliseconds' work.
 pub const COPIES_PER_LOT: usize = 1_024;
-/// Maximum number of peers of a dead connection that are forgotten in one lot.
+/// Maximum number of peers that one call of [`Directory::sweep`] deletes after their CN's connection has ended.
 const PEERS_PER_LOT: usize = 256;
 
 impl Directory {
@@ -35,18 +36,19 @@ impl Directory {
         self.relist(guid, room);
     }
 
-    /// Invalidates all registrations of a CN's ended connection at once; they are forgotten lot by lot.
+    /// Invalidates all registrations of a CN's ended connection at once. [`Directory::sweep`] deletes them.
     pub fn remove_link(&mut self, link: u64) {
         self.dead.insert(link);
     }
 
-    /// Returns whether there is work left for [`Directory::sweep`].
+    /// Returns whether lists are outdated, so that [`Directory::sweep`] must be called.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         !self.dead.is_empty() || !self.unsettled.is_empty()
     }
 
-    /// Does one lot of the remaining work.
+    /// Updates outdated lists, with at most [`COPIES_PER_LOT`] changes, and deletes registrations of ended
+    /// connections.
     pub fn sweep(&mut self) {
         let mut room = COPIES_PER_LOT;
         let mut last = None;
@@ -69,7 +71,8 @@ impl Directory {
         }
     }
 
-    /// Returns the next unsettled peer in turn, so that none waits for one that never settles.
+    /// Returns the next peer with outdated lists, in turn, so that a peer whose lists are always outdated does not
+    /// delay the others.
     fn next_unsettled(&self) -> Option<PeerKey> {
         let after = self.settling.and_then(|k| self.unsettled.range((Excluded(k), Unbounded)).next());
         after.or_else(|| self.unsettled.first()).copied()
@@ -80,7 +83,8 @@ impl Directory {
         self.peers.range(of_link).next().map(|(key, _)| *key)
     }
 
-    /// Lists only the newest registration of a GUID over a living connection, if it may be offered to anybody.
+    /// Marks of a GUID's registrations only the newest one whose CN is connected as to be listed, if it may be
+    /// offered to anybody.
     pub(super) fn relist(&mut self, guid: Guid, room: &mut usize) {
         let all = self.by_guid.get(&guid).cloned().unwrap_or_default();
         let newest = all.iter().rev().find(|k| !self.dead.contains(&k.link)).copied();
@@ -89,7 +93,8 @@ impl Directory {
         }
     }
 
-    /// Changes whether or under which class and sets a peer is to be listed. A change without effect costs nothing.
+    /// Changes whether, or under which NAT class and sets, a peer is to be listed, and updates its lists by at most
+    /// `room` copies.
     pub(super) fn aim(&mut self, key: PeerKey, change: impl FnOnce(&mut Peer), room: &mut usize) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (was_listed, was_at) = (peer.listed, peer.place.clone());
@@ -104,7 +109,7 @@ impl Directory {
         }
     }
 
-    /// Updates a peer's lists, as far as `room` allows.
+    /// Updates a peer's outdated lists by at most `room` copies, and subtracts their number from `room`.
     pub(super) fn settle(&mut self, key: PeerKey, room: &mut usize) {
         self.take_off(key, room);
         let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -131,8 +136,8 @@ impl Directory {
         self.unsettled.remove(&key);
     }
 
-    /// Removes outdated copies from the lists, and forgets versions no longer shared. The work is complete if `room` is
-    /// left.
+    /// Removes a peer's outdated copies from the lists, at most `room`, and subtracts their number from `room`. All
+    /// are removed if `room` is not 0 afterwards.
     fn take_off(&mut self, key: PeerKey, room: &mut usize) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let all = peer.gone || !peer.listed || peer.left.is_some();
@@ -156,7 +161,7 @@ impl Directory {
 }
 
 impl Peer {
-    /// Returns whether the user allows uploads and some class can connect with the peer.
+    /// Returns whether the peer's user allows uploads and clients of some NAT class can connect with it.
     fn may_be_offered(&self) -> bool {
         self.entry.uploads && self.place.class.meets_anybody()
     }

@@ -1,10 +1,10 @@
-//! Invariants of the client's session. Those of its inventory, queries and outbox stand with them.
+//! Invariants of the client's session with a CN, except those of its shared versions, queries and usage records.
 
 use super::{ClientSession, Link, Phase, Timer};
 use crate::ids::ConnId;
 
 impl ClientSession {
-    /// Asserts that the deadlines, flags and numbers are those of the phase.
+    /// Asserts that the deadlines, flags and numbers fit the session's phase.
     pub(super) fn check_phase(&self) {
         let set = |timer| self.timers.get(timer).is_some();
         if self.phase == Phase::Stopped {

@@ -1,4 +1,4 @@
-//! Inventory of the client's shared versions, and the changes that its CN has yet to be sent.
+//! The client's list of shared versions (inventory), and the changes to it that are still to be sent to the CN.
 
 use super::{ClientSession, Context, Timer};
 use crate::Deadlines;
@@ -10,8 +10,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Inventory of shared versions. While connected, `changed` lists what the CN must still hear; `reset`: the whole
-/// inventory.
+/// The client's list of shared versions. `changed`: versions whose changes are still to be sent to the CN. `reset`:
+/// the complete list is to be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Inventory {
     /// Shared versions, and whether each is complete.
@@ -22,7 +22,7 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Begins a new session, whose pages are counted from 1.
+    /// Begins a new session, whose pages are counted from 1. `reset`: the CN wants the complete list.
     pub(super) fn connected(&mut self, reset: bool) {
         self.seq = 0;
         self.reset = self.reset || reset;
@@ -70,7 +70,7 @@ impl Inventory {
 
 #[cfg(test)]
 impl Inventory {
-    /// Forgets to send the whole inventory.
+    /// Sets the state in which a complete list is due without a deadline, for a test of the check.
     pub(super) const fn forget_reset(&mut self) {
         self.reset = true;
     }
@@ -92,7 +92,8 @@ impl ClientSession {
         }
     }
 
-    /// Schedules the whole inventory within `spread`, since the CN's directory has lost it.
+    /// Schedules sending the complete list of shared versions, after a random delay below `spread`, since a DN has
+    /// lost it.
     pub(super) fn readd(&mut self, cx: &mut Context<'_>, spread: Duration) {
         self.inventory.reset = true;
         let ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);

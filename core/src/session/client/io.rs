@@ -15,7 +15,8 @@ use core::time::Duration;
 /// Event reported to the client's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The bootstrap named this many CNs, nearest first. The first time, or after 0, the session starts.
+    /// The bootstrap document, from which the client learns its servers, named this many CNs, nearest first. The
+    /// session starts when CNs are known.
     Servers {
         /// Number of CNs; 0: none is known.
         cns: u32,
@@ -59,7 +60,8 @@ pub enum Input {
         /// Identifier of the version.
         version: VersionId,
     },
-    /// A download wants peers; replaces its earlier wish. Queries go out, within their rate, until it wants none.
+    /// A download wants peers; replaces its earlier [`Want`]. Queries are sent, within their rate limit, until it
+    /// wants none.
     Want(Want),
     /// A download is over or paused: it wants no peers, and its introductions are no longer accepted.
     Unwant {
@@ -73,19 +75,20 @@ pub enum Input {
         /// Result of the attempt to connect.
         attempt: Attempt,
     },
-    /// The client's own NAT is open for an introduction.
+    /// The client's own NAT now lets packets of an introduced peer in.
     NatOpened(IntroId),
-    /// An introduction ended with bytes that no receipt covers; reported to the CN, if connected, as a hint.
+    /// An introduction ended with bytes that no receipt covers. Reported to the CN if the session is open, else
+    /// dropped.
     Unreceipted {
         /// Introduction as its downloader presented it.
         intro: Box<SignedIntroduction>,
-        /// End of the transfer, and its unreceipted bytes.
+        /// Number of bytes without receipt, and with one.
         end: End,
     },
-    /// A usage record was stored and logged: it is sent until the ledger has it, or a newer one of the same download
-    /// and side comes.
+    /// A usage record was stored durably and added to the client's log. It is sent until the ledger has acknowledged
+    /// it, or a newer record of the same download and side replaces it.
     Usage(Logged),
-    /// The client stored this checkpoint; it is presented at the next login.
+    /// The client stored this signed checkpoint of its log; the next login contains it.
     Checkpoint(Box<SignedCheckpoint>),
     /// The client stored a change to a new key; it is sent until [`Output::Retired`].
     Rekey(Box<SignedRekey>),
@@ -93,12 +96,12 @@ pub enum Input {
     Shutdown,
 }
 
-/// Wish of one download for peers from the control plane.
+/// Request of one download for peers, to be fulfilled by queries to the CN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Want {
     /// Identifier of the download.
     pub download: DownloadId,
-    /// Download key K_d; introductions for another key are refused.
+    /// Download's public key; introductions that name another downloader key are refused.
     pub download_key: PublicKey,
     /// Version that is being downloaded.
     pub version: VersionId,
@@ -106,16 +109,16 @@ pub struct Want {
     pub grant: SealedGrant,
     /// Number of additional peers wanted now; 0: no queries at present.
     pub more: u8,
-    /// Upload keys K_u of the peers already connected or tried.
+    /// Upload keys of the peers that are connected or have been tried.
     pub exclude: Vec<PublicKey>,
-    /// Whether a peer's path was lost: query at once, so that the peer may be introduced anew.
+    /// Whether to query at once, because the network path to a peer was lost and the peer may be introduced again.
     pub soon: bool,
 }
 
 /// Command or notification of the client's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
-    /// Open a connection to a CN; answered by `Opened` or `Closed`.
+    /// Open a connection to a CN; answered by [`Input::Opened`] or [`Input::Closed`].
     Dial {
         /// Identifier of the new connection.
         conn: ConnId,
@@ -129,16 +132,16 @@ pub enum Output {
         /// Message for the CN.
         msg: ToCn,
     },
-    /// Close the connection to the CN; no `Closed` follows.
+    /// Close the connection to the CN; no [`Input::Closed`] follows.
     Close {
         /// Identifier of the connection.
         conn: ConnId,
     },
-    /// The session is open: a CN has answered `Welcome`. The wall clock is known from here on.
+    /// The session is open: a CN has answered `Welcome`, and with it the Unix time is known.
     Connected,
     /// The session is lost; another CN is being tried.
     Disconnected,
-    /// Every known CN failed in a row: fetch a fresh bootstrap, which may name others.
+    /// All known CNs have failed, one after another: fetch the bootstrap document again, which may name other CNs.
     NoServers,
     /// Deliver introduced peers to a download, best first; each introduction was checked (signature, certificate,
     /// times, download, version).
@@ -148,7 +151,7 @@ pub enum Output {
         /// Introduced peers, best first.
         peers: Vec<IntroducedPeer>,
     },
-    /// Renew this download's grant: the CN rejected it, and queries resume once [`Want`] carries another one.
+    /// Renew this download's grant, which the CN rejected. Queries resume when a [`Want`] contains another grant.
     Regrant {
         /// Identifier of the download.
         download: DownloadId,
@@ -158,7 +161,7 @@ pub enum Output {
         /// Identifier of the download.
         download: DownloadId,
     },
-    /// Expect a downloader: its introduction was checked, and names this client's upload key.
+    /// Expect a downloader to connect. Its introduction was checked and names this client's upload key.
     PeerComing(Introduce),
     /// Start connecting: both peers of this introduction have opened their NATs, or had time to.
     Go(IntroId),
@@ -169,11 +172,12 @@ pub enum Output {
     },
     /// Store this checkpoint: the CN signed a newer position of this client's log. Its signature was checked.
     Checkpoint(Box<SignedCheckpoint>),
-    /// Generate a new key: the control plane found copies of this client.
+    /// Generate a new key: the control plane has found that copies of this installation run.
     RekeyOrdered,
-    /// The retirement of the old GUID is durable in the ledger.
+    /// The ledger has stored the change of key: the old key can be deleted.
     Retired,
-    /// Delete these usage records: the ledger has them, or newer ones of the same download and side are stored.
+    /// Delete these usage records: the ledger has acknowledged them, or newer records of the same download and side
+    /// replace them.
     UsageDone {
         /// Identifiers of the usage records.
         ids: Vec<RecordId>,
@@ -187,11 +191,11 @@ pub struct Config {
     pub root: PublicKey,
     /// Function that verifies signatures.
     pub verify: Verify,
-    /// Identity of the client.
+    /// GUID of the client, derived from its key.
     pub guid: Guid,
     /// Secondary GUIDs of the last starts, newest (this start's) first.
     pub secondary: Vec<SecondaryGuid>,
-    /// Public upload key K_u of the client.
+    /// Public upload key of the client, which introductions of it as uploader name.
     pub upload_key: PublicKey,
     /// Client version: `major << 16 | minor << 8 | patch`.
     pub client_version: u32,
@@ -210,15 +214,16 @@ pub struct Config {
     /// Additional queries per minute for downloads that know no peers, so that frequent queries of one download cannot
     /// delay another's first peers.
     pub queries_first: u32,
-    /// Additional queries per minute for downloads that lost a peer's path; the sum must not exceed the CN's limit.
+    /// Additional queries per minute for downloads that lost the network path to a peer. The three numbers together
+    /// must not exceed the CN's limit.
     pub queries_spare: u32,
-    /// Delay before a download with few peers queries again, and maximum delay after empty answers.
+    /// Delay before a download with few peers queries again, and maximum delay after answers without peers.
     pub requery: (Duration, Duration),
-    /// Number of known peers from which on a download queries only every [`Config::requery_known`].
+    /// Number of peers connected or tried from which on a download queries only every [`Config::requery_known`].
     pub few_peers: u32,
     /// Interval of queries once [`Config::few_peers`] peers are known.
     pub requery_known: Duration,
-    /// Time for which inventory changes are collected before they are sent.
+    /// Time for which changes to the list of shared versions are collected before they are sent.
     pub inventory_wait: Duration,
     /// Maximum number of unacknowledged usage records in flight.
     pub usage_window: u32,
@@ -254,7 +259,8 @@ impl Config {
         }
     }
 
-    /// Returns the maximum queries per minute, given whether the download knows peers and whether it lost a path.
+    /// Returns the maximum queries per minute for a download: `knows_peers` if it has connected to or tried any,
+    /// `way_lost` if it lost the network path to one.
     pub(super) const fn query_rate(&self, knows_peers: bool, way_lost: bool) -> u32 {
         let first = self.queries_per_minute.saturating_add(self.queries_first);
         match (knows_peers, way_lost) {
@@ -264,7 +270,7 @@ impl Config {
         }
     }
 
-    /// Returns a configuration for model checking: nothing is collected, and no delay branches.
+    /// Returns a configuration for the model checker: changes are sent at once, and delays are not random.
     #[must_use]
     pub fn tiny(root: PublicKey, verify: Verify, guid: Guid, secondary: Vec<SecondaryGuid>, upload: PublicKey) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Client's side of the control session: chooses a CN, keeps it informed, and verifies what it says.
+//! Client's side of the session with a CN: chooses a CN, reports changes to it, and verifies what it sends.
 
 mod invariants;
 mod inventory;
@@ -28,11 +28,12 @@ use inventory::Inventory;
 use queries::Queries;
 use usage::Outbox;
 
-/// Maximum time for which a CN can send a client away.
+/// Maximum time for which a CN can tell a client not to connect again.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Client's session with one CN at a time: `Servers` → `Dial` → `Hello` → `Welcome` → the whole inventory,
-/// unacknowledged usage records, queries of downloads that want peers; when the CN is lost, the next one.
+/// Client's session with one CN at a time. It dials a CN, sends `Hello`, and after `Welcome` the list of shared
+/// versions, unacknowledged usage records, and queries of downloads that want peers. When the CN is lost it dials the
+/// next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientSession {
     phase: Phase,
@@ -40,7 +41,7 @@ pub struct ClientSession {
     cns: u32,
     /// Index of the CN to be dialled next.
     next_cn: u32,
-    /// Number of CNs that failed in a row.
+    /// Number of CNs that have failed consecutively.
     failed: u32,
     backoff: Backoff,
     /// CNs that refused the client, and when each may be dialled again.
@@ -50,12 +51,12 @@ pub struct ClientSession {
     wall: Wall,
     uploads: bool,
     nat: NatDescriptor,
-    /// Address and port at which the last CN saw this client.
+    /// Address and port of this client as the last CN saw them.
     observed: Option<SocketAddr>,
-    /// IP address of the host that the control connection comes from: that of `observed`, if it was ever among the
-    /// host's own candidates.
+    /// IP address of `observed` if it is, or was, one of the host's own addresses, so that no NAT is on the way to
+    /// the CN.
     control_local_ip: Option<IpAddr>,
-    /// Whether the network path to the CN is in doubt: then silence is not the CN's fault.
+    /// Whether the network path to the CN may be broken, so that a missing answer is not the CN's fault.
     path_in_doubt: bool,
     /// Whether `uploads` or `nat` has changed since the `Hello` of this session.
     outdated: bool,
@@ -69,15 +70,15 @@ pub struct ClientSession {
     timers: Deadlines<Timer>,
 }
 
-/// Phase of the session.
+/// Phase of the session, from dialling a CN to the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Phase {
-    /// No CN is known, or the next attempt waits for [`Timer::Dial`].
+    /// No CN is known, or the session waits before it dials the next one.
     #[default]
     Down,
     /// A connection is being opened.
     Dialing(Link),
-    /// `Hello` was sent; no answer yet.
+    /// `Hello` was sent; the CN has not answered it yet.
     Greeting(Link),
     /// `Welcome` came: the session is open.
     Open(Link),
@@ -99,17 +100,17 @@ struct Link {
 enum Timer {
     /// Dial the next CN.
     Dial,
-    /// The connection must be open, or the `Hello` answered.
+    /// Time-out for opening the connection, or for the answer to `Hello`.
     Welcome,
     /// Send the next ping.
     Ping,
-    /// Check that some message came since the ping.
+    /// Time-out for any message from the CN after a ping.
     Pong,
-    /// Leave the CN, which is draining.
+    /// Disconnect from the CN, which is about to stop.
     Leave,
-    /// Send changes of the inventory.
+    /// Send changes to the list of shared versions.
     Inventory,
-    /// Query peers for this download, or give up on the query under way.
+    /// Query for peers of this download, or stop waiting for the answer to its query.
     Query(DownloadId),
     /// Send usage records again.
     Usage,
@@ -124,13 +125,13 @@ impl ClientSession {
         Self { uploads, ..Self::default() }
     }
 
-    /// Returns the session with this stored checkpoint.
+    /// Sets the signed checkpoint of the client's log that the client has stored.
     #[must_use]
     pub fn with_checkpoint(self, checkpoint: Option<Box<SignedCheckpoint>>) -> Self {
         Self { checkpoint, ..self }
     }
 
-    /// Returns the wall clock as set by the CN, or before that by the bootstrap.
+    /// Returns the Unix clock as set by the CN, or before that by the bootstrap document.
     #[must_use]
     pub const fn wall(&self) -> Wall {
         self.wall
@@ -182,7 +183,7 @@ impl ClientSession {
         }
     }
 
-    /// Dials the next CN that may be dialled, or waits for the first that may.
+    /// Dials the next CN, in order, that has not told the client to stay away, or waits until one may be dialled.
     fn dial(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Down || self.cns == 0 {
             return;
@@ -258,7 +259,7 @@ impl ClientSession {
         }
     }
 
-    /// Returns whether every usage record that was given is in the ledger.
+    /// Returns whether the ledger has acknowledged every usage record that the session was given.
     #[must_use]
     pub fn is_reported(&self) -> bool {
         self.usage.is_empty()
@@ -272,7 +273,7 @@ impl ClientSession {
         }
     }
 
-    /// Replaces a dead connection: the same CN is dialled again, since it is not at fault.
+    /// Replaces a broken connection: dials the same CN again, since the CN is not at fault.
     fn dial_again(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = self.link() {
             cx.push(Output::Close { conn: link.conn });
@@ -397,7 +398,8 @@ impl ClientSession {
         }
     }
 
-    /// Sends a change of uploads or NAT to the CN; one between `Hello` and `Welcome` is sent after the latter.
+    /// Sends a change of the upload setting or the NAT descriptor to the CN. A change between `Hello` and `Welcome`
+    /// is sent after `Welcome`.
     fn update(&mut self, cx: &mut Context<'_>) {
         self.outdated = !self.is_open();
         self.send(cx, ToCn::Update(Update { uploads: self.uploads, nat: self.nat.clone() }));

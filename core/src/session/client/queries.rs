@@ -1,4 +1,4 @@
-//! Queries for peers: the downloads that want some, the rate limit, and the checks of the answers.
+//! Queries for peers: the downloads that want peers, the rate limit, and the checks of the answers.
 
 use super::io::{Output, Want};
 use super::{ClientSession, Context, RETRY_MAX, Timer};
@@ -16,8 +16,8 @@ use core::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Downloads that want peers, and the queries under way. A download has at most one query under way, and its
-/// [`Timer::Query`] is set while it waits to ask or for an answer.
+/// Downloads that want peers, and their unanswered queries, at most one for each download. A download's
+/// [`Timer::Query`] is set while it waits to query or for the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Queries {
     wants: BTreeMap<DownloadId, Asking>,
@@ -30,11 +30,11 @@ pub(super) struct Queries {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Asking {
     want: Want,
-    /// Number of the query under way.
+    /// Number of the unanswered query; `None` without one.
     query: Option<u32>,
-    /// Whether the CN rejected this grant: then no query goes out until another grant comes.
+    /// Whether the CN rejected this grant, so that no query is sent until there is another grant.
     refused: bool,
-    /// Back-off after answers without peers, in a row.
+    /// Back-off after consecutive answers without peers.
     empty: Backoff,
 }
 
@@ -56,7 +56,7 @@ impl Queries {
         self.recent.iter_mut().for_each(|at| *at = at.rebased(by));
     }
 
-    /// Returns the time at which the rate allows the next query; `None`: now.
+    /// Returns the time at which the limit of `per_minute` queries allows the next one; `None`: now.
     fn allowed(&mut self, now: Time, per_minute: u32) -> Option<Time> {
         while self.recent.front().is_some_and(|at| now.since(*at) >= MINUTE) {
             self.recent.pop_front();
@@ -65,14 +65,15 @@ impl Queries {
         self.recent.front().filter(|_| full).map(|oldest| oldest.after(MINUTE))
     }
 
-    /// Returns the download whose query this answers.
+    /// Records the answer to a query and returns the query's download; `None` if no such query is unanswered.
     pub(super) fn answered(&mut self, query: u32) -> Option<DownloadId> {
         let (download, asking) = self.wants.iter_mut().find(|(_, a)| a.query == Some(query))?;
         asking.query = None;
         Some(*download)
     }
 
-    /// Asserts that each download that wants peers is in one state, with the deadline of that state.
+    /// Asserts that each download that wants peers waits to query, waits for an answer, or has a rejected grant, with
+    /// the right deadline.
     pub(super) fn check(&self, open: bool, timers: &Deadlines<Timer>) {
         for (download, asking) in &self.wants {
             let set = timers.get(Timer::Query(*download)).is_some();
@@ -93,7 +94,8 @@ impl Queries {
 
 #[cfg(test)]
 impl Queries {
-    /// Corruptions while a query is under way, each with the clause of the check that it breaks.
+    /// Changes that make the state wrong while a query is unanswered, each with the text of the assertion that must
+    /// fail.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 5] = [
         ("a wish is filed under its download", |all| {
             all.wants.values_mut().for_each(|asking| asking.want.download = DownloadId::numbered(77));
@@ -129,7 +131,7 @@ impl ClientSession {
         self.ask_soon(cx, download, cx.now);
     }
 
-    /// Queries for every download that wants peers, after a `Welcome`.
+    /// Schedules queries for every download that wants peers, when the session has opened.
     pub(super) fn ask_for_all(&mut self, cx: &mut Context<'_>) {
         let downloads: Vec<_> = self.queries.wants.keys().copied().collect();
         for download in downloads {
@@ -148,7 +150,7 @@ impl ClientSession {
         }
     }
 
-    /// Schedules a query at `at` if peers are wanted and no query waits already.
+    /// Schedules a download's query at `at` if it wants peers and has no query scheduled or unanswered.
     fn ask_soon(&mut self, cx: &mut Context<'_>, download: DownloadId, at: Time) {
         let Some(asking) = self.queries.wants.get(&download) else { return };
         let wanting = self.is_open() && asking.want.more > 0 && !asking.refused && asking.query.is_none();
@@ -162,7 +164,8 @@ impl ClientSession {
         }
     }
 
-    /// Sends the download's query if the rate allows it; an earlier query still under way counts as lost.
+    /// Sends the download's query if the rate limit allows it. An earlier unanswered query of the download counts as
+    /// lost.
     pub(super) fn query_due(&mut self, cx: &mut Context<'_>, download: DownloadId) {
         let Some(asking) = self.queries.wants.get(&download) else { return };
         let rate = cx.cfg.query_rate(!asking.want.exclude.is_empty(), asking.want.soon);

@@ -1,4 +1,4 @@
-//! Usage records on their way to the ledger.
+//! The client's usage records that the ledger has not acknowledged.
 
 use super::io::Output;
 use super::{ClientSession, Context, Timer};
@@ -12,10 +12,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Maximum number of records kept here. Others stay in the client's store and are given again at its next start.
+/// Maximum number of unacknowledged usage records in memory. Further ones stay in the client's store until its next
+/// start.
 const OUTBOX_MAX: usize = 4_096;
 
-/// Outbox of the newest usage record of each download and side that the ledger may not have.
+/// Outbox: of each download and side the newest usage record, until the ledger has acknowledged it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Outbox {
     records: BTreeMap<(DownloadId, u8), Waiting>,
@@ -25,7 +26,7 @@ pub(super) struct Outbox {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting {
     logged: Logged,
-    /// Whether the record was sent on this connection and not acknowledged.
+    /// Whether the record was sent over the present connection and is not acknowledged yet.
     sent: bool,
 }
 
@@ -34,7 +35,8 @@ const fn key(download: DownloadId, side: Side) -> (DownloadId, u8) {
 }
 
 impl Outbox {
-    /// Adds a durable record. Records are cumulative, so an older one of the same download and side is dropped.
+    /// Adds a durable usage record. Records are cumulative, so an older record of the same download and side is
+    /// dropped.
     pub(super) fn add(&mut self, logged: Logged, out: &mut Vec<Output>) {
         let record = &logged.record;
         let key = key(record.download, record.side);
@@ -53,7 +55,7 @@ impl Outbox {
         }
     }
 
-    /// Returns whether every record that was given is in the ledger.
+    /// Returns whether the ledger has acknowledged all records.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -78,7 +80,8 @@ impl Outbox {
         done
     }
 
-    /// Asserts that the records under way are counted, and sent again if no acknowledgement comes.
+    /// Asserts that the records sent and not acknowledged are counted, and that they have a deadline for being sent
+    /// again.
     pub(super) fn check(&self, open: bool, timers: &Deadlines<Timer>) {
         let sent = self.records.values().filter(|w| w.sent).count();
         assert!(self.under_way as usize == sent, "the records under way are those sent");
@@ -92,7 +95,8 @@ impl Outbox {
 
 #[cfg(test)]
 impl Outbox {
-    /// Corruptions of an outbox with a record under way, each with the clause of the check that it breaks.
+    /// Changes that make an outbox with an unacknowledged record wrong, each with the text of the assertion that must
+    /// fail.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 3] = [
         ("the records under way are those sent", |all| all.under_way += 1),
         ("the outbox is bounded", |all| {
@@ -109,7 +113,7 @@ impl Outbox {
     ];
 }
 
-/// Returns the number of records under way without one that was `sent`.
+/// Returns the number of sent and unacknowledged records after one is removed, which counts only if it was `sent`.
 fn less(under_way: u32, sent: bool) -> u32 {
     debug_assert!(under_way >= u32::from(sent), "a sent record is under way");
     under_way.saturating_sub(u32::from(sent))
