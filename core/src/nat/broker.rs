@@ -1,5 +1,5 @@
-//! Broker of a CN for meetings of introduced peers: offered → both have opened their NATs, or had time to → go. Soft
-//! state: a CN that crashes forgets its meetings, and its peers' attempts expire.
+//! Coordination of hole punching by a CN: it learns from each of two introduced peers that it has opened its NAT, and
+//! then signals both to start connectivity checks ("go"). Soft state: if the CN crashes, the peers' attempts expire.
 
 use crate::ids::IntroId;
 use crate::machine::{Deadlines, Time};
@@ -10,11 +10,12 @@ use core::time::Duration;
 /// Time-outs and limits of a broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Time-out for the peers' "opened", after which "go" is sent anyway.
+    /// Time-out for the peers' reports that their NATs are open, after which they are signalled to start checks
+    /// anyway.
     pub open_within: Duration,
-    /// Time for which a meeting is kept after "go", to receive its outcome.
+    /// Time for which an introduction is kept after the signal to start, so that the outcome can be assigned to it.
     pub keep: Duration,
-    /// Maximum number of concurrent meetings; further ones are not brokered.
+    /// Maximum number of introductions coordinated at a time; the peers of further ones get no signal.
     pub meetings_max: usize,
 }
 
@@ -24,7 +25,7 @@ impl Default for Config {
     }
 }
 
-/// Two introduced peers and their progress. `P` is the address of a peer's session.
+/// Two introduced peers (downloader, uploader) and their progress. `P` identifies a peer's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Meeting<P> {
     peers: [P; 2],
@@ -32,7 +33,7 @@ struct Meeting<P> {
     gone: bool,
 }
 
-/// Table of all current meetings of a CN.
+/// Table of a CN's introductions whose peers are connecting by hole punching. `P` identifies a peer's session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Broker<P> {
     meetings: BTreeMap<IntroId, Meeting<P>>,
@@ -53,7 +54,7 @@ const fn index(role: Role) -> usize {
 }
 
 impl<P: Clone> Broker<P> {
-    /// Records an introduction whose peers (downloader, uploader) are being told of each other.
+    /// Adds an introduction, which is being sent to its two peers (downloader, uploader).
     pub fn offered(&mut self, now: Time, cfg: &Config, intro: IntroId, peers: [P; 2]) {
         if self.meetings.len() < cfg.meetings_max && !self.meetings.contains_key(&intro) {
             self.meetings.insert(intro, Meeting { peers, opened: [false; 2], gone: false });
@@ -61,13 +62,14 @@ impl<P: Clone> Broker<P> {
         }
     }
 
-    /// Returns the peer in this role, or `None` for an unknown meeting.
+    /// Returns the session of the peer in this role; `None` for an unknown introduction.
     #[must_use]
     pub fn peer(&self, intro: IntroId, role: Role) -> Option<&P> {
         self.meetings.get(&intro).map(|m| &m.peers[index(role)])
     }
 
-    /// Records that one peer opened its NAT. Returns both peers, once per meeting, when they are to go.
+    /// Records that one peer has opened its NAT. If both have, returns the two peers, which are to be signalled to
+    /// start checks; at most once for each introduction.
     pub fn opened(&mut self, now: Time, cfg: &Config, intro: IntroId, role: Role) -> Option<[P; 2]> {
         let meeting = self.meetings.get_mut(&intro)?;
         meeting.opened[index(role)] = true;
@@ -81,14 +83,14 @@ impl<P: Clone> Broker<P> {
         Some(meeting.peers.clone())
     }
 
-    /// Removes a meeting whose outcome was reported, and returns its peers.
+    /// Removes an introduction whose outcome was reported, and returns its peers; `None` if it is unknown.
     pub fn done(&mut self, intro: IntroId) -> Option<[P; 2]> {
         self.timers.clear(intro);
         self.meetings.remove(&intro).map(|m| m.peers)
     }
 
-    /// Removes one due timer. Returns its meeting, with the peers that are to go, or `None` if the meeting was only
-    /// forgotten.
+    /// Handles one time-out that is due at `now`. Returns its introduction, with the peers to be signalled to start
+    /// checks, or without peers if the introduction was only removed.
     pub fn pop_due(&mut self, now: Time, cfg: &Config) -> Option<(IntroId, Option<[P; 2]>)> {
         let intro = self.timers.pop_due(now)?;
         let peers = self.go(now, cfg, intro);
@@ -98,25 +100,26 @@ impl<P: Clone> Broker<P> {
         Some((intro, peers))
     }
 
-    /// Returns the time of the next timer.
+    /// Returns the time of the next time-out; `None` without one.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// Returns the number of current meetings.
+    /// Returns the number of introductions whose peers are connecting.
     #[must_use]
     pub fn len(&self) -> usize {
         self.meetings.len()
     }
 
-    /// Returns whether there is no meeting.
+    /// Returns whether no introduction is being coordinated.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.meetings.is_empty()
     }
 
-    /// Asserts that each meeting has a timer, and that both peers go once both have opened their NATs.
+    /// Asserts that each introduction has a time-out, and that its peers were signalled if both have opened their
+    /// NATs.
     pub fn check(&self) {
         self.timers.check();
         assert!(self.timers.keys().count() == self.meetings.len(), "only a meeting has a timer");

@@ -1,5 +1,5 @@
-//! Classes of NATs: the few bits that decide whether two clients behind different public addresses can connect. Clients
-//! of one class can connect with the same others, so that a directory need not examine each of them.
+//! Classes of NATs: the properties that decide whether two clients behind different public addresses can connect. All
+//! clients of one class can connect with the same other classes, so a directory need not examine each client.
 
 use super::{Endpoint, NatBehaviour, NatDescriptor, draws_ports, filters_by_port, is_door};
 use super::{HTTPS, NatBehaviour::EndpointIndependent};
@@ -11,11 +11,11 @@ pub struct Class {
     udp: Udp,
     /// Whether UDP over public IPv6 works too.
     ipv6: bool,
-    /// Listening TCP ports at which the client was reached.
+    /// Listening TCP ports of the client to which a server could connect from outside.
     doors: Ports,
     /// Remote TCP ports to which outgoing connections succeed.
     out: Ports,
-    /// External TCP ports at which a simultaneous open succeeds.
+    /// External TCP ports of the client at which a simultaneous open (RFC 5382 §4.2) succeeds.
     crossing: Ports,
 }
 
@@ -25,22 +25,22 @@ pub(super) enum Udp {
     /// UDP over IPv4 does not work.
     #[default]
     Blocked,
-    /// Mapping is endpoint-independent, so that ports are known.
+    /// The NAT's mapping is endpoint-independent (RFC 4787 §4.1), so the external port is known.
     Independent {
         /// Whether the NAT does not filter by port.
         open: bool,
         /// Whether the client tries many ports of a peer (birthday probing).
         tries: bool,
     },
-    /// Mapping depends on the endpoint, but ports are predictable.
+    /// The NAT's mapping depends on the remote endpoint, but it assigns predictable ports.
     Foretold,
-    /// Ports are random, and the client opens many sockets (birthday probing).
+    /// The NAT assigns random ports, and the client opens many sockets (birthday probing).
     Drawn,
-    /// Ports are unpredictable, or the mapping is unknown.
+    /// The NAT assigns unpredictable ports, or its mapping behaviour is unknown.
     Hidden,
 }
 
-/// Set of TCP ports: that of HTTPS, and others.
+/// Set of TCP ports, as far as it matters: port 443 (HTTPS), and any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Ports {
     https: bool,
@@ -77,9 +77,9 @@ impl Udp {
         }
     }
 
-    /// Returns whether two UDP classes can connect, by the DN's initial table: both can use UDP, and either the ports
-    /// of both are known (endpoint-independent or predictable), or exactly one is not endpoint-independent and the
-    /// other does not filter by port, or both do birthday probing.
+    /// Returns whether two UDP classes can connect: both can use UDP, and either the ports of both are known
+    /// (endpoint-independent or predictable), or one has unknown ports and the other, endpoint-independent, does not
+    /// filter by port or both do birthday probing.
     pub(super) const fn meets(self, other: Self) -> bool {
         match (self, other) {
             (Self::Blocked, _) | (_, Self::Blocked) => false,
@@ -95,11 +95,11 @@ impl Udp {
 }
 
 impl Class {
-    /// Greatest class in the order of classes.
+    /// The last class in the order of classes.
     pub const LAST: Self =
         Self { udp: Udp::Hidden, ipv6: true, doors: Ports::ALL, out: Ports::ALL, crossing: Ports::ALL };
 
-    /// Returns the class of a client, from its descriptor and its CN's own observation.
+    /// Returns the class of a client, from its NAT descriptor and the address at which its CN sees it.
     #[must_use]
     pub fn of(client: Endpoint<'_>) -> Self {
         let nat = client.nat;
@@ -126,7 +126,7 @@ impl Class {
             || !udp && self.out.meet(other.crossing) && other.out.meet(self.crossing)
     }
 
-    /// Returns whether clients of any other class can connect with this one.
+    /// Returns whether clients of at least one class can connect with a client of this class.
     #[must_use]
     pub fn meets_anybody(self) -> bool {
         self.udp != Udp::Blocked || self.out != Ports::NONE || self.doors != Ports::NONE

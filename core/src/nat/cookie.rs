@@ -1,6 +1,6 @@
-//! Cookies: a STUN server's signed statement of the address that a client's datagrams came from. With one, an address
-//! that the CN itself has not seen (IPv6 beside IPv4, another network path) may be told to other clients, and still
-//! nobody can aim them at a third party: an address's cookie goes to that address only.
+//! Cookies: a STUN server's signed statement of the address that a client's datagrams came from. With a cookie, an
+//! address that the CN itself has not seen (IPv6 beside IPv4, another network path) may be sent to other clients. A
+//! client cannot obtain a cookie for a third party's address, since the cookie is sent to that address.
 //!
 //! STUN attribute [`ATTRIBUTE`], in the range that receivers may ignore. In a request: the client's [`Tag`], then zeros
 //! up to the length of a cookie, so that no answer is longer than its request. In the answer: the [`Cookie`]. It is
@@ -14,17 +14,18 @@ use core::net::{IpAddr, SocketAddr};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-/// Number of REFLEXIVE-COOKIE, unassigned at IANA, among the attributes that receivers may ignore (RFC 8489 §18.3).
+/// Number of the STUN attribute REFLEXIVE-COOKIE, not assigned by IANA, among those that receivers may ignore (RFC
+/// 8489 §18.3).
 pub const ATTRIBUTE: u16 = 0xC5E0;
-/// Length of a cookie, and of a request for one, in bytes.
+/// Length of a cookie, and of the attribute that requests a cookie, in bytes.
 pub const COOKIE_LEN: usize = 24;
 /// Lifetime of a cookie in seconds.
 pub const LIFE_S: u32 = 300;
 /// Maximum clock difference between STUN servers and CNs, in seconds.
 const SKEW_S: u32 = 60;
 
-/// Tag of the requesting client: a hash of its daily upload key. Another client's cookie is useless, and an onlooker
-/// cannot link tags across days.
+/// Tag of the client that requests a cookie: a hash of its upload key, which is new each day. A cookie is valid for
+/// its client only, and observers cannot link tags across days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag([u8; 8]);
 
@@ -38,7 +39,7 @@ impl Tag {
         Self(tag)
     }
 
-    /// Returns the attribute's value in a request.
+    /// Returns the value of the attribute [`ATTRIBUTE`] in a request for a cookie.
     #[must_use]
     pub fn request(self) -> Vec<u8> {
         let mut value = self.0.to_vec();
@@ -46,7 +47,7 @@ impl Tag {
         value
     }
 
-    /// Reads the tag from a request's attribute.
+    /// Reads the tag from the attribute of a request for a cookie; `None` if the value is invalid.
     #[must_use]
     pub fn read(value: &[u8]) -> Option<Self> {
         let (tag, rest) = value.split_first_chunk::<8>().filter(|_| value.len() == COOKIE_LEN)?;
@@ -57,7 +58,7 @@ impl Tag {
 crate::wire! {
     /// Signed statement of a client's address, as sent by a STUN server.
     pub struct Cookie {
-        /// Epoch of the sealing key.
+        /// Epoch (number) of the sealing key from which the cookie's key is derived.
         pub epoch: u32,
         /// Time of issue in Unix seconds.
         pub issued_s: u32,
@@ -65,7 +66,8 @@ crate::wire! {
         pub mac: [u8; 16],
     }
 
-    /// Address confirmed by a STUN server, which others may be told though the CN does not see it.
+    /// Address of a client that a STUN server confirmed, so that other clients may get it though the CN has not seen
+    /// it.
     pub struct Proven {
         /// Address and port at which a STUN server saw the client, in canonical form.
         pub addr: SocketAddr,
@@ -77,7 +79,7 @@ crate::wire! {
 /// Reason why a cookie is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invalid {
-    /// The key of the cookie's epoch is unknown.
+    /// The sealing key of the cookie's epoch is not known.
     Epoch,
     /// The cookie is too old, or from the future.
     Expired,
@@ -85,7 +87,7 @@ pub enum Invalid {
     Forged,
 }
 
-/// Keys of cookies; new cookies use the first one. The debug form shows only their epochs.
+/// Keys that authenticate cookies, with their epochs; new cookies use the first one. `Debug` shows the epochs only.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct CookieKeys(Vec<(u32, [u8; 32])>);
 
@@ -108,7 +110,7 @@ impl CookieKeys {
         Some(Cookie { epoch: *epoch, issued_s, mac })
     }
 
-    /// Checks whether a cookie is valid now for this client and address.
+    /// Checks that a cookie is valid at `now_ms` (Unix milliseconds) for the client with this `tag`, at this address.
     pub fn check(&self, now_ms: u64, tag: Tag, addr: SocketAddr, cookie: &Cookie) -> Result<(), Invalid> {
         let Cookie { epoch, issued_s, mac } = cookie;
         let (_, key) = self.0.iter().find(|(e, _)| e == epoch).ok_or(Invalid::Epoch)?;

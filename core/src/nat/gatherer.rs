@@ -1,4 +1,5 @@
-//! Gatherer: combines NAT discovery and port mapping into one descriptor of the client's network path.
+//! Combines the state machines of NAT behaviour discovery and of port mapping into one that produces the client's NAT
+//! descriptor.
 
 use super::cookie::Proven;
 use super::discovery::io::{Network, Sight, Socket};
@@ -12,14 +13,14 @@ use core::net::{SocketAddr, SocketAddrV4};
 use core::time::Duration;
 use mapping::io::{IgdEnd, Site, Status};
 
-/// Event reported to the gatherer.
+/// Event reported to the state machine that runs NAT discovery and port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// An event for discovery came; networks and datagrams are passed to port mapping too.
+    /// An event for NAT discovery; networks and datagrams are passed to port mapping too.
     Discovery(discovery::io::Input),
-    /// A UPnP request of port mapping ended.
+    /// A UPnP request to the router has ended.
     Igd(IgdEnd),
-    /// The client stops: the gateway's open ports are closed.
+    /// The client stops: the ports that the router forwards are to be closed.
     Shutdown,
 }
 
@@ -29,34 +30,35 @@ impl From<discovery::io::Input> for Input {
     }
 }
 
-/// Command or notification of the gatherer.
+/// Command or notification of the state machine that runs NAT discovery and port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Perform this network operation for discovery.
     Discovery(discovery::io::Effect),
     /// Perform this network operation for port mapping.
     Mapping(mapping::io::Effect),
-    /// Publish this descriptor: it differs from the last one.
+    /// Publish this NAT descriptor, which differs from the one published before.
     Changed(NatDescriptor),
-    /// Publish newer cookies for the descriptor's addresses, which have not changed.
+    /// Publish newer cookies of STUN servers; the descriptor's addresses have not changed.
     Proven(Vec<Proven>),
     /// Report all findings, after each round of discovery and at each change of port mapping.
     Report(Report),
-    /// Finish the shutdown: after [`Input::Shutdown`] all open ports are closed, as far as known. Sent once or more.
+    /// Finish the shutdown: after [`Input::Shutdown`] no request to close a forwarded port is pending any more. Sent
+    /// at least once.
     Over,
 }
 
-/// Findings of discovery and port mapping.
+/// Findings of NAT behaviour discovery and status of port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Report {
-    /// Findings of discovery, with the descriptor that peers are told.
+    /// Findings of discovery, with the NAT descriptor that is sent to peers.
     pub way: discovery::io::Report,
-    /// Status of port mapping for the main socket.
+    /// Status of port mapping for the QUIC socket.
     pub mapping: Status,
 }
 
 impl Report {
-    /// Returns whether port mapping is idle, so that this report is final for now.
+    /// Returns whether no request of port mapping is pending, so that this report is final for now.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.mapping != Status::Busy
@@ -73,49 +75,50 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns a configuration for one diagnosis, without upkeep.
+    /// Returns a configuration for one diagnosis, without refreshes or further rounds.
     #[must_use]
     pub fn once() -> Self {
         Self { discovery: discovery::io::Config::once(), mapping: mapping::io::Config::once() }
     }
 }
 
-/// State machine that runs discovery and port mapping.
+/// State machine that runs NAT behaviour discovery and port mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gatherer {
     discovery: Discovery,
     mapping: Mapping,
     /// Port mapping for the first listening TCP port.
     doorman: Mapping,
-    /// Last sights passed to port mapping, of the main socket and of that port.
+    /// Address translation of the QUIC socket last passed to port mapping; the field below is that of the listening
+    /// TCP port.
     sight: Option<Sight>,
     door_sight: Option<Sight>,
-    /// Location for port mapping, and that port.
+    /// This host's place behind its router, for port mapping; the field below is the first listening TCP port.
     site: Option<Site>,
     door: Option<u16>,
     report: Option<discovery::io::Report>,
     status: Status,
     leaving: bool,
-    /// Descriptor that peers are told.
+    /// NAT descriptor that is sent to peers.
     nat: NatDescriptor,
 }
 
 type Context<'a> = Cx<'a, Gatherer>;
 
 impl Gatherer {
-    /// Returns the descriptor that peers may be told.
+    /// Returns the NAT descriptor, to be sent to peers.
     #[must_use]
     pub const fn descriptor(&self) -> &NatDescriptor {
         &self.nat
     }
 
-    /// Returns the discovery machine, for inspection.
+    /// Returns the state machine of NAT discovery, for inspection.
     #[must_use]
     pub const fn discovery(&self) -> &Discovery {
         &self.discovery
     }
 
-    /// Returns the main socket's port mapping machine.
+    /// Returns the state machine of port mapping for the QUIC socket, for inspection.
     #[must_use]
     pub const fn mapping(&self) -> &Mapping {
         &self.mapping
@@ -168,7 +171,8 @@ impl Gatherer {
         }
     }
 
-    /// Runs the listening port's mapping machine; discovery tests whether the port is reachable.
+    /// Runs the port mapping of the listening TCP port, and passes a forwarded port to discovery, which tests whether
+    /// it is reachable.
     fn map_door(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Mapping, &mut Cx<'_, Mapping>)) {
         for output in cx.child(&cx.cfg.mapping, |cx| f(&mut self.doorman, cx)) {
             match output {
@@ -191,7 +195,7 @@ impl Gatherer {
         self.discover(cx, |d, cx| d.handle_input(cx, told));
     }
 
-    /// Tells port mapping that the listening TCP port or the location has changed.
+    /// Restarts the port mapping of the listening TCP port after that port or the network has changed.
     fn place_door(&mut self, cx: &mut Context<'_>) {
         self.door_sight = None;
         let site = self.site.zip(self.door).map(|(site, port)| Site {
@@ -202,7 +206,7 @@ impl Gatherer {
         self.map_door(cx, |m, cx| m.handle_input(cx, mapping::io::Input::Site(site)));
     }
 
-    /// Publishes the descriptor if it has changed. Its epoch is the gatherer's own, since both parts cause changes.
+    /// Publishes the NAT descriptor if discovery or port mapping has changed it, with the next epoch number.
     fn announce(&mut self, cx: &mut Context<'_>) {
         let mut now = self.discovery.descriptor().clone();
         let forwarded = self.mapping.claimed().filter(|_| now.udp).map(SocketAddr::V4);
@@ -224,7 +228,7 @@ impl Gatherer {
         }
     }
 
-    /// Asserts that each port mapping machine has the location of its own port, and none after the shutdown.
+    /// Asserts that one port mapping is for UDP and the other for TCP, and that none is active after the shutdown.
     fn check_sites(&self) {
         let placed = |m: &Mapping, over| m.site().is_none_or(|site| site.over == over);
         assert!(placed(&self.mapping, Transport::Udp), "the main socket's port is mapped over UDP");
@@ -233,7 +237,7 @@ impl Gatherer {
         assert!(!self.leaving || idle, "no port is opened after the shutdown");
     }
 
-    /// Passes discovery's input on to port mapping, where it matters there.
+    /// Passes an input of discovery on to port mapping if it concerns port mapping.
     fn share(&mut self, cx: &mut Context<'_>, input: &discovery::io::Input) {
         use discovery::io::Input as Told;
         if self.leaving {
@@ -265,7 +269,7 @@ impl Gatherer {
     }
 }
 
-/// Returns the location for port mapping on a network, if it has IPv4 and a gateway.
+/// Returns this host's place behind its router, for port mapping; `None` without IPv4 or a router.
 fn site(network: &Network) -> Option<Site> {
     let local = network.hosts.iter().find_map(|h| if let SocketAddr::V4(v4) = h { Some(*v4) } else { None })?;
     Some(Site { gateway: network.gateway?, local, over: Transport::Udp })

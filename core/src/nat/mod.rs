@@ -1,4 +1,5 @@
-//! NAT traversal: STUN messages, the NAT descriptor of a client, and the pairs that can connect (DESIGN §9).
+//! NAT traversal: STUN messages, the description of a client's NAT and network path, hole punching, and which pairs
+//! of clients can connect.
 
 pub mod broker;
 mod class;
@@ -18,7 +19,7 @@ use cookie::Proven;
 use core::net::{IpAddr, SocketAddr};
 
 crate::wire! {
-    /// How a NAT maps or filters (RFC 4787 §4.1, §5).
+    /// How a NAT assigns external ports (maps) or which packets it lets in (filters) (RFC 4787 §4.1, §5).
     pub enum NatBehaviour {
         /// Unknown behaviour; treated as the strictest.
         Unknown = 0,
@@ -42,11 +43,11 @@ pub enum Transport {
 }
 
 crate::wire! {
-    /// Client's observations of its NAT and network path; never more open than observed.
+    /// Client's description of its NAT and network path, as observed with STUN servers, for other clients and the DN.
     pub struct NatDescriptor {
         /// Number that rises with each change; an older descriptor never replaces a newer one.
         pub epoch: u32,
-        /// Whether UDP works: datagrams come back.
+        /// Whether UDP works: a STUN server's answer has arrived.
         pub udp: bool,
         /// Mapping behaviour (IPv4); without a NAT it is endpoint-independent.
         pub mapping: NatBehaviour,
@@ -55,7 +56,7 @@ crate::wire! {
         /// Distance between the ports of successive mappings, 1 to 16, if the mapping is not endpoint-independent; 0 if
         /// unpredictable.
         pub step: u16,
-        /// Whether IPv4 works at all.
+        /// Whether UDP over IPv4 works.
         pub v4: bool,
         /// Reachability of the client over IPv6.
         pub v6: Ipv6Reach,
@@ -63,7 +64,7 @@ crate::wire! {
         pub hairpin: bool,
         /// Whether outgoing TCP connections to port 443 succeed.
         pub tcp443: bool,
-        /// Whether outgoing TCP connections to another port succeed, as far as tried.
+        /// Whether outgoing TCP connections to a port other than 443 succeed.
         pub tcp_out: bool,
         /// Whether the user permits birthday probing: many ports of a peer, or many own sockets.
         pub birthday: bool,
@@ -71,10 +72,11 @@ crate::wire! {
         pub candidates: List<Candidate, { limits::CANDIDATES_MAX }>,
         /// Addresses at which STUN servers saw the QUIC socket, with their cookies.
         pub proven: List<Proven, { limits::PROVEN_MAX }>,
-        /// Endpoints at which a host not written to before reached a listening TCP port.
+        /// External addresses and ports of listening TCP ports to which a server, not contacted before, could
+        /// connect.
         pub doors: List<SocketAddr, { limits::DOORS_MAX }>,
-        /// Endpoint at which servers of two addresses both see the first listening TCP port; a simultaneous open with
-        /// it succeeds.
+        /// External address and port of the first listening TCP port, if servers at two addresses see the same, so
+        /// that a simultaneous TCP open with it succeeds.
         pub crossing: Option<SocketAddr>,
     }
 
@@ -92,7 +94,7 @@ crate::wire! {
     pub enum Ipv6Reach {
         /// Unreachable over IPv6, or nothing was observed.
         None = 0,
-        /// Reachable only by endpoints that it has written to.
+        /// Reachable only by hosts to which it has sent packets.
         Firewalled = 1,
         /// Reachable over IPv6 by anyone.
         Open = 2,
@@ -136,15 +138,15 @@ impl Default for NatDescriptor {
 }
 
 impl NatDescriptor {
-    /// Returns the IPv4 address at which STUN servers see the socket; the newest mapping, if it depends on the
-    /// destination.
+    /// Returns the IPv4 address and port at which STUN servers see the QUIC socket, the newest if they differ.
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
         let reflexive = |c: &&Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv4();
         self.candidates.iter().find(reflexive).map(|c| c.addr)
     }
 
-    /// Returns the endpoint that the router forwards to the socket, verified, and at the address that STUN servers see.
+    /// Returns the external address and port that the router forwards to the QUIC socket, if the address is the one
+    /// that STUN servers see.
     #[must_use]
     pub fn forwarded(&self) -> Option<SocketAddr> {
         let seen = self.mapped()?.ip();
@@ -163,25 +165,27 @@ impl NatDescriptor {
         if self.forwarded().is_some() { NatBehaviour::EndpointIndependent } else { self.filtering }
     }
 
-    /// Returns the distance between successive ports; 0 if unpredictable, or if a port is forwarded.
+    /// Returns the distance between the ports that the NAT assigns successively; 0 if unpredictable, or if a port is
+    /// forwarded.
     #[must_use]
     pub fn steps(&self) -> u16 {
         if self.forwarded().is_some() { 0 } else { self.step }
     }
 
-    /// Returns whether a client that its CN sees at `observed` is at `ip` too.
+    /// Returns whether `ip` is an address of this client: the one at which its CN sees it (`observed`), or one that a
+    /// STUN server confirmed.
     #[must_use]
     pub fn is_at(&self, ip: IpAddr, observed: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip == observed.to_canonical() || self.proven.iter().any(|p| p.addr.ip().to_canonical() == ip)
     }
 
-    /// Returns whether an outgoing TCP connection to this port succeeds, as far as known.
+    /// Returns whether the client's outgoing TCP connections to this port are known to succeed.
     fn gets_out(&self, port: u16) -> bool {
         self.tcp_out || port == HTTPS && self.tcp443
     }
 
-    /// Replaces cookies by newer ones for the same addresses.
+    /// Replaces STUN servers' cookies by newer ones for the same addresses.
     pub fn renew(&mut self, proven: &[Proven]) {
         let issued = |p: &Proven| p.cookie.as_ref().map(|c| c.issued_s);
         let mut own = core::mem::take(&mut self.proven).into_vec();
@@ -201,7 +205,8 @@ pub fn draws_ports(nat: &NatDescriptor) -> bool {
     depends && nat.steps() == 0
 }
 
-/// Returns whether the NAT must be assumed to let in only endpoints that were written to.
+/// Returns whether the NAT lets in only addresses and ports to which its client has sent, or its filtering is
+/// unknown.
 #[must_use]
 pub fn filters_by_port(nat: &NatDescriptor) -> bool {
     !matches!(nat.filters(), NatBehaviour::EndpointIndependent | NatBehaviour::AddressDependent)
@@ -213,11 +218,11 @@ pub fn can_connect(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     Udp::of(a, a.maps()).meets(Udp::of(b, b.maps()))
 }
 
-/// Port of HTTPS, which every network with any way out lets out.
+/// TCP port of HTTPS, to which almost every network allows connections.
 pub const HTTPS: u16 = 443;
 
-/// Returns whether `addr` may be dialled for this client: an address of its own, and a port that only such a client
-/// listens on.
+/// Returns whether others may open TCP connections to `addr` as an address of this client: its IP address is the
+/// client's own, and its port is 443 or not below 1024.
 fn is_door(addr: SocketAddr, nat: &NatDescriptor, observed: IpAddr) -> bool {
     let ip = addr.ip().to_canonical();
     (addr.port() >= 1024 || addr.port() == HTTPS)
@@ -226,8 +231,8 @@ fn is_door(addr: SocketAddr, nat: &NatDescriptor, observed: IpAddr) -> bool {
         && nat.is_at(ip, observed)
 }
 
-/// Returns the endpoints at which `from` can open a TCP connection to a client that the CN sees at `observed`: the
-/// client's reachable ports at its own addresses, to which `from` gets out.
+/// Returns the addresses and ports at which `from` can open a TCP connection to the client `to`, which its CN sees at
+/// `observed`: those that a server has reached and to whose ports `from` can connect.
 pub fn doors_for<'a>(
     from: &'a NatDescriptor,
     to: &'a NatDescriptor,
@@ -236,31 +241,31 @@ pub fn doors_for<'a>(
     to.doors.iter().copied().filter(move |d| from.gets_out(d.port()) && is_door(*d, to, observed))
 }
 
-/// Returns the endpoint at which `from` meets `to` by a simultaneous TCP open, if one of the two has no UDP. `observed`
-/// is the address at which the CN sees `to`.
+/// Returns the address and port of `to` for a simultaneous TCP open by `from` and `to`; `None` if it is impossible or
+/// both can use UDP. `observed` is the address at which the CN sees `to`.
 #[must_use]
 pub fn crossing_for(from: &NatDescriptor, to: &NatDescriptor, observed: IpAddr) -> Option<SocketAddr> {
     let of_use = !(from.udp && to.udp) && from.crossing.is_some();
     to.crossing.filter(|d| of_use && from.gets_out(d.port()) && is_door(*d, to, observed))
 }
 
-/// Client as others see it: the source of its control connection, and its own descriptor.
+/// A client's public address, as its CN sees it, and its NAT descriptor.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
     /// Address of the client, as the CN sees it.
     pub observed: IpAddr,
-    /// Descriptor that the client announces.
+    /// NAT descriptor that the client sent.
     pub nat: &'a NatDescriptor,
 }
 
 impl Endpoint<'_> {
-    /// Returns whether the client's own address is the one that the CN sees: no NAT between.
+    /// Returns whether the CN sees the client at one of its own addresses, so that there is no NAT between them.
     fn is_public(&self) -> bool {
         let observed = self.observed.to_canonical();
         self.hosts().any(|a| a == observed)
     }
 
-    /// Returns the client's own addresses, and private ones seen from outside, which without a NAT are its own too.
+    /// Returns the client's own IP addresses, and private ones at which STUN servers see it.
     fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let own = |c: &&Candidate| c.kind == CandidateKind::Host || is_private(c.addr.ip());
         self.nat.candidates.iter().filter(own).map(|c| c.addr.ip().to_canonical())
@@ -271,16 +276,16 @@ impl Endpoint<'_> {
     }
 }
 
-/// Returns whether two clients can connect, in either role. Behind different public addresses their classes decide.
+/// Returns whether two clients can connect, in either role: by their NAT classes if they have different public
+/// addresses, else by other rules for clients behind one address.
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let same = a.observed.to_canonical() == b.observed.to_canonical();
     if same { meet_at_home(a, b) } else { Class::of(a).meets(Class::of(b)) }
 }
 
-/// Returns whether two clients behind one public address can connect: over UDP if they share a network (loopback
-/// counts) or their NAT hairpins; or by a TCP port at the other's own address, since any other may lead back to the
-/// dialler.
+/// Returns whether two clients behind one public address can connect: over UDP if they share a local network or their
+/// NAT supports hairpinning, or over TCP to a reachable port of a client without NAT.
 fn meet_at_home(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let hairpin = || a.nat.hairpin && b.nat.hairpin && can_connect(a.nat, b.nat);
     let near = || a.hosts().any(|x| b.hosts().any(|y| same_network(x, y)));
@@ -312,10 +317,9 @@ pub fn is_private(addr: IpAddr) -> bool {
     }
 }
 
-/// Returns the part of a descriptor that others may be told: without candidates that could aim packets at a third party
-/// or at the receiver itself. An address must be the client's `observed` one, one that `proves` accepts, or a private
-/// one (loopback only where the client itself came over loopback). Ports below 1024 are dropped, since no client
-/// listens there.
+/// Returns a client's NAT descriptor without addresses that could direct other clients' packets at a third party. An
+/// address must be `observed` (where the CN sees the client), confirmed by a STUN server's cookie that `proves`
+/// accepts, or private. Candidates with ports below 1024 are removed.
 #[must_use]
 pub fn vetted(nat: &NatDescriptor, observed: IpAddr, proves: impl Fn(&Proven) -> bool) -> NatDescriptor {
     let observed = observed.to_canonical();

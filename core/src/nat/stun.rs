@@ -1,5 +1,5 @@
 //! STUN messages (RFC 8489) of the Binding method, with the attributes of behaviour discovery (RFC 5780) and of
-//! connectivity checks (RFC 8445), and their two message integrities.
+//! connectivity checks (RFC 8445), and the two kinds of message authentication.
 
 pub mod integrity;
 #[cfg(test)]
@@ -17,7 +17,7 @@ pub const MAGIC_COOKIE: u32 = 0x2112_A442;
 pub const HEADER_LEN: usize = 20;
 /// Maximum message length in bytes: the header's length field counts in words of four bytes up to 65,532.
 pub const MESSAGE_LEN_MAX: usize = HEADER_LEN + 65_532;
-/// Maximum length of an accepted datagram in bytes: two Ethernet frames of padding, and its headers.
+/// Maximum length of an accepted datagram in bytes.
 pub const DATAGRAM_LEN_MAX: usize = 4_096;
 /// Maximum number of attributes in an accepted message.
 pub const ATTRIBUTES_MAX: usize = 256;
@@ -54,7 +54,7 @@ pub const CHANGE_REQUEST: u16 = number::CHANGE_REQUEST;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 const FINGERPRINT_LEN: usize = 8;
 
-/// Transaction identifier that matches an answer to its request; unpredictable.
+/// Transaction identifier: an unpredictable value that an answer copies from its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(pub [u8; 12]);
 
@@ -97,7 +97,7 @@ pub enum Attribute {
     },
     /// RESPONSE-PORT: asks the server to answer to this port of the client.
     ResponsePort(u16),
-    /// PADDING: number of meaningless bytes.
+    /// PADDING: number of bytes without meaning.
     Padding(u16),
     /// USERNAME: name of the key that protects a connectivity check.
     Username(Vec<u8>),
@@ -124,7 +124,7 @@ pub enum Attribute {
     Other(u16, Vec<u8>),
 }
 
-/// Binding message without its message integrity, for which there are [`integrity::check`] and
+/// STUN Binding message. Its authentication is checked by [`integrity::check`] and added by
 /// [`Message::encode_signed`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
@@ -134,7 +134,7 @@ pub struct Message {
     pub id: TransactionId,
     /// Attributes in order; of duplicates the first counts (RFC 8489 §14).
     pub attributes: Vec<Attribute>,
-    /// Numbers of received attributes that must be understood but are not; never encoded.
+    /// Numbers of received attributes that are unknown here and must not be ignored (below 0x8000); never encoded.
     pub unknown: Vec<u16>,
 }
 
@@ -156,7 +156,8 @@ impl Message {
         self.attributes.iter().find_map(pick)
     }
 
-    /// Returns the source address of the request, as the answer reports it.
+    /// Returns the request's source address as the server saw it (XOR-MAPPED-ADDRESS or MAPPED-ADDRESS of the
+    /// answer).
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
         let xored = self.find(|a| if let Attribute::XorMapped(addr) = a { Some(*addr) } else { None });
@@ -193,13 +194,13 @@ impl Message {
         self.find(|a| if let Attribute::Username(name) = a { Some(&name[..]) } else { None })
     }
 
-    /// Encodes the message, with FINGERPRINT.
+    /// Encodes the message and appends the attribute FINGERPRINT.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         finish(self.body())
     }
 
-    /// Encodes the message, with a message integrity under `key`, and FINGERPRINT.
+    /// Encodes the message and appends a message integrity (HMAC under `key`) and the attribute FINGERPRINT.
     #[must_use]
     pub fn encode_signed(&self, key: &[u8], hash: Hash) -> Vec<u8> {
         let mut out = self.body();
@@ -293,7 +294,8 @@ impl Attribute {
         }
     }
 
-    /// Decodes an attribute. Returns `None` for an unknown one that must be understood.
+    /// Decodes an attribute. Returns `None` if its number is unknown and below 0x8000, so that it must not be
+    /// ignored.
     fn decode(name: u16, value: &[u8], id: TransactionId) -> Result<Option<Self>, DecodeError> {
         use number as n;
         Ok(Some(match name {
@@ -335,7 +337,7 @@ fn header(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     if right { Ok((header, rest)) } else { Err(DecodeError::Invalid) }
 }
 
-/// Appends the FINGERPRINT attribute.
+/// Appends the attribute FINGERPRINT, a CRC-32 (RFC 8489 §14.7), to an encoded message.
 fn finish(mut out: Vec<u8>) -> Vec<u8> {
     // the fingerprint covers a length that counts it
     set_len(&mut out, FINGERPRINT_LEN);
@@ -352,7 +354,7 @@ fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// Sets the header's length to what follows it plus `more`.
+/// Sets the length field of the header to the number of bytes after the header plus `more`.
 fn set_len(out: &mut [u8], more: usize) {
     let len = u16::try_from(out.len() - HEADER_LEN + more).unwrap_or(u16::MAX);
     out[2..4].copy_from_slice(&len.to_be_bytes());
@@ -373,8 +375,8 @@ fn take_attribute(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), DecodeError> {
     Ok((be16(head, 0), &padded[..len], rest))
 }
 
-/// Returns the magic cookie and the identifier, with which addresses are XORed, so that no NAT on the way rewrites them
-/// (RFC 8489 §14.2).
+/// Returns the mask with which addresses are XORed, so that no NAT recognises and rewrites them: magic cookie and
+/// transaction identifier (RFC 8489 §14.2).
 fn mask(id: TransactionId) -> [u8; 16] {
     let mut mask = [0; 16];
     mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());

@@ -1,7 +1,7 @@
-//! Birthday probing, for a peer whose NAT assigns each flow a random port and one whose NAT filters by port: the first
-//! opens many sockets towards the other's one endpoint, the other tries many ports of the first one's address. With 256
-//! sockets and 1,024 ports of 64,512 some socket is reached in 98 of 100 attempts. It fills NATs' tables, so it is off
-//! unless both sides' users enable it, and each host does one such probing (`Game`) at a time.
+//! Birthday probing, for a peer whose NAT assigns each flow a random port and one whose NAT filters by port: the peer
+//! behind the first NAT sends from many sockets to the other's one endpoint, and the other tries many ports of the
+//! first peer's address. With 256 sockets and 1,024 ports of 64,512 the two meet in 98 of 100 attempts. It fills
+//! NATs' tables, so it is done only if both users enable it, and each host does one such probing at a time.
 
 use super::Connectivity;
 use super::io::{Birthday, Output, Rung, Scatter};
@@ -15,7 +15,7 @@ type Context<'a> = Cx<'a, Connectivity>;
 
 /// Lowest port that is probed.
 const PORT_MIN: u16 = 1_024;
-/// Number of ports that a NAT may assign.
+/// Number of ports that a NAT may assign, from [`PORT_MIN`] on.
 const PORTS: u32 = 64_512;
 /// Distance between ports tried in succession: a prime, so that none is repeated.
 const PORT_STEP: u32 = 10_007;
@@ -31,14 +31,15 @@ pub(super) struct Game {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Side {
-    /// Side with many sockets towards one endpoint; `met` is the socket that the peer reached.
+    /// This host sends from many sockets to one endpoint of the peer; `met` is the socket that the peer reached.
     Sockets { to: SocketAddr, met: Option<u16> },
-    /// Side that tries many ports of one address, beginning with `first`.
+    /// This host tries many ports of one address of the peer, beginning with `first`.
     Ports { of: IpAddr, first: u32 },
 }
 
 impl Game {
-    /// Returns the probing that this pair has to do, if any. `all` are the peer's addresses that may be tried.
+    /// Returns the birthday probing that this host does towards a peer; `None` if the two NATs or the users' settings
+    /// rule it out. `all`: the peer's addresses that may be tried.
     pub(super) fn of(
         cx: &mut Context<'_>,
         own: &NatDescriptor,
@@ -59,7 +60,7 @@ impl Game {
         Some(Self { side, sent: 0, due: None })
     }
 
-    /// Returns a probing of one endpoint that has not begun, for tests.
+    /// Returns a birthday probing from many sockets that has not begun, for tests.
     #[cfg(test)]
     pub(super) const fn idle(to: SocketAddr) -> Self {
         Self { side: Side::Sockets { to, met: None }, sent: 0, due: None }
@@ -69,7 +70,7 @@ impl Game {
         self.due = Some(now);
     }
 
-    /// Stops the probing, since the peer was heard.
+    /// Stops the birthday probing, since a check of the peer has arrived.
     pub(super) const fn stop(&mut self) {
         self.due = None;
     }
@@ -82,7 +83,7 @@ impl Game {
         self.sent
     }
 
-    /// Returns the maximum number of datagrams of this side.
+    /// Returns the maximum number of datagrams that this host sends for the probing.
     pub(super) const fn limit(&self, cfg: &Birthday) -> u16 {
         match self.side {
             Side::Sockets { .. } => cfg.sockets.saturating_mul(2),
@@ -90,7 +91,7 @@ impl Game {
         }
     }
 
-    /// Returns whether the probing sends to this address.
+    /// Returns whether the birthday probing sends datagrams to this address.
     pub(super) fn aims_at(&self, addr: SocketAddr) -> bool {
         match self.side {
             Side::Sockets { to, .. } => addr == to,
@@ -98,7 +99,7 @@ impl Game {
         }
     }
 
-    /// Returns whether this address is probed from the extra sockets, so that the main one need not try it.
+    /// Returns whether this address is probed from extra sockets, so that the QUIC socket need not send checks to it.
     pub(super) fn is_met_elsewhere(&self, addr: SocketAddr) -> bool {
         matches!(self.side, Side::Sockets { to, .. } if to == addr)
     }
@@ -107,8 +108,9 @@ impl Game {
         matches!(self.side, Side::Sockets { .. })
     }
 
-    /// Records a check of the peer on an extra socket. Returns whether it counts as received on the main one: only the
-    /// first such socket does, and takes the main one's place.
+    /// Records a check of the peer that arrived on an extra socket. Returns whether it is handled as if it had
+    /// arrived on the QUIC socket: only if it came to the first extra socket that the peer reached, which is used
+    /// towards this peer from then on.
     pub(super) fn on_hit(&mut self, cx: &mut Context<'_>, intro: IntroId, socket: u16, from: SocketAddr) -> bool {
         let Side::Sockets { to, met } = &mut self.side else { return false };
         if met.is_none() && *to == from {
@@ -118,7 +120,7 @@ impl Game {
         *met == Some(socket) && *to == from
     }
 
-    /// Sends the probes that are due; `request` creates a check.
+    /// Sends the probes that are due. `request` creates a connectivity check to be sent.
     pub(super) fn play(
         &mut self,
         cx: &mut Context<'_>,

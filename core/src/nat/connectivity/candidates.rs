@@ -1,6 +1,6 @@
-//! Candidates: the addresses of an introduced peer that are tried, best first. Nobody can aim this host at a third
-//! party: an address is the one at which the CN observed the peer, one that a STUN server vouches for (checked by the
-//! CN), or a private one of the network that both share.
+//! Candidates: the addresses of an introduced peer that are tried, best first. A peer cannot make this host send to a
+//! third party: an address is tried only if the CN saw the peer there, a STUN server confirmed it (checked by the
+//! CN), or it is a private address and both clients have the same public one.
 
 use super::io::{Config, Rung, Ticket};
 use crate::nat::{CandidateKind, NatBehaviour, NatDescriptor, is_private};
@@ -25,17 +25,18 @@ fn rung(kind: CandidateKind, addr: SocketAddr) -> Rung {
     }
 }
 
-/// Returns whether a NAT counts: it assigns each flow the next port.
+/// Returns whether a NAT assigns ports in sequence: each flow gets the next port.
 pub(super) fn counts(nat: &NatDescriptor) -> bool {
     nat.mapping != NatBehaviour::EndpointIndependent && nat.step > 0
 }
 
-/// Returns the addresses to be tried, each once, in order. For a NAT that assigns each flow the next port, the mapping
-/// last seen is useless: the ports after it are tried instead, every `every`-th of them.
+/// Returns the peer's addresses to be tried, each once, best first. If the peer's NAT assigns ports in sequence, its
+/// last observed port is useless; the ports after it are tried instead, each `every`-th of them.
 ///
-/// If both NATs count, each try makes a mapping of its own, so the two must meet in one pair of ports: the k-th flow of
-/// one side leaves from port a + k and goes to b + k, likewise the other's, and they never meet if either NAT has
-/// counted on by d meanwhile. With `every` = 2 on one side its k-th goes to b + 2k − 1, and they do, at its flow d + 1.
+/// If both NATs assign ports in sequence, each try makes a new mapping, so the two peers must meet in one pair of
+/// ports. The k-th flow of one peer leaves from port a + k and goes to port b + k, and the other's the reverse; they
+/// never meet if other traffic has advanced one NAT by d ports. With `every` = 2 on one side, its k-th flow goes to
+/// port b + 2k − 1, and they meet at its flow d + 1.
 pub(super) fn candidates(
     cfg: &Config,
     ticket: &Ticket,
@@ -68,9 +69,9 @@ fn predicted(last: SocketAddr, step: u16, max: u16, every: u16) -> impl Iterator
     (0..max).map_while(port).map(move |port| SocketAddr::new(last.ip(), port))
 }
 
-/// Returns the destinations of openers: addresses behind another NAT. Every predicted port is included if the own NAT
-/// does not count, since any may be the source of the peer's check, too early for a NAT without input filter; only the
-/// first if the own NAT `counts` too. None if a LAN may be shared: then both are behind the same NAT.
+/// Returns the destinations of openers, datagrams with a low TTL that only open this host's own NAT. They are the
+/// peer's public addresses, with all predicted ports, or with the first one only if this host's NAT `counts`, that is
+/// assigns ports in sequence. Empty if the peers may share a LAN, and so a NAT.
 pub(super) fn openers(cfg: &Config, all: &[(SocketAddr, Rung)], counts: bool) -> Vec<SocketAddr> {
     if cfg.openers_max == 0 || all.iter().any(|(_, rung)| *rung == Rung::Lan) {
         return Vec::new();

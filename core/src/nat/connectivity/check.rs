@@ -1,6 +1,6 @@
-//! Connectivity checks: STUN Binding requests and answers (RFC 8445 §7) under a key that only the two introduced peers
-//! and their CNs know, named after their introduction. A message that fails authentication is ignored: no answer, no
-//! error.
+//! Connectivity checks: STUN Binding requests and answers (RFC 8445 §7) authenticated with a key that only the two
+//! introduced peers and their CNs know. The introduction's id is the user name. A message that fails authentication
+//! is ignored: no answer, no error.
 
 use super::io::Role;
 use crate::ids::IntroId;
@@ -9,7 +9,7 @@ use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-/// Received check, not authenticated yet.
+/// Received connectivity check, not authenticated yet.
 pub(super) struct Incoming<'a> {
     bytes: &'a [u8],
     message: Message,
@@ -17,9 +17,9 @@ pub(super) struct Incoming<'a> {
 
 /// Kind of message that a received check claims to be.
 pub(super) enum Claim {
-    /// Request within this introduction, by a peer of this role.
+    /// Request for this introduction, sent by the peer in this role.
     Request { intro: IntroId, by: Role, nominates: bool },
-    /// Answer to a request of this host.
+    /// Answer to a check that this host sent.
     Answer,
 }
 
@@ -30,8 +30,8 @@ const fn mark(role: Role) -> u8 {
     }
 }
 
-/// Returns the USERNAME of a check: the introduction in hexadecimal and the sender's role, so that no check can be
-/// reflected to its sender.
+/// Returns the USERNAME attribute of a connectivity check: the introduction's id in hexadecimal and the sender's
+/// role, so that a check sent back to its sender is not accepted.
 fn username(intro: IntroId, by: Role) -> Vec<u8> {
     let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
     let hex = intro.0.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
@@ -57,7 +57,8 @@ pub fn is_check(bytes: &[u8]) -> bool {
         || message.class == Class::Success && integrity::check(bytes, &[]) != Integrity::Missing
 }
 
-/// Encodes a check request, or an indication that only opens the own NAT.
+/// Encodes a connectivity check, or an indication, which only opens the sender's NAT, as `class` says. `by`: the role
+/// of the sender.
 pub(super) fn request(
     (intro, key): (IntroId, &[u8; 16]),
     by: Role,
@@ -69,13 +70,13 @@ pub(super) fn request(
     Message::new(class, id, attributes).encode_signed(key, Hash::Sha256)
 }
 
-/// Encodes the answer to a request that came from `from`.
+/// Encodes the answer to a connectivity check that came from `from`.
 pub(super) fn answer(key: &[u8; 16], id: TransactionId, from: SocketAddr) -> Vec<u8> {
     Message::new(Class::Success, id, alloc::vec![Attribute::XorMapped(from)]).encode_signed(key, Hash::Sha256)
 }
 
 impl<'a> Incoming<'a> {
-    /// Decodes a datagram that may be a check.
+    /// Decodes a datagram as a connectivity check; `None` if it cannot be one.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let message = Message::decode(bytes).ok().filter(|m| m.unknown.is_empty())?;
         Some(Self { bytes, message })
@@ -97,7 +98,8 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Returns whether the sender knows the key and the message is unchanged.
+    /// Returns whether the message was authenticated with `key`, so that the sender knows it and nobody changed the
+    /// message.
     pub(super) fn is_of(&self, key: &[u8; 16]) -> bool {
         integrity::check(self.bytes, key) == Integrity::Right
     }

@@ -1,4 +1,4 @@
-//! Inputs, outputs and configuration of the connectivity machine.
+//! Inputs, outputs and configuration of the state machine that connects introduced peers.
 
 use crate::ids::{IntroId, RawTcpId};
 use crate::limits;
@@ -8,8 +8,8 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 crate::wire! {
-    /// Data that each of two introduced peers gets from its CN for connectivity checks with the other. Only the two
-    /// peers and their CNs know the key.
+    /// Data that each of two introduced peers gets from its CN for connectivity checks with the other peer. Only the
+    /// two peers and their CNs know the key.
     pub struct Ticket {
         /// Key that authenticates connectivity checks, drawn for this introduction alone.
         pub key: [u8; 16],
@@ -21,17 +21,18 @@ crate::wire! {
     pub struct Attempt {
         /// Reason of the failure; `None`: connected.
         pub failure: Option<Failure>,
-        /// Type of the address that was nominated or connected.
+        /// Type of the peer's address or path that was chosen; [`Rung::None`] if none was.
         pub rung: Rung,
         /// Number of datagrams that the attempt sent.
         pub probes: u16,
-        /// Duration in milliseconds, from the CN's "go" (or from the start, if it never came) to the end.
+        /// Duration in milliseconds, from the CN's signal to start checks (or, without it, from the introduction) to
+        /// the end.
         pub took_ms: u32,
     }
 }
 
 crate::wire! {
-    /// Type of a peer's address; tried in ascending order of number.
+    /// Type of a peer's address, or of the path to it. Addresses are tried in ascending order of number.
     pub enum Rung {
         /// No address was chosen.
         None = 0,
@@ -39,7 +40,7 @@ crate::wire! {
         Lan = 1,
         /// IPv6 address, with or without firewalls.
         Ipv6 = 2,
-        /// Port that the peer's router forwards (port mapping).
+        /// Address and port of the peer's router that it forwards to the peer (port mapping).
         Mapped = 3,
         /// Address at which STUN servers see the peer.
         Reflexive = 4,
@@ -51,7 +52,7 @@ crate::wire! {
         Direct = 7,
         /// Port found by birthday probing ([`Birthday`]).
         Birthday = 8,
-        /// TCP port of the uploader, reached from outside before.
+        /// TCP port of the uploader, to which the downloader connected.
         Tcp = 9,
         /// TCP port of the downloader, to which the uploader connected.
         Called = 10,
@@ -68,15 +69,15 @@ crate::wire! {
         NoCandidates = 1,
         /// The maximum number of attempts was already under way.
         Busy = 2,
-        /// The CN's "go" never came.
+        /// The CN's signal to start connectivity checks never came.
         NoGo = 3,
-        /// No check of the peer arrived, nor an answer.
+        /// Neither a check of the peer nor an answer to this host's checks arrived.
         Silence = 4,
-        /// The peer was heard, but did not hear this host.
+        /// Checks or answers of the peer arrived, but no path was found that works in both directions.
         OneWay = 5,
-        /// A path was found, but no connection opened on it.
+        /// A path was chosen, but no connection could be opened on it.
         NoHandshake = 6,
-        /// The peer was no longer wanted.
+        /// The client no longer wanted the peer.
         Dropped = 7,
     }
 }
@@ -98,7 +99,7 @@ pub struct Offer {
     pub intro: IntroId,
     /// Role of this host in the introduction.
     pub role: Role,
-    /// Check key and observed address, known to the peers and their CNs only.
+    /// Key for connectivity checks, and the other peer's address as its CN saw it.
     pub ticket: Ticket,
     /// NAT descriptor of the other peer.
     pub nat: NatDescriptor,
@@ -120,7 +121,7 @@ pub struct Scattered {
 /// Command for the extra sockets of an introduction, used besides the QUIC socket for birthday probing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scatter {
-    /// Send a datagram from one extra socket, opened when first named.
+    /// Send a datagram from one extra socket, which is opened if it is not open yet.
     Send {
         /// Introduction that the socket belongs to.
         intro: IntroId,
@@ -145,7 +146,7 @@ pub enum Scatter {
     Gather(IntroId),
 }
 
-/// Command for a raw TCP connection: one with a peer on which neither side has proven a key yet.
+/// Command for a raw TCP connection, that is one with a peer before the TLS handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RawTcp {
     /// Open a TCP connection; answered by one [`RawTcpEvent::Open`] or [`RawTcpEvent::Failed`].
@@ -157,7 +158,8 @@ pub enum RawTcp {
         /// Local listening port to connect from; `None`: any port.
         from: Option<u16>,
     },
-    /// Send this check, then wait for the downloader's handshake, as on an accepted connection.
+    /// Send this connectivity check, then wait for the downloader to begin the TLS handshake, as on an accepted
+    /// connection.
     Serve {
         /// Number of the raw TCP connection.
         id: RawTcpId,
@@ -171,12 +173,13 @@ pub enum RawTcp {
 /// Event on a raw TCP connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RawTcpEvent {
-    /// A requested raw TCP connection is open; answered by [`RawTcp::Serve`], [`RawTcp::HangUp`] or a path along it.
+    /// A requested raw TCP connection is open; answered by [`RawTcp::Serve`], [`RawTcp::HangUp`] or [`Output::Path`]
+    /// with this connection.
     Open(RawTcpId),
     /// A requested raw TCP connection could not be opened.
     Failed(RawTcpId),
-    /// A host connected to a listening port and sent a check; answered by a path along this raw TCP connection or by
-    /// [`RawTcp::HangUp`].
+    /// A host connected to a listening port and sent a connectivity check; answered by [`Output::Path`] with this raw
+    /// TCP connection, or by [`RawTcp::HangUp`].
     Shown {
         /// Number of the raw TCP connection.
         id: RawTcpId,
@@ -209,7 +212,7 @@ impl Along {
     }
 }
 
-/// Event reported to the connectivity machine.
+/// Event reported to the state machine that connects introduced peers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The description of this host's own NAT has changed.
@@ -218,7 +221,7 @@ pub enum Input {
     Observed(SocketAddr),
     /// A peer was introduced. Each introduction is used once; a repeated one is ignored.
     Offer(Offer),
-    /// The CN said "go": both peers have opened their NATs, or had time to.
+    /// The CN's signal to start connectivity checks came: both peers have opened their NATs, or had time to.
     Go(IntroId),
     /// A STUN datagram came on the QUIC socket.
     Datagram {
@@ -239,7 +242,7 @@ pub enum Input {
     Drop(IntroId),
 }
 
-/// Command or notification of the connectivity machine.
+/// Command or notification of the state machine that connects introduced peers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Send a datagram from the QUIC socket.
@@ -255,18 +258,19 @@ pub enum Output {
     Scatter(Scatter),
     /// Execute a command for a raw TCP connection.
     RawTcp(RawTcp),
-    /// Tell the CN that this host's NAT is open.
+    /// Report to the CN that this host has opened its NAT for the introduced peer.
     Opened(IntroId),
     /// A path was chosen: the downloader opens the connection on it, the uploader waits.
     Path {
         /// Introduction that the path belongs to.
         intro: IntroId,
-        /// Peer's endpoint: over UDP checked both ways, over TCP its listening port or the connection's remote address.
+        /// Peer's address and port: over UDP one checked in both directions, over TCP its listening port or the
+        /// remote address of the existing connection.
         addr: SocketAddr,
         /// Kind of path on which the connection is opened.
         along: Along,
     },
-    /// Replace the own NAT's description: a NAT that assigns ports in sequence has moved on to later ports.
+    /// Replace this host's NAT descriptor: its NAT assigns ports in sequence and has advanced to later ports.
     Moved(NatDescriptor),
     /// An attempt has ended; sent exactly once for each [`Input::Offer`] that was not ignored.
     Ended {
@@ -280,15 +284,15 @@ pub enum Output {
 /// Configuration of birthday probing: numbers of sockets and ports, and pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Birthday {
-    /// Number of sockets of the side whose NAT assigns random ports; each sends twice.
+    /// Number of sockets of the peer whose NAT assigns random ports; two datagrams are sent from each.
     pub sockets: u16,
-    /// Number of ports that the other side tries.
+    /// Number of ports that the other peer tries.
     pub probes: u16,
-    /// Number of datagrams per tick, on either side.
+    /// Number of datagrams that each peer sends per tick.
     pub batch: u16,
     /// Interval between two ticks.
     pub tick: Duration,
-    /// Time-out of the probing, counted from "go".
+    /// Time-out of the probing, counted from the CN's signal to start checks.
     pub within: Duration,
 }
 
@@ -303,42 +307,44 @@ impl Default for Birthday {
 /// Limits and intervals of connectivity checks.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Maximum number of concurrent attempts.
+    /// Maximum number of concurrent attempts to connect to introduced peers.
     pub sessions_max: usize,
-    /// Maximum checks per second, over all attempts.
+    /// Maximum number of connectivity checks sent per second, over all attempts.
     pub rate: u32,
-    /// Maximum checks sent to one address per attempt.
+    /// Maximum number of connectivity checks that an attempt sends to one address.
     pub per_address_max: u8,
-    /// Maximum datagrams per attempt, answers included; birthday probes are counted apart.
+    /// Maximum number of datagrams that an attempt sends, answers included, birthday probes not included.
     pub per_pair_max: u16,
     /// Maximum number of addresses learned from the peer's own checks.
     pub learned_max: usize,
     /// Maximum number of ports predicted for a NAT that assigns them in sequence.
     pub predicted_max: u16,
-    /// IP time to live of opener datagrams: they pass the own NAT, but do not reach the peer's.
+    /// IP time to live of openers, datagrams that pass this host's NAT and so open it, but do not reach the peer's
+    /// NAT.
     pub opener_ttl: u8,
-    /// Maximum number of observed addresses that get an opener; 0: no openers. Predicted ports are not counted.
+    /// Maximum number of a peer's addresses to which openers are sent, predicted ports not counted; 0: no openers.
     pub openers_max: usize,
-    /// Interval between first checks to different addresses.
+    /// Interval between the first checks to two addresses of a peer.
     pub pace: Duration,
     /// Retransmission time-out of a check: initial, increment per retry, and maximum.
     pub resend: (Duration, Duration, Duration),
-    /// Time during which a LAN address may still answer before a worse address is nominated.
+    /// Time for which the downloader waits for an answer from a LAN address before it chooses another one.
     pub prefer: Duration,
-    /// Time-out for the CN's "go".
+    /// Time-out for the CN's signal to start connectivity checks.
     pub go_within: Duration,
-    /// Time-out of the checks, counted from "go".
+    /// Time-out of the connectivity checks, counted from the CN's signal to start them.
     pub check_within: Duration,
-    /// Delay of TCP after "go", if no check has found a path; TCP starts at once where UDP is unusable.
+    /// Delay from the start of the checks to the use of TCP, if no check has found a path. TCP is used at once where
+    /// UDP is unusable.
     pub door_after: Duration,
-    /// Time-out for the connection on the nominated path.
+    /// Time-out for opening the connection on the chosen path.
     pub connect_within: Duration,
-    /// Local listening TCP port for simultaneous opens, whose external port the own NAT's descriptor names; `None`:
-    /// there is no such port.
+    /// Local TCP port from which simultaneous opens are made; the NAT descriptor's `crossing` is its external
+    /// endpoint. `None`: no simultaneous opens.
     pub crosses_from: Option<u16>,
-    /// Maximum number of simultaneous opens, and delay after a failed one.
+    /// Maximum number of simultaneous TCP opens of an attempt, and delay after a failed one.
     pub crossings: (u8, Duration),
-    /// Time for which checks are still answered after the connection opened.
+    /// Time for which the peer's checks are still answered after the connection has opened.
     pub linger: Duration,
     /// Birthday probing, used as a last resort if the peer supports it too; `None`: disabled.
     pub birthday: Option<Birthday>,
@@ -372,14 +378,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns the maximum datagrams of one attempt, birthday probes included.
+    /// Returns the maximum number of datagrams that one attempt sends, birthday probes included.
     #[must_use]
     pub fn datagrams_max(&self) -> u16 {
         let tried = self.birthday.map_or(0, |b| b.probes.max(b.sockets.saturating_mul(2)));
         self.per_pair_max.saturating_add(tried)
     }
 
-    /// Returns a configuration for model checking: few repetitions and no pacing, so that fewer moments differ.
+    /// Returns a configuration for the model checker: few repetitions and no pacing, so that there are fewer states.
     #[must_use]
     pub fn tiny() -> Self {
         let s = Duration::from_secs;

@@ -1,9 +1,9 @@
 //! Connectivity: how two introduced peers find a path between their NATs (similar to RFC 8445, with RFC 5245's
-//! aggressive nomination). Each first sends one datagram with a TTL so low that it opens its own NAT only, and says
-//! "opened" to the CN; at the CN's "go" both check every address of the other at once, from the socket that carries
-//! QUIC, and learn the source addresses of the other's checks. The downloader nominates the first path that works both
-//! ways. If none is found, or UDP is unusable, one of them opens a TCP connection to a port of the other that was
-//! reached from outside before (`tcp.rs`).
+//! aggressive nomination). Each peer first sends one datagram with a TTL so low that it opens its own NAT only, and
+//! reports to the CN that its NAT is open. At the CN's signal to start ("go") each sends connectivity checks to every
+//! address of the other, from the socket that carries QUIC, and learns the source addresses of the other's checks.
+//! The downloader chooses (nominates) the first path that works in both directions. If there is none, or UDP is
+//! unusable, one peer opens a TCP connection to a port of the other that was reached from outside before (`tcp.rs`).
 
 mod birthday;
 mod candidates;
@@ -26,7 +26,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use pair::{Host, Pair};
 
-/// Maximum number of used introductions that are remembered.
+/// Maximum number of introductions remembered as used, so that they are not used again.
 const USED_MAX: usize = 256;
 
 /// State shared by all attempts of a host: the rate of checks, and the numbers of raw TCP connections.
@@ -39,7 +39,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Takes one check from the budget of this tenth of a second. Returns false if it is used up.
+    /// Counts one connectivity check if the rate (checks per second) still allows one in this tenth of a second; else
+    /// returns false.
     fn take(&mut self, now: Time, rate: u32) -> bool {
         if now.since(self.since) >= Duration::from_millis(100) {
             (self.spent, self.since) = (0, now);
@@ -50,7 +51,7 @@ impl Budget {
     }
 }
 
-/// State machine of all connection attempts of a host.
+/// State machine of all of a host's attempts to connect to introduced peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Connectivity {
     nat: NatDescriptor,
@@ -64,37 +65,40 @@ pub struct Connectivity {
 type Context<'a> = Cx<'a, Connectivity>;
 
 impl Connectivity {
-    /// Returns the number of attempts, including connected ones whose late checks are still answered.
+    /// Returns the number of attempts, including those that have connected and still answer the peer's checks.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Returns whether there is an attempt for this introduction, or its late checks are still answered.
+    /// Returns whether there is an attempt for this introduction, including one that has connected and still answers
+    /// checks.
     #[must_use]
     pub fn has(&self, intro: IntroId) -> bool {
         self.pairs.contains_key(&intro)
     }
 
-    /// Returns whether `addr` belongs to a currently introduced peer: only then anything may be sent there.
+    /// Returns whether `addr` is an address of a peer with an attempt; only to these may datagrams be sent.
     #[must_use]
     pub fn is_introduced(&self, addr: SocketAddr) -> bool {
         self.pairs.values().any(|p| p.knows(addr))
     }
 
-    /// Returns whether `addr` is a TCP endpoint of a currently introduced peer: only then a connection may be opened.
+    /// Returns whether `addr` is the TCP address of a peer with an attempt; only to these may TCP connections be
+    /// opened.
     #[must_use]
     pub fn is_door(&self, addr: SocketAddr) -> bool {
         self.pairs.values().any(|p| p.tcp.is_to(addr))
     }
 
-    /// Returns whether no attempt exceeded its limits; for model checks.
+    /// Returns whether no attempt has sent more datagrams than `cfg` allows; for the model checker.
     #[must_use]
     pub fn is_within_bounds(&self, cfg: &Config) -> bool {
         self.pairs.values().all(|p| p.is_within_bounds(cfg))
     }
 
-    /// Returns whether there may be a NAT: the host's own addresses differ from the one that the CN sees.
+    /// Returns whether a NAT may be on the way: the address at which the CN sees this host is unknown or none of its
+    /// own.
     fn behind_nat(&self) -> bool {
         let Some(observed) = self.observed.map(|a| a.ip().to_canonical()) else { return true };
         !self.nat.candidates.iter().any(|c| c.kind == CandidateKind::Host && c.addr.ip().to_canonical() == observed)
@@ -155,8 +159,8 @@ impl Connectivity {
         }
     }
 
-    /// Advances the predicted port after a sequential NAT has made `flows` mappings, so that the next peer tries later
-    /// ports. Others may have made more in between, which this host cannot know.
+    /// Advances the external port in this host's descriptor by `flows` mappings if its NAT assigns ports in sequence,
+    /// so that the next peer tries later ports.
     fn count_on(&mut self, cx: &mut Context<'_>, flows: u16) {
         let counts = self.nat.mapping != NatBehaviour::EndpointIndependent && self.nat.step > 0;
         let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
@@ -170,7 +174,8 @@ impl Connectivity {
         }
     }
 
-    /// Handles a check on an extra socket: if it is the peer's, that socket replaces the main one towards it.
+    /// Handles a connectivity check that arrived on an extra socket of birthday probing: if the introduced peer sent
+    /// it, that socket is used towards the peer instead of the QUIC socket.
     fn scattered(&mut self, cx: &mut Context<'_>, (intro, socket): (IntroId, u16), from: SocketAddr, bytes: &[u8]) {
         let Some(incoming) = Incoming::read(bytes) else { return };
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
@@ -283,7 +288,7 @@ mod tests {
     const INTRO: IntroId = IntroId([1; 16]);
     const OTHER: IntroId = IntroId([2; 16]);
 
-    /// Returns connectivity with one attempt that waits for "go".
+    /// Returns a state with one attempt that waits for the CN's signal to start checks.
     fn healthy() -> Connectivity {
         let mut m = Connectivity::default();
         m.pairs.insert(INTRO, Pair::waiting(INTRO));

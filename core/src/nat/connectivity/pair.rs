@@ -1,5 +1,5 @@
-//! Attempt to connect one introduced pair, as one of its peers runs it: Opening → Checking → Nominated → Connected, or
-//! failed on the way.
+//! Attempt of this host to connect to one introduced peer. It opens the own NAT, checks the peer's addresses, chooses
+//! (nominates) a path, and connects on it.
 
 use super::birthday::Game;
 use super::candidates::{candidates, counts, openers};
@@ -25,7 +25,7 @@ pub(super) struct Pair {
     pub(super) role: Role,
     pub(super) key: [u8; 16],
     pub(super) phase: Phase,
-    /// Time of "go", or of the offer before "go" comes.
+    /// Time of the CN's signal to start checks, or, before that, of the introduction.
     began: Time,
     /// Deadline of the present phase.
     until: Time,
@@ -36,7 +36,7 @@ pub(super) struct Pair {
     sent: u16,
     /// Number of datagrams sent by a finished birthday probing.
     tried: u16,
-    /// Time at which a validated path is nominated, if no better one comes before.
+    /// Time at which the best path found so far is chosen, if no LAN address answers before.
     nominate_at: Option<Time>,
     /// Birthday probing in progress, if any.
     game: Option<Game>,
@@ -44,7 +44,7 @@ pub(super) struct Pair {
     pub(super) tcp: Tcp,
 }
 
-/// State of this host that an attempt depends on.
+/// Properties of this host that an attempt to connect depends on.
 pub(super) struct Host<'a> {
     /// Source address of this host, as the CN observed it.
     pub(super) observed: Option<SocketAddr>,
@@ -56,9 +56,9 @@ pub(super) struct Host<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
-    /// The own NAT is open; "go" has not come.
+    /// This host's NAT is open; the CN's signal to start checks has not come.
     Opening,
-    /// Every candidate is tried.
+    /// Connectivity checks are sent to every address of the peer.
     Checking,
     /// A path was chosen; no connection is open on it yet.
     Nominated(SocketAddr, Rung),
@@ -71,17 +71,17 @@ pub(super) enum Phase {
 struct Remote {
     addr: SocketAddr,
     rung: Rung,
-    /// Whether an opener was sent to this address.
+    /// Whether a datagram with a low TTL, which only opens this host's NAT, was sent to this address.
     opened: bool,
     /// Number of checks sent to this address.
     sent: u8,
-    /// Time of the next check.
+    /// Time at which the next check is sent to this address; `None` if no more are sent.
     due: Option<Time>,
     /// Whether this address answered a check.
     answered: bool,
     /// Whether the peer's own checks came from this address.
     heard: bool,
-    /// Whether the peer nominated this address.
+    /// Whether the downloader's check said that it chose the path to this address.
     chosen: bool,
 }
 
@@ -150,18 +150,18 @@ impl Pair {
         self.pending.contains_key(&id)
     }
 
-    /// Returns whether the attempt has sent no more datagrams than allowed; for model checks.
+    /// Returns whether the attempt has sent no more datagrams than allowed; for the model checker.
     pub(super) fn is_within_bounds(&self, cfg: &Config) -> bool {
         let game = self.game.is_none_or(|g| cfg.birthday.is_some_and(|b| g.sent() <= g.limit(&b)));
         game && self.sent <= cfg.per_pair_max && self.remotes.iter().all(|r| r.sent <= cfg.per_address_max)
     }
 
-    /// Returns the number of endpoints contacted: a symmetric NAT has made as many mappings.
+    /// Returns the number of addresses to which datagrams were sent; a symmetric NAT has made a mapping for each.
     pub(super) fn flows(&self) -> u16 {
         u16::try_from(self.remotes.iter().filter(|r| r.sent > 0 || r.opened).count()).unwrap_or(u16::MAX)
     }
 
-    /// Returns whether `addr` belongs to the peer.
+    /// Returns whether `addr` is an address of the peer that the attempt may send to.
     pub(super) fn knows(&self, addr: SocketAddr) -> bool {
         self.remotes.iter().any(|r| r.addr == addr) || self.game.is_some_and(|g| g.aims_at(addr))
     }
@@ -171,7 +171,8 @@ impl Pair {
         self.game.is_some()
     }
 
-    /// Handles a check of the peer on an extra socket. Returns whether it counts as received on the main one.
+    /// Handles a check of the peer that arrived on an extra socket of birthday probing. Returns whether it is to be
+    /// handled as if it had arrived on the QUIC socket.
     pub(super) fn on_birthday_hit(&mut self, cx: &mut Context<'_>, socket: u16, from: SocketAddr) -> bool {
         let met = self.game.as_mut().is_some_and(|g| g.on_hit(cx, self.intro, socket, from));
         self.remotes.iter_mut().filter(|r| met && r.addr == from).for_each(|r| r.rung = Rung::Birthday);
@@ -187,14 +188,15 @@ impl Pair {
         }
     }
 
-    /// Returns the earliest time at which something is due.
+    /// Returns the time at which the attempt must act next.
     pub(super) fn due(&self) -> Time {
         let checks = self.remotes.iter().filter_map(|r| r.due);
         let game = self.game.and_then(|g| g.due());
         checks.chain(game).chain(self.nominate_at).chain(self.tcp.due()).chain([self.until]).min().unwrap_or(self.until)
     }
 
-    /// Starts the checks: the CN said "go", or the peer's check shows that it did.
+    /// Starts the connectivity checks, at the CN's signal or at the first check of the peer, which shows that the
+    /// signal was sent.
     pub(super) fn go(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Opening {
             return;
@@ -229,7 +231,8 @@ impl Pair {
         }
     }
 
-    /// Sends the checks that are due. Returns the result once the attempt is over.
+    /// Performs what is due at `cx.now`: sends checks, chooses a path, or opens a TCP connection. Returns the result
+    /// if the attempt has timed out.
     pub(super) fn tick(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Option<Attempt> {
         if cx.now >= self.until {
             return Some(self.expire(cx.now));
@@ -265,7 +268,7 @@ impl Pair {
         self.attempt(now, failure)
     }
 
-    /// Returns the result of an attempt that ends now, with this failure or none.
+    /// Returns the result of the attempt if it ends now; `failure` is `None` if the peer is connected.
     pub(super) fn attempt(&self, now: Time, failure: Option<Failure>) -> Attempt {
         let rung = match self.phase {
             Phase::Nominated(_, rung) => rung,
@@ -275,7 +278,7 @@ impl Pair {
         Attempt { failure, rung, probes: self.sent.saturating_add(tried), took_ms: millis(now.since(self.began)) }
     }
 
-    /// Sends a check to one address, within the limits.
+    /// Sends a connectivity check to one of the peer's addresses, if the limits on datagrams allow it.
     fn send_check(&mut self, cx: &mut Context<'_>, budget: &mut Budget, i: usize) {
         let nominating = matches!(self.phase, Phase::Nominated(addr, _) if addr == self.remotes[i].addr);
         let nominates = nominating && self.role == Role::Downloader;
@@ -301,7 +304,7 @@ impl Pair {
         cx.push(Output::Send { to, bytes, ttl: None });
     }
 
-    /// Answers an authenticated request to its source address, and tries that address too.
+    /// Answers an authenticated check of the peer, and sends checks to its source address too.
     pub(super) fn asked_by_peer(
         &mut self,
         cx: &mut Context<'_>,
@@ -335,7 +338,8 @@ impl Pair {
         self.settle(cx);
     }
 
-    /// Records an authenticated answer. It counts only from the address that the request went to (RFC 8445 §7.2.5.2.1).
+    /// Records an authenticated answer to a check. It counts only if it comes from the address to which the check was
+    /// sent (RFC 8445 §7.2.5.2.1).
     pub(super) fn answered_by_peer(&mut self, cx: &mut Context<'_>, id: TransactionId, from: SocketAddr) {
         if self.pending.get(&id) != Some(&from) {
             return;
@@ -347,7 +351,8 @@ impl Pair {
         self.settle(cx);
     }
 
-    /// Chooses a path if one qualifies.
+    /// Chooses a path that works in both directions, if there is one; the uploader takes the one that the downloader
+    /// chose.
     fn settle(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Checking || !self.remotes.iter().any(|r| r.answered) {
             return;
@@ -371,7 +376,8 @@ impl Pair {
         }
     }
 
-    /// Chooses the downloader's best answered path, once and for all, and nominates it with a check.
+    /// Chooses, as downloader, the best address that answered, and informs the uploader with the next check
+    /// (nomination).
     fn nominate(&mut self, cx: &mut Context<'_>) {
         self.nominate_at = None;
         let answered = self.remotes.iter().filter(|r| r.answered);
@@ -404,7 +410,8 @@ impl Pair {
         self.end_game(cx);
     }
 
-    /// Records that the connection is open. Returns `None` if it already was.
+    /// Records that the connection to the peer is open, and returns the attempt's result; `None` if it was open
+    /// before.
     pub(super) fn connected(&mut self, cx: &mut Context<'_>) -> Option<Attempt> {
         let attempt = match self.phase {
             Phase::Connected => return None,
@@ -475,7 +482,7 @@ impl Pair {
 
 #[cfg(test)]
 impl Pair {
-    /// Returns an attempt that waits for "go", for tests.
+    /// Returns an attempt that waits for the CN's signal to start checks, for tests.
     pub(super) const fn waiting(intro: IntroId) -> Self {
         Self {
             intro,
@@ -499,13 +506,13 @@ impl Pair {
         Self { game: Some(Game::idle(SocketAddr::from(([203, 0, 113, 5], 2000)))), ..Self::waiting(intro) }
     }
 
-    /// Returns an attempt whose peers open a TCP connection at once, for tests.
+    /// Returns an attempt whose peers both open a TCP connection simultaneously, for tests.
     pub(super) fn crossing(intro: IntroId) -> Self {
         Self { phase: Phase::Checking, tcp: Tcp::opening_first(), ..Self::waiting(intro) }
     }
 }
 
-/// Returns a random transaction identifier, so that nobody off the path can answer.
+/// Returns a random STUN transaction identifier, so that only a host on the network path can answer.
 pub(super) fn transaction(cx: &mut Context<'_>) -> TransactionId {
     let nonce = cx.rng.nonce();
     let mut id = [0; 12];

@@ -1,13 +1,12 @@
 //! Connections over TCP to a port that was reached from outside before. A downloader connects to its uploader and
 //! begins the handshake. An uploader connects to its downloader if the reverse is impossible: it sends a check, which
-//! tells the downloader the introduction that the raw TCP connection is for, and the downloader begins the
-//! handshake on it. So roles and keys are the introduction's, whoever has opened the connection, and the downloader
-//! nominates, as over UDP.
+//! tells the downloader the introduction that the raw TCP connection is for, and the downloader begins the handshake
+//! on it. So roles and keys are those of the introduction, whichever peer has opened the connection.
 //!
-//! If neither can connect to the other, both open a connection at once, each from its listening port to the endpoint at
-//! which STUN servers see the other's (RFC 5382 §4.2). The result is one connection of both, or one that one has opened
-//! and the other has accepted; two at most, and the downloader begins the handshake on the first that it has. The
-//! uploader sends its check on the connection that it has opened, since the downloader may have accepted it.
+//! If neither can connect to the other, both open a connection at once, each from its listening port to the endpoint
+//! at which STUN servers see the other's (RFC 5382 §4.2). The result is one common connection, or one or two that one
+//! peer has opened and the other has accepted. The downloader begins the handshake on the first connection that it
+//! has. The uploader sends its check on the connection that it has opened, since the downloader may have accepted it.
 
 use super::check::{self, Claim, Incoming};
 use super::io::{Along, Attempt, Config, Failure, Offer, Output, RawTcp, RawTcpEvent, Role, Rung};
@@ -25,27 +24,27 @@ use core::time::Duration;
 pub(super) enum Tcp {
     /// Use no TCP connection.
     No,
-    /// Connect to this endpoint of the peer.
+    /// Connect to this TCP address of the peer.
     Dial(SocketAddr, Step),
-    /// Await a connection of the peer to a TCP port of this host.
+    /// Wait for the peer to connect to a TCP port of this host.
     Await,
-    /// Open a connection while the peer opens one too.
+    /// Open a connection while the peer opens one too (simultaneous open).
     Cross(Crossing, Step),
 }
 
 /// Progress of a TCP connection that this host opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
-    /// Not begun, or over.
+    /// The connection is not planned yet, or open, or failed.
     Idle,
-    /// To be opened at this time.
+    /// The connection is to be opened at this time.
     At(Time),
-    /// Requested, and neither open nor failed yet.
+    /// The connection was requested, and is neither open nor failed yet.
     Opening(RawTcpId),
 }
 
 impl Tcp {
-    /// Returns how an attempt may use TCP.
+    /// Returns how an attempt to connect to this peer may use TCP.
     pub(super) fn between(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Self {
         match reachable(offer, host) {
             (Some(to), _) => Self::Dial(to, Step::Idle),
@@ -54,7 +53,7 @@ impl Tcp {
         }
     }
 
-    /// Returns whether `addr` is the peer's endpoint to which this host connects.
+    /// Returns whether `addr` is the peer's TCP address to which this host connects.
     pub(super) fn is_to(&self, addr: SocketAddr) -> bool {
         match self {
             Self::Dial(to, _) => *to == addr,
@@ -63,7 +62,7 @@ impl Tcp {
         }
     }
 
-    /// Returns whether the peer opens a connection.
+    /// Returns whether the peer opens a TCP connection to this host.
     pub(super) const fn is_by_peer(&self) -> bool {
         matches!(self, Self::Await | Self::Cross(..))
     }
@@ -75,19 +74,19 @@ impl Tcp {
         }
     }
 
-    /// Changes the progress of this host's connection, if it opens one.
+    /// Sets the progress of the TCP connection that this host opens; does nothing if it opens none.
     const fn set(&mut self, to: Step) {
         if let Self::Dial(_, step) | Self::Cross(_, step) = self {
             *step = to;
         }
     }
 
-    /// Plans this host's connection for this time, if it opens one.
+    /// Plans that this host opens its TCP connection at this time; does nothing if it opens none.
     pub(super) const fn schedule(&mut self, at: Time) {
         self.set(Step::At(at));
     }
 
-    /// Returns the time at which this host opens a connection.
+    /// Returns the time at which this host is to open a TCP connection; `None` if none is planned.
     pub(super) const fn due(&self) -> Option<Time> {
         match self.step() {
             Step::At(at) => Some(at),
@@ -95,7 +94,7 @@ impl Tcp {
         }
     }
 
-    /// Returns the connection that was requested and is not open yet.
+    /// Returns the raw TCP connection that this host has requested and that is not open yet.
     pub(super) const fn opening(&self) -> Option<RawTcpId> {
         match self.step() {
             Step::Opening(id) => Some(id),
@@ -117,9 +116,9 @@ impl Tcp {
     }
 }
 
-/// Returns the TCP endpoint to which this host connects, and whether the peer may connect to this host. Both sides
-/// compute it alike, so that one of them connects: the downloader, if it can. The port of HTTPS comes first, since
-/// every network lets it out.
+/// Returns the peer's TCP address to which this host connects, and whether the peer connects to this host instead.
+/// Both peers compute the same result: the downloader connects if it can, else the uploader. Port 443 is preferred,
+/// since most networks allow connections to it.
 fn reachable(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
     let apart = |d: &SocketAddr| host.observed.is_none_or(|own| own.ip().to_canonical() != d.ip().to_canonical());
     let its_own = |d: &SocketAddr| offer.nat.candidates.iter().any(|c| c.addr.ip().to_canonical() == d.ip());
@@ -132,18 +131,18 @@ fn reachable(offer: &Offer, host: &Host<'_>) -> (Option<SocketAddr>, bool) {
     }
 }
 
-/// Simultaneous TCP open by both peers.
+/// Simultaneous TCP open by both peers (RFC 5382 §4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Crossing {
     /// Local listening port to connect from.
     from: u16,
-    /// Endpoint at which the peer's listening port is seen.
+    /// Address and port at which STUN servers see the peer's listening port.
     to: SocketAddr,
     /// Number of attempts made so far.
     tried: u8,
 }
 
-/// Returns the simultaneous open to try, if both peers can do it.
+/// Returns the simultaneous TCP open to try; `None` unless both peers can do it.
 fn crossing(cfg: &Config, offer: &Offer, host: &Host<'_>) -> Option<Crossing> {
     let observed = [host.observed?.ip(), offer.ticket.observed.ip()].map(|ip| ip.to_canonical());
     let to = crossing_for(host.nat, &offer.nat, observed[1])?;
@@ -158,7 +157,7 @@ impl Budget {
 }
 
 impl Pair {
-    /// Tries TCP, since checks have found no path in their time or there are none.
+    /// Tries TCP, after connectivity checks over UDP have found no path in time, or if none can be sent.
     pub(super) fn use_tcp(&mut self, cx: &mut Context<'_>, budget: &mut Budget) {
         self.tcp.set(Step::Idle);
         if self.phase != Phase::Checking {
@@ -186,7 +185,7 @@ impl Pair {
         }
     }
 
-    /// Gives up this host's connection, planned or requested.
+    /// Cancels the TCP connection that this host has planned or requested.
     pub(super) fn stop_tcp(&mut self, cx: &mut Context<'_>) {
         if let Some(id) = self.tcp.opening() {
             cx.push(Output::RawTcp(RawTcp::HangUp(id)));
@@ -205,7 +204,8 @@ impl Pair {
         None
     }
 
-    /// Handles an open raw TCP connection: the downloader begins the handshake, the uploader sends its check.
+    /// Handles a raw TCP connection that has opened: the downloader begins the TLS handshake, the uploader sends a
+    /// check.
     fn opened(&mut self, cx: &mut Context<'_>, id: RawTcpId) {
         self.tcp.set(Step::Idle);
         if let Tcp::Cross(crossing, _) = self.tcp {
@@ -220,7 +220,7 @@ impl Pair {
         cx.push(Output::RawTcp(RawTcp::Serve { id, first }));
     }
 
-    /// Accepts a connection of the uploader, unless a path was chosen before.
+    /// Accepts a TCP connection that the uploader has opened, unless a path was chosen before.
     fn called(&mut self, cx: &mut Context<'_>, id: RawTcpId, from: SocketAddr) {
         // it was told to go, so both NATs are open
         self.go(cx);
@@ -235,8 +235,8 @@ impl Pair {
 }
 
 impl Connectivity {
-    /// Handles an event on a raw TCP connection. One that nobody waits for is closed, and so is one whose check no
-    /// introduced uploader has sent.
+    /// Handles an event on a raw TCP connection. Closes the connection if no attempt waits for it, or if the check
+    /// received on it was not sent by an introduced uploader.
     pub(super) fn raw_tcp(&mut self, cx: &mut Context<'_>, event: RawTcpEvent) {
         match event {
             RawTcpEvent::Open(id) => match self.waiting(id) {
@@ -268,7 +268,8 @@ impl Connectivity {
         self.pairs.iter().find(|(_, p)| p.tcp.opening() == Some(id)).map(|(intro, _)| *intro)
     }
 
-    /// Returns the introduction for which an uploader sent this check.
+    /// Returns the introduction whose uploader sent this connectivity check; `None` if no introduced uploader sent
+    /// it.
     fn caller(&self, bytes: &[u8]) -> Option<IntroId> {
         let incoming = Incoming::read(bytes)?;
         let Claim::Request { intro, by: Role::Uploader, .. } = incoming.claim()? else { return None };

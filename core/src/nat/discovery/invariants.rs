@@ -1,11 +1,11 @@
-//! Invariants of discovery, for [`crate::machine::Machine::check`].
+//! Invariants of NAT behaviour discovery, for [`crate::machine::Machine::check`].
 
 use super::way::{Probe, Stage, Way};
 use super::{CONTACTS_MAX, Discovery, MISSED_MAX, SERVERS_MAX};
 use crate::machine::Machine as _;
 
 impl Discovery {
-    /// Asserts the bounds and the deadlines, without a walk.
+    /// Asserts the bounds and the deadlines, without a loop over requests.
     pub(super) fn check_round(&self) {
         assert!(self.servers.len() <= SERVERS_MAX, "no more servers are asked than allowed");
         assert!(self.tcp.len() <= 2, "one server is asked over TCP, at two ports");
@@ -15,7 +15,7 @@ impl Discovery {
         assert!(self.ends.is_none() || !later, "nothing is planned while a round is under way");
     }
 
-    /// Asserts every invariant of discovery.
+    /// Asserts every invariant of NAT behaviour discovery.
     pub(super) fn check_all(&self) {
         self.check_round();
         self.tcp_reach.check();
@@ -65,7 +65,7 @@ mod tests {
         m.handle_input(&mut Cx { now: Time(1), cfg: &cfg, rng, out: &mut vec![] }, input);
     }
 
-    /// Returns discovery that has asked its first server and waits.
+    /// Returns a discovery machine that has asked its first server and waits.
     fn healthy() -> Discovery {
         let mut m = Discovery::default();
         let network = Network { hosts: vec![addr(1)], servers: vec![addr(2)], gateway: None };

@@ -1,4 +1,4 @@
-//! Inputs, outputs and configuration of the NAT discovery machine.
+//! Inputs, outputs and configuration of the state machine of NAT behaviour discovery.
 
 use crate::nat::cookie::{Proven, Tag};
 use crate::nat::{NatBehaviour, NatDescriptor};
@@ -11,9 +11,9 @@ use core::time::Duration;
 pub enum Socket {
     /// Main socket: it carries QUIC, and its NAT behaviour is what discovery reports.
     Main,
-    /// Silent socket: it measures how long an unused mapping lives.
+    /// Socket that sends nothing for a while, to measure how long an unused mapping lives.
     Silent,
-    /// Asking socket: it sends requests on behalf of another socket.
+    /// Socket for requests whose answers the server sends to another socket, and for tests from a fresh mapping.
     Asker,
     /// Socket for port mapping requests about UDP; discovery does not use it.
     Gateway,
@@ -21,12 +21,13 @@ pub enum Socket {
     TcpGateway,
 }
 
-/// Event reported to the discovery machine.
+/// Event reported to the state machine of NAT behaviour discovery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The network was read: at the start, and whenever it may have changed. Discovery starts anew.
+    /// The host's addresses and STUN servers, at the start and whenever they may have changed. Discovery starts
+    /// again.
     Network(Network),
-    /// The mapping may have changed: it is tested now rather than at the next refresh.
+    /// The external address may have changed: it is tested now rather than at the next refresh.
     Look,
     /// A datagram came on a UDP socket.
     Datagram {
@@ -39,12 +40,12 @@ pub enum Input {
     },
     /// The set of TCP ports that listen for peers has changed.
     Listens(Vec<u16>),
-    /// A gateway reports a port forwarded to a listening one, or none any more; a server must confirm it by connecting
-    /// through it.
+    /// A router reports that it forwards a port to a listening TCP port, or no longer does. A STUN server must
+    /// confirm it by connecting to the forwarded port.
     Forwards {
         /// Local port that listens for peers.
         local: u16,
-        /// External port of the gateway; `None`: none is forwarded any more.
+        /// External port of the router; `None`: no port is forwarded any more.
         outer: Option<u16>,
     },
     /// A server answered a request of [`Effect::Knock`].
@@ -85,20 +86,20 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// Command or notification of the discovery machine.
+/// Command or notification of the state machine of NAT behaviour discovery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Perform this network operation.
     Effect(Effect),
-    /// Publish this descriptor: it differs from the last one.
+    /// Publish this NAT descriptor, which differs from the one published before.
     Changed(NatDescriptor),
-    /// Publish newer cookies for the descriptor's addresses, which have not changed.
+    /// Publish newer cookies of STUN servers; the descriptor's addresses have not changed.
     Proven(Vec<Proven>),
-    /// Report all findings, after each round and after the lifetime measurement.
+    /// Report all findings, after each round of requests and after the measurement of the mapping's lifetime.
     Report(Report),
 }
 
-/// Network operation requested by the discovery machine.
+/// Network operation that NAT behaviour discovery requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Send this datagram; a failure counts as packet loss.
@@ -110,15 +111,15 @@ pub enum Effect {
         /// Payload of the datagram.
         bytes: Vec<u8>,
     },
-    /// Send a request over TCP within [`Config::within`]; answered by one [`Input::Tcp`].
+    /// Send a STUN request over TCP, with the time-out [`Config::within`]; answered by one [`Input::Tcp`].
     AskTcp {
         /// STUN server to ask.
         server: SocketAddr,
         /// STUN request to send.
         bytes: Vec<u8>,
     },
-    /// Send requests over TCP from a listening port, one after the other on one connection, which stays open until the
-    /// server ends it; each answer is one [`Input::Knocked`].
+    /// Send STUN requests over one TCP connection from a listening port. The connection stays open until the server
+    /// ends it; each answer is reported by one [`Input::Knocked`].
     Knock {
         /// STUN server to ask.
         server: SocketAddr,
@@ -132,80 +133,88 @@ pub enum Effect {
 /// Findings about the network path to the Internet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Report {
-    /// NAT descriptor that peers are told.
+    /// NAT descriptor that is sent to peers.
     pub nat: NatDescriptor,
     /// STUN server that answered; `None`: no server did.
     pub server: Option<SocketAddr>,
-    /// Whether the server has two addresses; only then filtering can be observed.
+    /// Whether the STUN server has two addresses; only then the NAT's filtering can be observed.
     pub two_addresses: bool,
     /// Whether a NAT translates addresses (IPv4).
     pub translated: bool,
-    /// Whether the NAT kept the port. `None`: no NAT, or not observed.
+    /// Whether the NAT's external port equals the local port. `None`: there is no NAT, or nothing was observed.
     pub keeps_port: Option<bool>,
-    /// Whether a server was reached over TCP, on whichever port.
+    /// Whether a STUN server answered over TCP, on any port.
     pub tcp: bool,
-    /// Address and port at which servers over TCP see this host.
+    /// Address and port of this host as a STUN server sees them over TCP; `None`: not known.
     pub seen: Option<SocketAddr>,
-    /// Listening TCP ports, and the endpoint at which each was reached from outside; `None`: not reached.
+    /// Listening TCP ports, each with the address and port at which a server could connect to it; `None`: not
+    /// reachable.
     pub doors: Vec<(u16, Option<SocketAddr>)>,
-    /// Longest silence that a mapping survived. Zero: not measured yet, or lost after the shortest silence.
+    /// Longest time without traffic after which a mapping still existed. Zero: not measured yet, or lost after the
+    /// shortest tested time.
     pub lives: Duration,
-    /// Silence after which a mapping was lost; `None`: not found.
+    /// Time without traffic after which a mapping was lost; `None`: none was lost.
     pub dies: Option<Duration>,
-    /// Interval at which the mapping is refreshed.
+    /// Interval at which the mapping is refreshed by a request.
     pub keep_alive: Duration,
 }
 
-/// Address translation of the main socket or a TCP port, as STUN shows it.
+/// Address translation of the QUIC socket or of a listening TCP port, as STUN servers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
-    /// Address and port at which the server sees the socket; port 0 for a TCP port.
+    /// Address and port at which the STUN server sees the socket; port 0 for a listening TCP port.
     pub mapped: SocketAddrV4,
     /// Whether a NAT translates addresses.
     pub translated: bool,
     /// STUN server that answered.
     pub server: SocketAddr,
-    /// External ports at which the socket was seen.
+    /// External ports at which STUN servers saw the socket.
     pub ports: Vec<u16>,
-    /// Endpoint from which the server can test a port uninvited; `None`: there is none.
+    /// Address and port from which the STUN server can test whether a port is open to everybody; `None`: there is
+    /// none.
     pub witness: Option<Witness>,
 }
 
-/// Endpoint of the STUN server that the main socket has not written to, so that packets from there come uninvited.
+/// Address and port of the STUN server to which the QUIC socket has sent nothing, so that no NAT lets packets from
+/// there in as answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Witness {
     /// Address and port of the server.
     pub from: SocketAddr,
-    /// Whether even its address was never written to. If not, it proves something only at a port at which the socket
-    /// was never seen.
+    /// Whether nothing was sent to its address at any port either. If not, a test from there proves something only
+    /// for an external port at which the socket was never seen.
     pub other_address: bool,
 }
 
-/// Time-outs and limits of discovery.
+/// Time-outs and limits of NAT behaviour discovery.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Time-out of a round, whatever is known.
+    /// Time-out of a round of requests, after which it ends with the findings so far.
     pub within: Duration,
-    /// Time-out before the first retransmission.
+    /// Time-out before the first retransmission of a request.
     pub rto: Duration,
-    /// Maximum requests per transaction: where 30 % of all datagrams are lost each way, one in 200 stays unanswered.
+    /// Maximum number of transmissions of one request: where 30 % of all datagrams are lost in each direction, one
+    /// request in 200 stays unanswered.
     pub requests_max: u32,
-    /// Time-out after which answers from another address count as filtered.
+    /// Time-out after which answers from the server's other addresses count as filtered by the NAT.
     pub filter_wait: Duration,
-    /// Time-out of a hairpinned request.
+    /// Time-out of a request that this host sends to its own external address (hairpinning).
     pub hairpin_wait: Duration,
-    /// Interval between rounds on an unchanged network.
+    /// Interval between rounds of requests on an unchanged network.
     pub again: Duration,
-    /// Delay before a new round if no server answered, or not the second address that shows how a NAT maps.
+    /// Delay before a new round if no server answered, or none at the second address, which is needed to observe the
+    /// mapping behaviour.
     pub again_silent: Duration,
-    /// Interval of refreshes while the mapping's lifetime is unknown.
+    /// Interval between refreshes of the mapping while its lifetime is unknown.
     pub keep_alive: Duration,
-    /// Interval of address tests where there is no mapping to keep alive: shorter than the lifetime of cookies.
+    /// Interval between tests of the external address where there is no mapping to refresh; shorter than the lifetime
+    /// of cookies.
     pub look: Duration,
-    /// Interval of refreshes of a listening TCP port's mapping, where there is one: NATs forget closed connections
-    /// after four minutes (RFC 5382 §5) or, as Linux does, two.
+    /// Interval between refreshes of a listening TCP port's mapping, where there is one: NATs forget closed
+    /// connections after four minutes (RFC 5382 §5) or, as Linux does, two.
     pub door_keep_alive: Duration,
-    /// Silences after which a mapping is tested, ascending; empty: the lifetime is not measured.
+    /// Times without traffic after which it is tested whether a mapping still exists, ascending; empty: the lifetime
+    /// is not measured.
     pub silences: Vec<Duration>,
     /// Client's tag in cookie requests to STUN servers; `None`: no cookies are requested.
     pub tag: Option<Tag>,
@@ -247,7 +256,8 @@ impl Config {
     }
 }
 
-/// Returns a rank of how open a behaviour is; a claim must not rank above the observation.
+/// Returns how open a NAT behaviour is, from 0 (unknown) to 3 (endpoint-independent), to test that no behaviour is
+/// claimed that is more open than the real one.
 #[must_use]
 pub const fn openness(behaviour: NatBehaviour) -> u8 {
     match behaviour {

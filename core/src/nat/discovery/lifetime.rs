@@ -1,6 +1,7 @@
-//! Measures how long a mapping lives without traffic (RFC 5780 §4.6): a socket of its own writes twice, then is silent
-//! for a while; then another socket has the server write to it. Each silence costs at most eight packets; the first
-//! that a mapping does not survive ends the measurement, which is made once per network.
+//! Measures how long a mapping lives without traffic (RFC 5780 §4.6): a separate socket sends two requests, then
+//! nothing for a while; then another socket asks the server to send to the first one's external port. Each tested
+//! time costs at most eight packets. The measurement ends with the first time after which the mapping is lost, and is
+//! made once per network.
 
 use super::io::{Config, Effect, Input, Output, Report, Socket};
 use super::{NatDescriptor, transaction_id};
@@ -9,26 +10,27 @@ use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use core::net::SocketAddr;
 use core::time::Duration;
 
-/// Delay between the two exchanges: Linux, for one, keeps a flow longer once it has seen answers for over two seconds.
+/// Delay between the two exchanges with the server: Linux, for instance, keeps a flow longer if answers came over
+/// more than two seconds.
 const WARM: Duration = Duration::from_secs(3);
-/// Time-out for an answer.
+/// Time-out for the server's answer to a request.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Maximum number of requests per exchange.
+/// Maximum number of transmissions of one request.
 const TRIES: u32 = 3;
-/// Minimum and maximum interval between refreshes.
+/// Minimum interval between refreshes of a mapping; the constant below is the maximum.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(120);
 
 /// State machine that measures the lifetime of a mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lifetime {
-    /// The longest silence that a mapping survived.
+    /// Longest time without traffic after which the mapping still existed; zero if none was found.
     pub lives: Duration,
-    /// The silence that a mapping did not survive.
+    /// Time without traffic after which the mapping was lost; `None` if none was found.
     pub dies: Option<Duration>,
     stage: Stage,
     server: Option<SocketAddr>,
-    /// Index of the silence under test.
+    /// Index in [`Config::silences`] of the time under test.
     at: usize,
     id: Option<TransactionId>,
     tries: u32,
@@ -40,18 +42,18 @@ pub struct Lifetime {
 enum Stage {
     #[default]
     Idle,
-    /// First exchange with the server, and then the second.
+    /// The first request was sent to the server.
     First,
     Pause,
     Second,
     Silence,
-    /// The server is asked to write to the silent socket.
+    /// The server was asked to send to the silent socket.
     Wake,
     Over,
 }
 
 impl Lifetime {
-    /// Begins the measurement, unless it was made already.
+    /// Begins the measurement with this server, unless it was begun before or `silences` is empty.
     pub fn begin(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
         if self.stage == Stage::Idle && !cx.cfg.silences.is_empty() {
             self.server = Some(server);
@@ -59,7 +61,8 @@ impl Lifetime {
         }
     }
 
-    /// Returns the interval of refreshes: two thirds of the longest silence that the mapping survived.
+    /// Returns the interval between refreshes of the mapping: two thirds of its measured lifetime, within limits, or
+    /// [`Config::keep_alive`] before the measurement.
     #[must_use]
     pub fn keep_alive(&self, cfg: &Config) -> Duration {
         match self.dies {
@@ -102,7 +105,7 @@ impl Lifetime {
         cx.push(Output::Effect(Effect::Send { socket, to: server, bytes: request.encode() }));
     }
 
-    /// Handles a STUN answer, which may belong to another request.
+    /// Handles a STUN message; ignores answers to other requests than those of the measurement.
     pub fn datagram(&mut self, cx: &mut Cx<'_, Self>, socket: Socket, from: SocketAddr, message: &Message) {
         if self.id != Some(message.id) || self.server != Some(from) {
             return;

@@ -1,10 +1,10 @@
-//! NAT behaviour discovery (RFC 5780 §4): how the NATs and firewalls on the path map and filter, observed with STUN on
-//! the socket that carries QUIC. It never claims more openness than it has observed, and a round ends within
-//! [`Config::within`](io::Config::within) with a class or "unknown".
+//! NAT behaviour discovery (RFC 5780 §4): how the NATs and firewalls on the path map and filter, observed with STUN
+//! on the socket that carries QUIC. A NAT is never reported as more open than observed, and a round of requests ends
+//! within [`Config::within`](io::Config::within).
 //!
-//! The order matters. Filtering is tested before anything is sent to the server's other addresses, since a packet to an
-//! address lets its answers in. Between rounds the mapping is kept alive; in the background, on sockets of its own, the
-//! lifetime of a mapping is measured with a handful of packets ([`lifetime`]).
+//! Filtering is tested before anything is sent to the server's other addresses, since after a packet to an address
+//! the NAT lets that address's packets in. Between rounds the mapping is kept alive. In the background the lifetime
+//! of a mapping is measured on separate sockets ([`lifetime`]).
 
 mod invariants;
 pub mod io;
@@ -28,13 +28,14 @@ use lifetime::Lifetime;
 use tcp_reach::TcpReach;
 use way::{Probe, Stage, Way};
 
-/// Maximum number of servers asked at a time.
+/// Maximum number of STUN servers that discovery uses.
 const SERVERS_MAX: usize = 4;
-/// Time for which some NATs let in an address after it was written to (RFC 4787 §4.3 recommends 5 minutes).
+/// Time for which an address to which this host has sent counts as let in by the NAT (RFC 4787 §4.3 recommends
+/// mappings of 5 minutes; some NATs keep them longer).
 const CONTACT_MEMORY: Duration = Duration::from_secs(600);
-/// Maximum number of remembered addresses written to; servers name them, so they are bounded.
+/// Maximum number of remembered addresses to which this host has sent; STUN servers name these addresses.
 const CONTACTS_MAX: usize = 64;
-/// Number of unanswered refreshes in a row after which the network counts as changed.
+/// Number of consecutive unanswered refreshes after which the network counts as changed.
 const MISSED_MAX: u32 = 3;
 
 /// State machine of NAT behaviour discovery.
@@ -44,13 +45,13 @@ pub struct Discovery {
     servers: Vec<SocketAddr>,
     ways: [Way; 2],
     open: Vec<Transaction>,
-    /// Servers asked over TCP, and whether each answered; `None`: still waiting.
+    /// STUN servers asked over TCP, and whether each answered; `None`: not decided yet.
     tcp: BTreeMap<SocketAddr, Option<bool>>,
-    /// Endpoint at which servers over TCP see this host.
+    /// Address and port of this host as a STUN server sees them over TCP.
     seen: Option<SocketAddr>,
     tcp_reach: TcpReach,
     hairpin: bool,
-    /// Deadline of the round under way.
+    /// Deadline of the present round of requests; `None` between rounds.
     ends: Option<Time>,
     again: Option<Time>,
     refresh: Option<Time>,
@@ -60,7 +61,7 @@ pub struct Discovery {
     nat: NatDescriptor,
 }
 
-/// STUN request under way.
+/// STUN request that is not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Transaction {
     id: TransactionId,
@@ -93,13 +94,13 @@ impl Default for Discovery {
 }
 
 impl Discovery {
-    /// Returns whether a round is under way.
+    /// Returns whether a round of requests to STUN servers is in progress.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
         self.ends.is_some()
     }
 
-    /// Returns the descriptor that peers may be told.
+    /// Returns the NAT descriptor, to be sent to peers.
     #[must_use]
     pub const fn descriptor(&self) -> &NatDescriptor {
         &self.nat
@@ -142,7 +143,7 @@ impl Discovery {
         }
     }
 
-    /// Begins a STUN transaction with a server.
+    /// Begins a STUN transaction: sends a request to a server until it is answered.
     fn ask(&mut self, cx: &mut Cx<'_, Self>, probe: Probe, v6: bool, to: SocketAddr) {
         let t = Transaction { id: transaction_id(cx.rng), probe, to, sent: 0, due: cx.now };
         self.open.retain(|t| t.probe != probe || t.to.is_ipv6() != v6);
@@ -150,7 +151,7 @@ impl Discovery {
         self.send_due(cx);
     }
 
-    /// Sends due requests, again where they were lost; after the last one a transaction ends with its stage.
+    /// Sends the STUN requests that are due, also again if unanswered, up to [`Config::requests_max`] times each.
     fn send_due(&mut self, cx: &mut Cx<'_, Self>) {
         for t in &mut self.open {
             if t.due > cx.now {
@@ -175,7 +176,8 @@ impl Discovery {
         }
     }
 
-    /// Returns whether the main socket lately wrote to this address, or, with `port`, to this endpoint.
+    /// Returns whether the QUIC socket has recently sent to this IP address, or, with `port`, to this address and
+    /// port.
     fn has_contacted(&self, now: Time, addr: SocketAddr, port: bool) -> bool {
         let lately = self.contacts.iter().filter(|(_, at)| now.since(**at) < CONTACT_MEMORY);
         lately.map(|(a, _)| a).any(|a| *a == addr || !port && a.ip() == addr.ip())
@@ -272,7 +274,7 @@ impl Discovery {
         }
     }
 
-    /// Handles a server's refusal: nothing is observed.
+    /// Handles a STUN server's error answer to a test, which then shows nothing.
     fn refused(&mut self, cx: &mut Cx<'_, Self>, probe: Probe, v6: usize) {
         match probe {
             Probe::Both | Probe::Port => {
@@ -329,7 +331,8 @@ impl Discovery {
         }
     }
 
-    /// Continues once the mapping towards the second address is known: tests whether it depends on the port too.
+    /// Continues when the mapping towards a second server address is known: tests whether mappings depend on the
+    /// remote port too, or confirms them from a fresh socket.
     fn judge_second(&mut self, cx: &mut Cx<'_, Self>) {
         let way = &mut self.ways[0];
         let third = way.other.filter(|_| way.second != way.mapped);
@@ -363,7 +366,7 @@ impl Discovery {
         }
     }
 
-    /// Handles the deadline of a stage.
+    /// Handles the deadline of the present stage of tests of an address family.
     fn stage_over(&mut self, cx: &mut Cx<'_, Self>, v6: bool) {
         let way = &mut self.ways[usize::from(v6)];
         way.due = None;
@@ -393,7 +396,7 @@ impl Discovery {
         }
     }
 
-    /// Ends the round with the findings so far.
+    /// Ends the round of requests with the findings so far, and plans refreshes and the next round.
     fn finish(&mut self, cx: &mut Cx<'_, Self>) {
         self.ends = None;
         self.open.clear();
@@ -420,7 +423,7 @@ impl Discovery {
         if open { cfg.look } else { self.lifetime.keep_alive(cfg) }
     }
 
-    /// Returns all findings so far.
+    /// Returns all findings about NATs and firewalls so far.
     #[must_use]
     pub fn report(&self, cfg: &Config) -> Report {
         let way = &self.ways[0];
@@ -440,13 +443,13 @@ impl Discovery {
         }
     }
 
-    /// Returns the addresses at which STUN servers see the main socket, with their cookies.
+    /// Returns the addresses at which STUN servers see the QUIC socket, with the servers' cookies.
     fn proven(&self) -> Vec<Proven> {
         let of = |w: &Way| Some(Proven { addr: w.mapped?, cookie: Some(w.cookie.clone()?) });
         self.ways.iter().filter_map(of).collect()
     }
 
-    /// Publishes the descriptor if it has changed.
+    /// Publishes the NAT descriptor if the findings have changed it.
     fn announce(&mut self, cx: &mut Cx<'_, Self>) {
         let doors = self.reachable_now();
         let [v4, v6] = &self.ways;
@@ -586,7 +589,7 @@ impl Machine for Discovery {
     }
 }
 
-/// Returns a random transaction identifier, so that nobody off the path can answer (RFC 8489 §5).
+/// Returns a random STUN transaction identifier, so that only a host on the network path can answer (RFC 8489 §5).
 pub(in crate::nat) fn transaction_id(rng: &mut dyn Rng) -> TransactionId {
     let nonce = rng.nonce();
     let mut id = [0; 12];

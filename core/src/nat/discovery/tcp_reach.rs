@@ -1,12 +1,11 @@
-//! Tests whether listening TCP ports of this host are reached from outside. A request over TCP leaves from the
-//! listening port itself, so that a NAT maps it; the server, which then knows who asks, dials back to the source of the
-//! request, or to another port of that address, from an address of its own that was not written to. The port counts as
-//! reachable only if that connection comes, with the request's unpredictable identifier: it is this host's own
-//! observation, not a claim of the server. The same test confirms a port that a gateway says it forwards
-//! ([`crate::nat::mapping`]).
+//! Tests whether listening TCP ports of this host are reached from outside. This host sends a request over TCP from
+//! the listening port itself, so that a NAT maps it. The server connects back to the source of the request, or to
+//! another port of that address, from another address of its own. The port counts as reachable only if this
+//! connection arrives and carries the request's unpredictable identifier, so the result does not rest on a claim of
+//! the server. The same test confirms a port that a router reports to forward ([`crate::nat::mapping`]).
 //!
-//! A port that is not reachable is tested from a second address too. If both see it at the same endpoint, a
-//! simultaneous open by both peers can use it.
+//! A port that is not reachable is also seen by a server at a second address. If both servers see the same external
+//! port, peers can use it for a simultaneous open.
 
 use super::io::{Effect, Output, Sight};
 use super::{Discovery, HTTPS, transaction_id};
@@ -18,35 +17,35 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// Maximum number of pending requests: two for each port, and those of the round before.
+/// Maximum number of pending requests to connect back.
 const KNOCKS_MAX: usize = 4 * DOORS_MAX;
 
-/// Time after which a NAT no longer lets in an address because it was written to: NATs forget closed connections
-/// sooner.
+/// Time after which no NAT lets an address in any more because this host has connected to it.
 const CONTACT_MEMORY: Duration = Duration::from_secs(600);
 
-/// Time after the last request by which a server has closed the connection.
+/// Time after the last request after which the STUN server has closed its TCP connection.
 const KNOCK_LASTS: Duration = Duration::from_secs(15);
 
-/// Minimum interval between tests of a listening port from a second address.
+/// Minimum interval between two comparisons of a listening port's external port at a second server.
 const LOOK_AGAIN: Duration = Duration::from_secs(30 * 60);
 
-/// Maximum number of addresses asked to dial back on one network.
+/// Maximum number of server addresses to which this host connects from its listening ports on one network.
 const WRITTEN_MAX: usize = 16;
 
-/// Request to a server to dial back.
+/// Request to a STUN server to connect back to a port of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Knock {
     server: SocketAddr,
     /// Local port that listens for peers.
     local: u16,
-    /// External port to be dialled; `None`: the source port of the request, as the server sees it.
+    /// External port to which the server connects; `None`: the source port of the request, as the server sees it.
     outer: Option<u16>,
-    /// Whether the connection came through.
+    /// Whether the server's connection has arrived.
     came: bool,
 }
 
-/// Test of the first listening port from a second address, to compare the endpoints seen.
+/// Request from the first listening port to a server at a second address, to compare the external ports that the two
+/// servers see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Look {
     id: TransactionId,
@@ -55,41 +54,41 @@ struct Look {
     seen: Option<SocketAddr>,
 }
 
-/// State of the listening ports and their reachability.
+/// State of the tests of whether this host's listening TCP ports are reachable from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct TcpReach {
     locals: Vec<u16>,
-    /// Listening port, and the gateway's port that is said to be forwarded to it.
+    /// Listening port, and the router's external port that the router reports to forward to it.
     forwarded: Option<(u16, u16)>,
-    /// Time at which a server is asked to dial that port.
+    /// Time at which a server is asked to connect to the forwarded port.
     forward_at: Option<Time>,
     knocks: BTreeMap<TransactionId, Knock>,
-    /// Endpoint at which the server sees requests from each listening port.
+    /// Address and port at which the server sees requests from each listening port.
     seen: BTreeMap<u16, SocketAddr>,
-    /// Server that was asked in this round.
+    /// STUN server that was asked in this round.
     server: Option<SocketAddr>,
-    /// Other address of that server, as it reports.
+    /// Other address of the STUN server, as it reports.
     other: Option<SocketAddr>,
-    /// Addresses written to from the listening ports, and when.
+    /// Server addresses to which this host connected from its listening ports, and when.
     written: BTreeMap<IpAddr, Time>,
     look: Option<Look>,
-    /// Endpoint at which servers of two addresses both see the first listening port.
+    /// External address and port of the first listening port, if servers at two addresses see the same.
     alike: Option<SocketAddr>,
-    /// Deadline for connections dialled back.
+    /// Deadline for the server's connections.
     until: Option<Time>,
-    /// Time at which the NAT's mappings are refreshed.
+    /// Time at which the mappings of the listening ports are refreshed.
     refresh: Option<Time>,
-    /// Endpoints at which this host was reached.
+    /// External addresses and ports at which a server could connect to this host.
     pub(super) open: Vec<SocketAddr>,
 }
 
 impl TcpReach {
-    /// Begins a round; reachable ports count as such until proven otherwise.
+    /// Begins a round of tests. Ports found reachable before keep this status until the round has ended.
     pub(super) fn begin(&mut self) {
         self.server = None;
     }
 
-    /// Forgets all observations, after a change of network.
+    /// Deletes all observations about TCP ports, after a change of network.
     pub(super) fn left(&mut self) {
         let Self { forwarded, other, .. } = *self;
         *self = Self { locals: core::mem::take(&mut self.locals), forwarded, other, ..Self::default() };
@@ -117,7 +116,7 @@ impl TcpReach {
         assert!(self.forward_at.is_none() || self.forwarded.is_some(), "only a forwarded port is tested later");
     }
 
-    /// Returns each listening port, and the endpoint at which it was reached.
+    /// Returns each listening port, and the external address and port at which a server could connect to it, if any.
     pub(super) fn report(&self) -> Vec<(u16, Option<SocketAddr>)> {
         let reached = |local: &u16| {
             let came = self.knocks.values().find(|k| k.came && k.local == *local)?;
@@ -127,8 +126,8 @@ impl TcpReach {
         self.locals.iter().map(|local| (*local, reached(local))).collect()
     }
 
-    /// Returns whether a connection from an address may have been let in because the host wrote to it. Not so at a port
-    /// that no server has seen: only a forwarding can have let it in there.
+    /// Returns whether a NAT may have let in a connection from an address only because this host had connected to
+    /// that address. Not at an external port that no server has seen, to which only a forwarded port can lead.
     fn was_written_to(&self, now: Time, ip: IpAddr, knock: &Knock) -> bool {
         let lately = self.written.get(&ip.to_canonical()).is_some_and(|at| now.since(*at) < CONTACT_MEMORY);
         let seen = self.seen.get(&knock.local).into_iter().chain(self.look.iter().filter_map(|l| l.seen.as_ref()));
@@ -137,8 +136,8 @@ impl TcpReach {
         lately && !(elsewhere && self.look.is_some_and(by_look))
     }
 
-    /// Returns the endpoint for a simultaneous open with the first listening port, if servers of two addresses see it
-    /// alike. Until a round has tested again, the last result holds.
+    /// Returns the external address and port for a simultaneous open with the first listening port, if servers at two
+    /// addresses see the same. Until a round has tested it again, the previous result is returned.
     pub(super) fn crossing(&mut self) -> Option<SocketAddr> {
         let first = self.locals.first().and_then(|local| self.seen.get(local)).copied();
         let looked = self.look.and_then(|l| l.seen);
@@ -151,7 +150,7 @@ impl TcpReach {
         self.alike
     }
 
-    /// Returns the endpoints at which a server connected.
+    /// Returns the external addresses and ports at which a server has connected to this host, at most [`DOORS_MAX`].
     fn reached(&self) -> Vec<SocketAddr> {
         let at = |k: &Knock| {
             let seen = self.seen.get(&k.local)?;
@@ -169,7 +168,7 @@ impl TcpReach {
 }
 
 impl Discovery {
-    /// Sets the listening ports and tests them.
+    /// Sets the listening TCP ports, and tests whether they are reachable from outside.
     pub(super) fn listens(&mut self, cx: &mut Cx<'_, Self>, mut locals: Vec<u16>) {
         locals.truncate(DOORS_MAX);
         self.tcp_reach.left();
@@ -179,7 +178,7 @@ impl Discovery {
         }
     }
 
-    /// Handles a server's answer over TCP, or its absence.
+    /// Handles a STUN server's answer over TCP; `None`: it did not answer.
     pub(super) fn answered_over_tcp(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr, answer: Option<Vec<u8>>) {
         let answer = answer.and_then(|bytes| Message::decode(&bytes).ok()).filter(|m| m.class == Class::Success);
         let Some(tcp) = self.tcp.get_mut(&server) else { return };
@@ -192,7 +191,7 @@ impl Discovery {
         self.finish_if_done(cx);
     }
 
-    /// Asks a server that answers over TCP to dial back, once per round.
+    /// Asks a STUN server that answers over TCP to connect back to the listening ports, once per round.
     fn knock(&mut self, cx: &mut Cx<'_, Self>, server: SocketAddr) {
         self.tcp_reach.written.retain(|_, at| cx.now.since(*at) < CONTACT_MEMORY);
         let ip = server.ip().to_canonical();
@@ -216,7 +215,7 @@ impl Discovery {
         }
     }
 
-    /// Asks a server to dial back to external ports that lead to a listening one.
+    /// Asks a STUN server to connect to these external ports, which may lead to the listening port `local`.
     fn ask_back(
         &mut self,
         cx: &mut Cx<'_, Self>,
@@ -235,8 +234,8 @@ impl Discovery {
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
-    /// Handles a gateway's report of a forwarded port: it counts as reachable only once a server has connected through
-    /// it. A port no longer forwarded is removed.
+    /// Handles a router's report that it forwards a port: it counts as reachable only when a server has connected to
+    /// it. A port that is no longer forwarded is removed.
     pub(super) fn forwards(&mut self, cx: &mut Cx<'_, Self>, local: u16, outer: Option<u16>) {
         let now = outer.map(|outer| (local, outer));
         let Some(before) = Some(core::mem::replace(&mut self.tcp_reach.forwarded, now)).filter(|b| *b != now) else {
@@ -251,7 +250,8 @@ impl Discovery {
         self.announce(cx);
     }
 
-    /// Returns the IPv4 address translation of the first listening port, for port mapping.
+    /// Returns the IPv4 address translation of the first listening TCP port, for port mapping; `None` if no server
+    /// has seen it.
     #[must_use]
     pub fn door_sight(&self) -> Option<Sight> {
         let seen = self.tcp_reach.locals.first().and_then(|local| self.tcp_reach.seen.get(local))?;
@@ -262,7 +262,7 @@ impl Discovery {
         Some(Sight { mapped, translated, server, ports: Vec::new(), witness: None })
     }
 
-    /// Handles the server's answer to a dial-back request or a refresh.
+    /// Handles a STUN server's answer to a request from a listening port.
     pub(super) fn knocked(&mut self, cx: &mut Cx<'_, Self>, (server, local): (SocketAddr, u16), answer: &[u8]) {
         let Ok(answer) = Message::decode(answer) else { return };
         let Some(seen) = answer.mapped().filter(|_| answer.class == Class::Success) else { return };
@@ -276,8 +276,8 @@ impl Discovery {
         }
     }
 
-    /// Tests the first listening port from a second address, if it is not reachable. Done last and rarely, since a
-    /// connection from an address just written to proves nothing for a while.
+    /// Asks a server at a second address how it sees the first listening port, if that is not reachable. Done last
+    /// and rarely, since afterwards a connection from that server proves nothing for a while.
     fn look_at_crossing(&mut self, cx: &mut Cx<'_, Self>) {
         let (Some(first), Some(local)) = (self.tcp_reach.server, self.tcp_reach.locals.first().copied()) else {
             return;
@@ -296,8 +296,8 @@ impl Discovery {
         cx.push(Output::Effect(Effect::Knock { server, local, requests }));
     }
 
-    /// Handles a connection to a listening port. It counts if it comes from an address that was not written to: a
-    /// filter that lets it in lets in anybody.
+    /// Handles a connection to a listening port. It proves that the port is reachable if this host had not connected
+    /// to its source address before: a NAT that lets it in lets in anybody.
     pub(super) fn dialled_back(&mut self, cx: &mut Cx<'_, Self>, from: SocketAddr, local: u16, bytes: &[u8]) {
         let Ok(message) = Message::decode(bytes) else { return };
         let Some(knock) = self.tcp_reach.knocks.get(&message.id).copied() else { return };
@@ -308,7 +308,8 @@ impl Discovery {
         }
     }
 
-    /// Returns the endpoints reached now. Until the round's requests have expired, earlier ones stay.
+    /// Returns the external addresses and ports at which this host is reachable; until the round has ended, with
+    /// those found before.
     pub(super) fn reachable_now(&mut self) -> Vec<SocketAddr> {
         let mut open = self.tcp_reach.reached();
         if self.tcp_reach.until.is_some() || self.tcp_reach.server.is_none() {
@@ -347,7 +348,7 @@ impl Discovery {
         }
     }
 
-    /// Returns whether an address of this host was reached, so that no NAT mapping needs refreshes.
+    /// Returns whether servers see or reach this host at its own address, so that no NAT's mapping must be refreshed.
     fn is_reached_at(&self, host: &SocketAddr) -> bool {
         let seen = self.tcp_reach.seen.values().filter(|_| self.tcp_reach.open.is_empty());
         self.tcp_reach.open.iter().chain(seen).any(|d| d.ip() == host.ip())

@@ -1,4 +1,4 @@
-//! Upkeep between rounds: the mapping is kept alive, and a changed mapping is reported at once.
+//! Work between rounds of NAT discovery: the mapping is refreshed, and a changed mapping is reported at once.
 
 use super::io::{Output, Sight, Witness};
 use super::way::{Probe, Stage};
@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 impl Discovery {
-    /// Returns the IPv4 address translation of the main socket; `None` while a round could still change it.
+    /// Returns the IPv4 address translation of the QUIC socket; `None` while a round of requests could still change
+    /// it.
     #[must_use]
     pub fn sight(&self, now: Time) -> Option<Sight> {
         let way = &self.ways[0];
@@ -27,8 +28,8 @@ impl Discovery {
         Some(Sight { mapped, translated: self.is_translated(), server, ports, witness })
     }
 
-    /// Publishes a new mapping on the same network at once. Until the next round has finished, the network is assumed
-    /// to behave as before.
+    /// Publishes a new external address on the same network at once. Until the next round has ended, the NAT is
+    /// assumed to behave as before.
     pub(super) fn moved(&mut self, cx: &mut Cx<'_, Self>, mapped: SocketAddr) {
         let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
         let old = |c: &Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv6() == mapped.is_ipv6();
@@ -40,7 +41,8 @@ impl Discovery {
         cx.push(Output::Changed(self.nat.clone()));
     }
 
-    /// Forgets all observations, after a change of network. New ones are published as soon as a server answers.
+    /// Deletes the NAT descriptor's observations, after a change of network. New ones are published as soon as a STUN
+    /// server answers.
     pub(super) fn left(&mut self, cx: &mut Cx<'_, Self>) {
         if self.nat.udp {
             self.nat = NatDescriptor { epoch: self.nat.epoch.wrapping_add(1), ..NatDescriptor::default() };
@@ -48,7 +50,7 @@ impl Discovery {
         }
     }
 
-    /// Tests now whether the mapping has changed.
+    /// Sends a request now that shows whether the external address has changed.
     pub(super) fn look(&mut self, cx: &mut Cx<'_, Self>) {
         if !self.is_busy() {
             self.refresh_due(cx);

@@ -1,33 +1,33 @@
-//! Findings of one round about one address family.
+//! Findings of one round of NAT discovery about one address family (IPv4 or IPv6).
 
 use super::{Attribute, Cookie, Ipv6Reach, NatBehaviour, Socket, Time};
 use crate::nat::cookie::Tag;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-/// Maximum step between ports that is worth predicting (measured: two samples, the next 16 ports).
+/// Maximum distance between successively assigned ports at which ports are predicted.
 const STEP_MAX: u16 = 16;
 
-/// Question that a STUN request answers.
+/// What a STUN request tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Probe {
     /// Whether this server answers, and the address at which it sees this host.
     Reach(SocketAddr),
-    /// Whether an answer from the server's other address and port is let in.
+    /// Whether the NAT lets in an answer from the server's other address and port.
     Both,
-    /// Whether an answer from the server's other port is let in.
+    /// Whether the NAT lets in an answer from the server's other port.
     Port,
-    /// Address at which a server at another address sees this host.
+    /// The external address and port of this host as a server at a second address sees them.
     Second,
-    /// Address at which that server sees this host from its other port.
+    /// The external address and port of this host as the server at the second address sees them at its other port.
     Third,
-    /// Address seen by the server, for a fresh socket that no server has answered yet.
+    /// The external address and port, seen by the server, of a second socket to which no server has sent before.
     FreshFirst,
-    /// Address seen by the other server address, for the same fresh socket.
+    /// The external address and port of that second socket, seen at the server's other address.
     FreshSecond,
-    /// Whether this host reaches itself by its mapped address.
+    /// Whether this host reaches itself by its external address.
     Hairpin,
-    /// Whether the mapping still exists.
+    /// Whether the NAT's mapping of the QUIC socket still exists.
     Refresh,
 }
 
@@ -41,7 +41,7 @@ impl Probe {
         }
     }
 
-    /// Returns the socket that sends the request.
+    /// Returns the socket from which the request is sent.
     pub(super) const fn socket(self) -> Socket {
         match self {
             Self::FreshFirst | Self::FreshSecond | Self::Hairpin => Socket::Asker,
@@ -50,7 +50,7 @@ impl Probe {
     }
 }
 
-/// Stage of an address family within the round.
+/// Stage of the tests of one address family within a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     Idle,
@@ -70,13 +70,14 @@ pub(super) struct Way {
     pub(super) due: Option<Time>,
     /// Number of servers asked so far.
     pub(super) asked: usize,
-    /// Server that answered, the address it sees, and its other address.
+    /// STUN server that answered; the two fields below are the address at which it sees this host, and its other
+    /// address.
     pub(super) server: Option<SocketAddr>,
     pub(super) mapped: Option<SocketAddr>,
     pub(super) other: Option<SocketAddr>,
     /// Newest cookie of the server for `mapped`.
     pub(super) cookie: Option<Cookie>,
-    /// Whether filtering can be tested: no address was contacted from which the answers would come.
+    /// Whether filtering can be tested: nothing was sent to the addresses from which the answers would come.
     pub(super) testable: bool,
     /// Whether the server refuses to answer from another address.
     pub(super) refused: bool,
@@ -86,7 +87,7 @@ pub(super) struct Way {
     pub(super) second: Option<SocketAddr>,
     pub(super) third_server: Option<SocketAddr>,
     pub(super) third: Option<SocketAddr>,
-    /// Endpoints at which the server and its other address see the fresh socket.
+    /// External addresses of the second socket, as the server sees them at its two addresses.
     pub(super) fresh: [Option<SocketAddr>; 2],
 }
 
@@ -113,7 +114,8 @@ impl Way {
         }
     }
 
-    /// Returns the source from which the answer to a request to `to` must come.
+    /// Returns the source address that the answer to a request sent to `to` must have; `None` if no answer is
+    /// expected.
     pub(super) fn expected(&self, probe: Probe, to: SocketAddr) -> Option<SocketAddr> {
         match probe {
             Probe::Both => self.other,
@@ -128,7 +130,7 @@ impl Way {
         }
     }
 
-    /// Records an answer that came through from another address or port.
+    /// Records that an answer from the server's other address or port has arrived.
     pub(super) fn let_in(&mut self, probe: Probe) {
         if self.stage == Stage::Filter {
             self.port_let_in |= probe == Probe::Port;
@@ -138,7 +140,7 @@ impl Way {
         }
     }
 
-    /// Ends the filter test: answers that have not come count as filtered.
+    /// Ends the test of filtering: answers that have not arrived count as filtered by the NAT.
     pub(super) fn filter_over(&mut self) {
         self.filtering = match (self.filtering, self.port_let_in) {
             (NatBehaviour::EndpointIndependent, _) => NatBehaviour::EndpointIndependent,
@@ -147,7 +149,7 @@ impl Way {
         };
     }
 
-    /// Returns the mapping behaviour (RFC 5780 §4.3); without translation it is endpoint-independent.
+    /// Returns the NAT's mapping behaviour (RFC 5780 §4.3). Without address translation it is endpoint-independent.
     pub(super) fn mapping(&self, translated: bool) -> NatBehaviour {
         match (self.mapped, self.second, self.third) {
             (Some(_), _, _) if !translated => NatBehaviour::EndpointIndependent,
@@ -163,13 +165,15 @@ impl Way {
         }
     }
 
-    /// Returns whether the mapping must be confirmed from a fresh socket: packets of the server's other address may
-    /// have opened a way back through the same mapping of an outer NAT, so that equal endpoints prove nothing yet.
+    /// Returns whether the mapping must be confirmed from a second socket: where filtering was tested, the test's
+    /// packets may have influenced an outer NAT, so that two equal external addresses do not yet prove
+    /// endpoint-independent mapping.
     pub(super) const fn needs_confirmation(&self) -> bool {
         self.testable && self.other.is_some()
     }
 
-    /// Returns the distance of successive mappings, if three of them rise by small steps; else 0.
+    /// Returns the distance between the ports of successive mappings if three observed ports rise by at most
+    /// [`STEP_MAX`] each; else 0.
     pub(super) fn step(&self) -> u16 {
         let ports = [self.mapped, self.second, self.third].map(|m| m.map(|m| m.port()));
         let [Some(a), Some(b), Some(c)] = ports else { return 0 };
@@ -178,7 +182,7 @@ impl Way {
         steps.map_or(0, |(x, y)| x.min(y))
     }
 
-    /// Returns the newest mapping, after which the next ones are assigned.
+    /// Returns the external address and port that the NAT assigned last.
     pub(super) fn newest(&self) -> Option<SocketAddr> {
         self.third.or(self.second).or(self.mapped)
     }

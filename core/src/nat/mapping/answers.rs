@@ -1,4 +1,4 @@
-//! Answers of gateways, by each protocol.
+//! Handles answers of gateways (routers) to requests for port mappings, by each protocol.
 
 use super::io::{Protocol, Why};
 use super::{Context, Epoch, LIFETIME_S, Lease, Mapping, RENEW_MIN, WAIT_MAX, natpmp, number, pcp};
@@ -68,7 +68,8 @@ impl Mapping {
         self.opened(cx, Protocol::NatPmp, SocketAddrV4::new(ip, port), lifetime_s, broken);
     }
 
-    /// Handles a refusal: continues with the next protocol, after the gateway's delay.
+    /// Handles the gateway's refusal of a request: continues with the next protocol. `code`: the protocol's error
+    /// code. `wait_s`: seconds for which the gateway must not be asked again.
     pub(super) fn refused(&mut self, cx: &mut Context<'_>, code: Option<u16>, wait_s: u32) {
         if let Some(ask) = &mut self.ask {
             ask.wait = ask.wait.max(Duration::from_secs(wait_s.into()).min(WAIT_MAX));
@@ -76,8 +77,9 @@ impl Mapping {
         self.go_on(cx, code);
     }
 
-    /// Handles an announcement of the gateway's epoch: after a restart its mappings count as lost until renewed and
-    /// tested. Anybody on this network can forge it, so it is not acted on too often.
+    /// Handles an announcement of the gateway's epoch (seconds since its mapping table was reset). If it shows a
+    /// restart, the mapping counts as lost until it is renewed and tested. At most one announcement in [`RENEW_MIN`]
+    /// is acted on, since any host on the network can forge it.
     fn announced(&mut self, cx: &mut Context<'_>, epoch_s: u32) {
         let lately = self.heeded.is_some_and(|at| cx.now.since(at) < RENEW_MIN);
         if lately || !self.epoch.is_some_and(|e| e.is_broken_by(cx.now, epoch_s)) {
@@ -88,14 +90,16 @@ impl Mapping {
         self.renew(cx);
     }
 
-    /// Records the gateway's epoch. Returns whether the gateway has restarted.
+    /// Records the gateway's epoch, the seconds since its mapping table was reset. Returns whether the gateway has
+    /// lost its mappings.
     fn count(&mut self, now: Time, server_s: u32) -> bool {
         let broken = self.epoch.is_some_and(|e| e.is_broken_by(now, server_s));
         self.epoch = Some(Epoch { server: Duration::from_secs(server_s.into()), at: now });
         broken
     }
 
-    /// Handles the gateway's claim that a port is open.
+    /// Handles the gateway's answer that it forwards the port `external`; `broken`: the gateway has restarted. The
+    /// mapping is discarded if it is too short or the address is not the public one, and is else tested from outside.
     pub(super) fn opened(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,6 +1,6 @@
-//! Test from outside (RFC 5780): a STUN server is asked to answer to the opened port from an endpoint that the socket
-//! has not written to. If only another port of an address already written to is left, the answer proves something only
-//! at a port at which the socket was never seen: nothing but the forwarding can have let it in.
+//! Test from outside of a port that a gateway reports to forward (RFC 5780): a STUN server is asked to answer to that
+//! port from an address to which the socket has sent nothing. If the server has only another port left at an address
+//! already used, the answer is a proof only at an external port at which the socket was never seen.
 
 use super::io::{Effect, Output, Why};
 use super::{Context, Mapping, REDRAWS_MAX};
@@ -11,11 +11,11 @@ use crate::nat::discovery::transaction_id;
 use crate::nat::stun::{Attribute, Class, Message, TransactionId};
 use core::net::SocketAddr;
 
-/// Test from outside under way.
+/// Running test of whether a forwarded port can be reached from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Check {
     id: TransactionId,
-    /// STUN server, and the endpoint from which its answer must come.
+    /// STUN server that is asked; the field below is the address from which its answer must come.
     server: SocketAddr,
     from: SocketAddr,
     other_address: bool,
@@ -30,7 +30,7 @@ impl Check {
         self.port
     }
 
-    /// Returns a test of a port, for tests of the invariants.
+    /// Returns a running test of an external port, for tests of the invariants.
     #[cfg(test)]
     pub(super) fn of_port(port: u16) -> Self {
         let server = SocketAddr::from(([198, 51, 100, 1], 3478));
@@ -40,7 +40,7 @@ impl Check {
 }
 
 impl Mapping {
-    /// Begins a test of the opened port from outside.
+    /// Begins a test from outside of the port that the gateway forwards.
     pub(super) fn begin_check(&mut self, cx: &mut Context<'_>) {
         // an answer to an earlier look shows nothing about the port that is open now
         (self.check, self.recheck) = (None, None);
@@ -72,7 +72,8 @@ impl Mapping {
         self.recheck = Some(cx.now.after(cx.cfg.recheck));
     }
 
-    /// Sends the request, or again, or ends the test as failed after the last one.
+    /// Sends the test's request to the STUN server, again after each time-out, and ends the test as failed after the
+    /// last one.
     pub(super) fn check_due(&mut self, cx: &mut Context<'_>) {
         let Some(check) = &mut self.check else { return };
         if check.sent < cx.cfg.check_tries {
@@ -96,7 +97,7 @@ impl Mapping {
         }
     }
 
-    /// Handles a STUN answer on the main socket.
+    /// Handles a STUN message on the QUIC socket: the answer to the test from outside, if it is one.
     pub(super) fn witness_says(&mut self, cx: &mut Context<'_>, from: SocketAddr, bytes: &[u8]) {
         let Some(check) = &self.check else { return };
         let Ok(message) = Message::decode(bytes) else { return };

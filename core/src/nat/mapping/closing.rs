@@ -1,11 +1,11 @@
-//! Closing of mappings that are no longer useful, or when the client stops.
+//! Closes port mappings that are no longer useful, and all of them when the client stops.
 
 use super::io::{Effect, IgdAsk, IgdEnd, IgdError, Opened, Output, Protocol, Site};
 use super::{Context, LIFETIME_S, Mapping, PORT, natpmp, numbered, pcp};
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 impl Mapping {
-    /// Closes the open mapping by its protocol.
+    /// Closes the open port mapping, by the protocol that opened it.
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         let (Some(lease), Some(site)) = (self.lease.take(), self.site) else { return };
         match lease.protocol {
@@ -14,7 +14,8 @@ impl Mapping {
         }
     }
 
-    /// Closes all mappings that are or may be open: a request may have opened a port, and its answer be late or lost.
+    /// Closes all port mappings that are or may be open: the answer to a request that opened a port may have been
+    /// lost.
     pub(super) fn leave(&mut self, cx: &mut Context<'_>) {
         if let Some(site) = self.site {
             for protocol in core::mem::take(&mut self.asked) {
@@ -51,7 +52,7 @@ impl Mapping {
         cx.push(Output::Effect(Effect::Send { socket: site.socket(), to, bytes }));
     }
 
-    /// Handles the end of a UPnP request.
+    /// Handles the end of a UPnP request to open or close a port.
     pub(super) fn igd(&mut self, cx: &mut Context<'_>, IgdEnd { id, answer }: IgdEnd) {
         self.closing = self.closing.filter(|closing| *closing != id);
         let opened_at = self.opening.take_if(|(open, _)| *open == id).map(|(_, site)| site);

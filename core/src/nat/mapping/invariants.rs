@@ -5,7 +5,7 @@ use super::{Ask, LIFETIME_S, Lease, Mapping, REDRAWS_MAX, TCP_ID};
 use crate::nat::Transport;
 
 impl Mapping {
-    /// Asserts every invariant; none needs a walk.
+    /// Asserts every invariant of port mapping.
     pub(super) fn check_all(&self) {
         let works = self.ask.is_some() || self.lease.is_some() || self.check.is_some() || self.recheck.is_some();
         assert!(self.site.is_some() || !works, "a port is asked for and kept only behind a gateway");
@@ -76,7 +76,7 @@ mod tests {
         Input::Seen(Sight { mapped: OUTSIDE, translated, server, ports: vec![], witness: None })
     }
 
-    /// Returns a machine that asks its gateway by PCP.
+    /// Returns a port mapping that waits for its gateway's answer to a PCP request.
     fn asking() -> Mapping {
         let mut m = Mapping::default();
         let local = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), 5000);
@@ -85,7 +85,7 @@ mod tests {
         m
     }
 
-    /// Returns a machine with a lease that is not verified.
+    /// Returns a port mapping whose port the gateway reports as open and which is not tested yet.
     fn leased() -> Mapping {
         Mapping { ask: None, next: Some(Time(5)), lease: Some(LEASE), ..asking() }
     }

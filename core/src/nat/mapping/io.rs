@@ -1,4 +1,4 @@
-//! Inputs, outputs and configuration of the port mapping machine.
+//! Inputs, outputs and configuration of the state machine of port mapping.
 
 use crate::nat::Transport;
 use crate::nat::discovery::io::{Sight, Socket};
@@ -6,14 +6,14 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// Location of this host behind its gateway, and the port to be forwarded.
+/// This host's place behind its gateway, and the local port to which the gateway shall forward one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
     /// IPv4 address of the router on the default route.
     pub gateway: Ipv4Addr,
-    /// Address of the main socket or of a listening TCP port, with this host's address on that route.
+    /// Local address and port of the QUIC socket, or of a listening TCP port.
     pub local: SocketAddrV4,
-    /// Transport: UDP for the main socket, TCP for a listening port.
+    /// Transport: UDP for the QUIC socket, TCP for a listening port.
     pub over: Transport,
 }
 
@@ -38,12 +38,12 @@ pub enum Protocol {
     Upnp,
 }
 
-/// Event reported to the port mapping machine.
+/// Event reported to the state machine of port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The host's location has changed. A different one, or `None`, restarts port mapping.
+    /// This host's gateway or local address. A change, or `None`, restarts port mapping.
     Site(Option<Site>),
-    /// The address that STUN sees has changed.
+    /// The address at which STUN servers see the socket has changed.
     Seen(Sight),
     /// A datagram came from the gateway, or from a STUN server to the main socket.
     Datagram {
@@ -60,7 +60,7 @@ pub enum Input {
     Shutdown,
 }
 
-/// Result of one [`Effect::Igd`].
+/// Result of one UPnP request ([`Effect::Igd`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IgdEnd {
     /// Number of the request, copied from [`Effect::Igd`].
@@ -87,21 +87,21 @@ pub enum IgdError {
     Refused(u16),
 }
 
-/// Command or notification of the port mapping machine.
+/// Command or notification of the state machine of port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Perform this network operation.
     Effect(Effect),
-    /// Advertise this verified endpoint to peers; `None`: advertise none.
+    /// Advertise this external address and port, tested from outside, to peers; `None`: advertise none.
     Claimed(Option<SocketAddrV4>),
-    /// Report the endpoint that the gateway says it forwards to a listening TCP port; `None`: no endpoint any more. It
-    /// is unverified: discovery tests whether it is reachable ([`crate::nat::discovery`]).
+    /// Report the external address and port that the gateway says it forwards to a listening TCP port; `None`: none
+    /// any more. Discovery tests whether it is reachable ([`crate::nat::discovery`]).
     Forwards(Option<SocketAddrV4>),
     /// Report the new status of port mapping.
     Status(Status),
 }
 
-/// Network operation requested by the port mapping machine.
+/// Network operation that port mapping requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Send this datagram; a failure counts as packet loss.
@@ -127,7 +127,7 @@ pub enum Effect {
 pub enum IgdAsk {
     /// Forward an external port to this host.
     Open {
-        /// Gateway and local endpoint of the mapping.
+        /// Gateway, and local address and port of the mapping.
         site: Site,
         /// Requested external port; a gateway that has already assigned it may choose another.
         port: u16,
@@ -138,7 +138,7 @@ pub enum IgdAsk {
     },
     /// Stop forwarding a port; the result is ignored.
     Close {
-        /// Gateway and local endpoint of the mapping.
+        /// Gateway, and local address and port of the mapping.
         site: Site,
         /// External port to close.
         port: u16,
@@ -150,12 +150,12 @@ pub enum IgdAsk {
 pub enum Status {
     /// Port mapping is disabled by the user.
     Off,
-    /// No NAT has been observed on the route.
+    /// No NAT has been observed, so no port need be forwarded.
     #[default]
     Unneeded,
     /// The operating system reports no router.
     NoGateway,
-    /// A request to the gateway or a verification of its answer is under way.
+    /// A request to the gateway, or a test from outside of the port that it opened, is pending.
     Busy,
     /// A port is open, verified from outside.
     Open {
@@ -182,7 +182,7 @@ pub enum Why {
         /// Error code of the gateway, specific to the protocol.
         code: u16,
     },
-    /// The gateway's external address differs from the one that STUN sees: a second NAT is behind it.
+    /// The gateway's external address differs from the one that STUN servers see, so there is a second NAT behind it.
     DoubleNat {
         /// Protocol that opened the port.
         protocol: Protocol,
@@ -196,18 +196,18 @@ pub enum Why {
         /// Lifetime granted, in seconds.
         lifetime_s: u32,
     },
-    /// The gateway reports an open port, but no test packet comes through.
+    /// The gateway reports an open port, but no packet of the test from outside arrives.
     Deaf {
         /// Protocol that opened the port.
         protocol: Protocol,
-        /// External endpoint that the gateway reports.
+        /// External address and port that the gateway reports.
         external: SocketAddrV4,
     },
     /// The gateway reports an open port, but no STUN server can test it from outside.
     NoWitness {
         /// Protocol that opened the port.
         protocol: Protocol,
-        /// External endpoint that the gateway reports.
+        /// External address and port that the gateway reports.
         external: SocketAddrV4,
     },
 }
@@ -215,25 +215,26 @@ pub enum Why {
 /// Time-outs and limits of port mapping.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Port mapping is enabled.
+    /// Whether the user has enabled port mapping.
     pub enabled: bool,
-    /// Time-out of one attempt, over all protocols.
+    /// Time-out of one attempt to open a port, over all protocols.
     pub within: Duration,
-    /// Initial retransmission time-out; doubles with each retry (RFC 6886 §3.1).
+    /// Initial retransmission time-out of a request; doubles with each retry (RFC 6886 §3.1).
     pub rto: Duration,
-    /// Maximum requests per protocol in a first attempt, while other protocols wait.
+    /// Maximum number of requests per protocol when a port is first opened, before the next protocol is tried.
     pub tries: u32,
-    /// Maximum requests per renewal of a mapping.
+    /// Maximum number of requests in one attempt to renew a mapping.
     pub renew_tries: u32,
-    /// Requested lifetime (RFC 6886 §3.3 recommends two hours); renewed at half of the granted one.
+    /// Requested lifetime of a mapping (RFC 6886 §3.3 recommends two hours). It is renewed after half of the granted
+    /// lifetime.
     pub lifetime: Duration,
     /// Delay before a failed mapping is retried.
     pub again: Duration,
     /// Interval between tests of an open port from outside.
     pub recheck: Duration,
-    /// Retransmission time-out of a test from outside; grows by this much with each request.
+    /// Time-out of the first request of a test from outside; each further request has a time-out longer by this much.
     pub check_rto: Duration,
-    /// Maximum requests per test from outside.
+    /// Maximum number of requests to the STUN server in one test from outside.
     pub check_tries: u32,
 }
 
@@ -255,7 +256,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns a configuration for model checking, with fewer retransmissions.
+    /// Returns a configuration for the model checker, with fewer retransmissions.
     #[must_use]
     pub fn tiny() -> Self {
         Self { tries: 1, renew_tries: 2, check_tries: 4, ..Self::default() }

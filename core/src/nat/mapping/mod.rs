@@ -1,10 +1,11 @@
-//! Port mapping: a gateway that offers it forwards a port of its own to the QUIC socket, so that anybody can write to
-//! it, even if the gateway is a symmetric NAT and the other side is behind one too. PCP (RFC 6887) is tried first, then
-//! NAT-PMP (RFC 6886), whose gateways either name it in their answer or are silent, then UPnP.
+//! Port mapping: a gateway (router) forwards one of its own ports to the QUIC socket, so that any host can send to
+//! it, even if the gateway is a symmetric NAT and the sender is behind one too. PCP (RFC 6887) is tried first, then
+//! NAT-PMP (RFC 6886), then UPnP.
 //!
-//! A gateway's claim is not trusted: its external address must be the one that STUN sees, and a STUN server must have
-//! reached the port uninvited (`check.rs`). Only such a port is advertised to peers, and it is tested periodically. A
-//! second machine does the same for a listening TCP port, except for the test from outside, which discovery makes.
+//! A gateway's claim is not trusted: its external address must be the one that STUN servers see, and a STUN server
+//! must have reached the port from an address to which this host sent nothing (`check.rs`). Only such a port is
+//! advertised to peers, and it is tested periodically. A second state machine does the same for a listening TCP port,
+//! except for the test from outside, which discovery makes.
 
 mod answers;
 mod check;
@@ -27,21 +28,23 @@ use io::{Config, Effect, IgdAsk, Input, Output, Protocol, Site, Status, Why};
 
 /// UDP port on which gateways listen (RFC 6887 §19, RFC 6886 §3.1).
 pub const PORT: u16 = 5351;
-/// Bit set in the request numbers of a TCP port's machine, so that answers find the right machine.
+/// Bit set in the numbers of UPnP requests for a listening TCP port, to distinguish them from those for the QUIC
+/// socket.
 pub(in crate::nat) const TCP_ID: u32 = 1 << 31;
 /// First dynamic port and number of dynamic ports (RFC 6335 §6).
 const PORTS: (u16, u16) = (49_152, 16_384);
-/// Maximum number of draws of a port at which the socket was not seen, and of new ports when one cannot be tested.
+/// Maximum number of random draws of an external port at which the socket was not seen. The constant below is the
+/// maximum number of further ports opened because one cannot be tested.
 const DRAWS_MAX: u32 = 8;
 const REDRAWS_MAX: u8 = 2;
-/// Minimum useful lifetime in seconds, and maximum to which longer ones are cut (RFC 6887 §15, §19).
+/// Minimum useful lifetime of a mapping in seconds, and the maximum to which longer ones are cut (RFC 6887 §15, §19).
 const LIFETIME_S: (u32, u32) = (60, 24 * 3600);
-/// Minimum interval between renewals (RFC 6887 §11.2.1).
+/// Minimum interval between renewals of a mapping (RFC 6887 §11.2.1).
 const RENEW_MIN: Duration = Duration::from_secs(4);
 /// Maximum time for which a gateway can delay the next attempt.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// State machine of one port's mapping.
+/// State machine that keeps one local port forwarded by the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mapping {
     site: Option<Site>,
@@ -60,9 +63,10 @@ pub struct Mapping {
     next_id: u32,
     /// Protocols whose datagrams were sent to this gateway.
     asked: BTreeSet<Protocol>,
-    /// Number and location of the last UPnP request that opens a port.
+    /// Number and place of the last UPnP request to open a port.
     opening: Option<(u32, Site)>,
-    /// Number of the last UPnP request that closes a port, or that must end before one can be closed.
+    /// Number of the last UPnP request to close a port, or of the request to open one that is to be closed as soon as
+    /// it has ended.
     closing: Option<u32>,
     /// Time at which an announced restart of the gateway was last acted on.
     heeded: Option<Time>,
@@ -72,7 +76,7 @@ pub struct Mapping {
     forwarded: Option<SocketAddrV4>,
 }
 
-/// State of the requests under way.
+/// State of the pending request to open or renew a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ask {
     protocol: Protocol,
@@ -80,7 +84,7 @@ struct Ask {
     renewal: bool,
     port: u16,
     sent: u32,
-    /// Time of the protocol's first request; the lifetime granted counts from then.
+    /// Time of the protocol's first request, from which the granted lifetime is counted.
     began: Time,
     due: Time,
     /// Deadline of the attempt over all protocols, or of the renewed lease.
@@ -90,7 +94,7 @@ struct Ask {
     mapped: Option<(u16, u32)>,
     /// Number of the UPnP request.
     id: u32,
-    /// Minimum delay, set by the gateway, before it is asked again.
+    /// Minimum delay, set by the gateway, before the next request.
     wait: Duration,
 }
 
@@ -101,7 +105,7 @@ struct Lease {
     external: SocketAddrV4,
     lifetime_s: u32,
     ends: Time,
-    /// Whether a test from outside showed that the port is open.
+    /// Whether a STUN server has reached the port from outside.
     verified: bool,
 }
 
@@ -113,8 +117,8 @@ struct Epoch {
 }
 
 impl Epoch {
-    /// Returns whether a later count does not continue this one, so that the gateway has lost its state (RFC 6887 §8.5:
-    /// the stricter of the two protocols' rules, since a false alarm costs only a request and a test).
+    /// Returns whether the count `server_s`, received at `now`, does not continue this one, so that the gateway has
+    /// lost its mappings (RFC 6887 §8.5, also used for NAT-PMP).
     fn is_broken_by(self, now: Time, server_s: u32) -> bool {
         let (before, server) = (self.server.as_secs(), u64::from(server_s));
         let there = server.saturating_sub(before);
@@ -125,7 +129,7 @@ impl Epoch {
 
 type Context<'a> = Cx<'a, Mapping>;
 
-/// Returns a random number without branching in models.
+/// Returns a random number, drawn such that the model checker need not explore every value.
 fn number(rng: &mut dyn Rng) -> u16 {
     rng.nonce().chunks_exact(2).fold(0, |n, pair| n ^ u16::from_be_bytes([pair[0], pair[1]]))
 }
@@ -138,13 +142,13 @@ const fn numbered(id: u32, site: Site) -> u32 {
 }
 
 impl Mapping {
-    /// Returns the endpoint that peers may be told: verified from outside, and not expired.
+    /// Returns the external address and port to be advertised to peers: open, and tested from outside.
     #[must_use]
     pub fn claimed(&self) -> Option<SocketAddrV4> {
         self.lease.filter(|l| l.verified).map(|l| l.external)
     }
 
-    /// Returns the location for which a port is mapped.
+    /// Returns the gateway and the local port for which a port is forwarded; `None` without a gateway.
     #[must_use]
     pub const fn site(&self) -> Option<Site> {
         self.site
@@ -154,12 +158,13 @@ impl Mapping {
         self.site.map_or(Transport::Udp, |s| s.over)
     }
 
-    /// Returns the endpoint that the gateway says it forwards to a listening TCP port.
+    /// Returns the external address and port that the gateway says it forwards to a listening TCP port, not tested
+    /// from outside.
     fn forwards(&self) -> Option<SocketAddrV4> {
         self.lease.filter(|_| self.over() == Transport::Tcp).map(|l| l.external)
     }
 
-    /// Returns whether a port is still being closed.
+    /// Returns whether a UPnP request to close a port is still pending.
     #[must_use]
     pub const fn is_closing(&self) -> bool {
         self.closing.is_some()
@@ -187,7 +192,7 @@ impl Mapping {
 
     // --- asking ---------------------------------------------------------------------------------------------------
 
-    /// Requests a port by each protocol in turn.
+    /// Begins an attempt to open a port, with the first protocol, PCP; does nothing if none is needed.
     fn begin(&mut self, cx: &mut Context<'_>) {
         let before = self.lease.take().map(|l| l.external.port());
         (self.check, self.recheck, self.next) = (None, None, None);
@@ -214,7 +219,7 @@ impl Mapping {
         self.transmit(cx);
     }
 
-    /// Requests the same port again, by the protocol that opened it.
+    /// Begins to renew the open mapping, by the protocol that opened it.
     fn renew(&mut self, cx: &mut Context<'_>) {
         let Some(lease) = self.lease.filter(|_| self.ask.is_none()) else { return };
         self.next = None;
@@ -234,7 +239,8 @@ impl Mapping {
         self.transmit(cx);
     }
 
-    /// Draws a port at which the socket was not seen: packets there can come only by the gateway's forwarding.
+    /// Draws a random external port at which STUN servers did not see the socket, so that packets to it can arrive
+    /// only by port mapping.
     fn draw(&self, rng: &mut dyn Rng) -> u16 {
         let mut port = PORTS.0;
         for _ in 0..DRAWS_MAX {
@@ -302,7 +308,8 @@ impl Mapping {
         if ask.sent < tries && cx.now < ask.ends { self.transmit(cx) } else { self.go_on(cx, None) }
     }
 
-    /// Ends a protocol's turn, and continues with the next one.
+    /// Ends the requests by the present protocol and continues with the next one. `refused`: the gateway's error
+    /// code, if any.
     fn go_on(&mut self, cx: &mut Context<'_>, refused: Option<u16>) {
         let Some(mut ask) = self.ask.take() else { return };
         if let Some(code) = refused {
@@ -328,7 +335,7 @@ impl Mapping {
         self.transmit(cx);
     }
 
-    /// Gives up for now, and schedules another attempt.
+    /// Ends the attempt to open a port as failed, and schedules another one after at least `wait`.
     fn give_up(&mut self, cx: &Context<'_>, why: Why, wait: Duration) {
         (self.lease, self.ask, self.check, self.recheck) = (None, None, None, None);
         self.why = self.why.or(Some(why));
@@ -360,7 +367,7 @@ impl Mapping {
         }
     }
 
-    /// Reports a changed endpoint or status.
+    /// Reports changes of the advertised port, the forwarded TCP port and the status since the last report.
     fn tell(&mut self, cx: &mut Context<'_>) {
         if self.claimed() != self.claimed {
             self.claimed = self.claimed();

@@ -43,7 +43,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Encodes the request as a client.
+    /// Encodes the request, as a client sends it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -58,7 +58,7 @@ impl Request {
         }
     }
 
-    /// Decodes a request as a gateway.
+    /// Decodes a request, as a gateway receives it.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes {
             [VERSION, ADDRESS] => Ok(Self::Address),
@@ -103,7 +103,7 @@ pub enum Said {
 }
 
 impl Answer {
-    /// Decodes an answer as a client.
+    /// Decodes an answer, as a client receives it.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (header, rest) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
         let (code, epoch_s) = (be16(header, 2), be32(header, 4));
@@ -125,7 +125,7 @@ impl Answer {
         Ok(Self { epoch_s, said })
     }
 
-    /// Encodes the answer as a gateway.
+    /// Encodes the answer, as a gateway sends it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let head = |opcode: u8, code: u16| {

@@ -18,10 +18,11 @@ const RESPONSE: u8 = 0x80;
 /// IANA's numbers of the transport protocols.
 const UDP: u8 = 17;
 const TCP: u8 = 6;
-/// Result code of a server of another version, which its answer names (RFC 6887 §9).
+/// Result code UNSUPP_VERSION: the server does not speak the request's protocol version (RFC 6887 §9).
 pub const UNSUPPORTED_VERSION: u8 = 1;
 
-/// Nonce of a mapping's owner, so that nobody off the path can answer or change it (RFC 6887 §11.1).
+/// Nonce of a mapping's owner, without which a host not on the network path can neither answer requests nor change
+/// the mapping (RFC 6887 §11.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 12]);
 
@@ -40,23 +41,24 @@ const fn named(number: u8) -> Result<Transport, DecodeError> {
     }
 }
 
-/// MAP request for a port of this host.
+/// Request to a gateway for a port mapping (opcode MAP, RFC 6887 §11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MapRequest {
     /// Nonce of the mapping's owner.
     pub nonce: Nonce,
     /// Transport protocol of the port.
     pub over: Transport,
-    /// Local endpoint of the port; the address is the request's source address.
+    /// Local address and port to be mapped; the address is the request's source address.
     pub internal: SocketAddrV4,
-    /// Requested external endpoint, or the assigned one in a renewal; the server chooses an unspecified address.
+    /// Requested external address and port, or the assigned ones in a renewal. An unspecified address is chosen by
+    /// the server.
     pub external: SocketAddrV4,
     /// Requested lifetime in seconds; 0 deletes the mapping.
     pub lifetime_s: u32,
 }
 
 impl MapRequest {
-    /// Encodes the request as a client.
+    /// Encodes the request, as a client sends it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN + MAP_LEN);
@@ -72,7 +74,7 @@ impl MapRequest {
     }
 }
 
-/// Answer or announcement of a server.
+/// Answer or announcement of a PCP server (gateway).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// A mapping was created or renewed.
@@ -95,7 +97,7 @@ pub enum Answer {
     },
 }
 
-/// Mapping as reported by its server.
+/// Port mapping, as the gateway reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapped {
     /// Nonce of the mapping's owner.
@@ -104,7 +106,7 @@ pub struct Mapped {
     pub over: Transport,
     /// Local port of this host.
     pub internal_port: u16,
-    /// External endpoint of the mapping.
+    /// External address and port of the mapping.
     pub external: SocketAddrV4,
     /// Granted lifetime in seconds.
     pub lifetime_s: u32,
@@ -113,7 +115,7 @@ pub struct Mapped {
 }
 
 impl Answer {
-    /// Decodes an answer as a client. Options, which were not requested, are skipped (RFC 6887 §7.3).
+    /// Decodes an answer, as a client receives it. Options, which were not requested, are skipped (RFC 6887 §7.3).
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > MESSAGE_LEN_MAX || !bytes.len().is_multiple_of(4) {
             return Err(DecodeError::TooLong);
@@ -142,7 +144,7 @@ impl Answer {
         }
     }
 
-    /// Encodes the answer as a server.
+    /// Encodes the answer, as a server sends it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let head = |version: u8, opcode: u8, code: u8, lifetime: u32, epoch: u32| {
@@ -179,7 +181,7 @@ fn body(nonce: Nonce, (over, internal_port): (Transport, u16), external: SocketA
     out
 }
 
-/// Decodes a MAP request as a server.
+/// Decodes a MAP request, as a server receives it.
 pub fn decode_request(bytes: &[u8]) -> Result<MapRequest, DecodeError> {
     let (header, map) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Truncated)?;
     let nonce = Nonce(*map.first_chunk::<12>().ok_or(DecodeError::Truncated)?);

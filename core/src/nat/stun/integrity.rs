@@ -16,7 +16,7 @@ pub enum Hash {
 }
 
 impl Hash {
-    /// Returns the length of the whole MAC in bytes.
+    /// Returns the length of the uncut MAC in bytes.
     pub(super) const fn len(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -66,7 +66,7 @@ pub enum Integrity {
     Right,
 }
 
-/// Checks a message's integrity under `key`. If both attributes are present, the stronger one counts.
+/// Checks a message's integrity attribute under `key`. If both kinds are present, MESSAGE-INTEGRITY-SHA256 counts.
 #[must_use]
 pub fn check(bytes: &[u8], key: &[u8]) -> Integrity {
     let Ok((_, mut rest)) = header(bytes) else { return Integrity::Wrong };

@@ -53,8 +53,8 @@ pub struct ClientSession {
     nat: NatDescriptor,
     /// Address and port of this client as the last CN saw them.
     observed: Option<SocketAddr>,
-    /// IP address of `observed` if it is, or was, one of the host's own addresses, so that no NAT is on the way to
-    /// the CN.
+    /// IP address of `observed` if it is, or was, among this host's candidate addresses. If it no longer is, the
+    /// connection from it is dead.
     control_local_ip: Option<IpAddr>,
     /// Whether the network path to the CN may be broken, so that a missing answer is not the CN's fault.
     path_in_doubt: bool,

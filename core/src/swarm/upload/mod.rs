@@ -74,8 +74,8 @@ struct Active {
 
 /// The uploading side. Invariants: while uploads are off there are no connections and no requests. Each serving
 /// connection has shown an introduction that names both keys, is signed by a certified CN, and was valid at the time.
-/// Bytes promised stay within the introduction's cap and the provider's cap; bytes without receipt stay within the
-/// credit.
+/// Bytes promised stay within the introduction's cap and the provider's cap; bytes without receipt stay within
+/// [`CreditRule`](crate::accounting::receipts::CreditRule).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Uploads {
     allowed: bool,
