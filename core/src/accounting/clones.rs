@@ -201,7 +201,7 @@ pub fn classify<'a>(logins: impl IntoIterator<Item = &'a [SecondaryGuid]>) -> Hi
 mod tests {
     use super::*;
 
-    /// Parses logins as the paper writes them: numbers newest first, logins separated by `/`.
+    /// Parses logins: each is a list of starts as numbers, newest first; logins are separated by `/`.
     fn logins(text: &str) -> Vec<Vec<SecondaryGuid>> {
         let start = |n: &str| SecondaryGuid::numbered(n.parse().expect("a number"));
         text.split('/').map(|login| login.split_whitespace().map(start).collect()).collect()
@@ -278,8 +278,8 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(swarmedge_seeds::random(256))]
 
-        /// An installation is never taken for a fork, whatever subset of its logins arrives in whatever order; a cloned
-        /// one is, as soon as logins of both copies show the fork.
+        /// Tests that one installation is never reported as cloned, whichever of its logins arrive in whichever
+        /// order, and that a cloned one is, as soon as logins of both copies have arrived.
         #[test]
         fn an_unbroken_history_is_never_a_fork_and_a_branch_always_is(
             lost in proptest::collection::vec(proptest::bool::ANY, 20),

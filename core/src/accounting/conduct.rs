@@ -103,7 +103,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const RULE: CreditRule = CreditRule::PROTOCOL;
 
-    /// Returns the state after ends of introductions, each with its time in seconds.
+    /// Returns the state after introductions have ended, each given with its time in seconds.
     fn after(ends: impl IntoIterator<Item = (u64, End)>) -> Conduct {
         let mut conduct = Conduct::default();
         for (n, (second, end)) in (0..).zip(ends) {

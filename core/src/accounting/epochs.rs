@@ -66,20 +66,21 @@ mod tests {
         assert!(!lone.rotated().rotated().rotated().opens(5), "two switches later it is gone");
     }
 
-    /// Events around a download: two edges and a CN learn of rotations late, and time passes.
+    /// Events of a random test: two edges and a CN, which load rotated sealing keys at different times, and a client
+    /// with a download.
     #[derive(Clone, Copy, Debug)]
     enum Act {
-        /// The given number of milliseconds passes.
+        /// Time advances by this number of milliseconds.
         Tick(u64),
-        /// The operator rotates the keys, if every server has loaded the last rotation.
+        /// The operator rotates the sealing keys, if every server has loaded the previous rotation.
         Rotate,
-        /// A server reads its keys again and learns of a rotation.
+        /// The server with this index reads the sealing keys again, and so learns of a rotation.
         Load(usize),
-        /// The client gets its first grant from an edge.
+        /// The client gets its first grant from the edge with this index.
         Ask(usize),
-        /// The client renews its grant at an edge.
+        /// The client renews its grant at the edge with this index.
         Renew(usize),
-        /// The client shows its grant to the CN.
+        /// The client sends its grant to the CN with a query.
         Query,
     }
 
@@ -95,16 +96,17 @@ mod tests {
         prop::collection::vec(act, 1..60)
     }
 
-    /// A seeded defect that the test must find; `None` for correct behaviour.
+    /// Seeded defects, each of which the random test must find.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Tooth {
-        /// A rotation seals with a key that no server knows yet.
+        /// Seeded defect: a rotation makes edges seal with a key that other servers do not have yet.
         SwitchesAtOnce,
-        /// The CN ignores the time.
+        /// Seeded defect: the CN does not check whether a grant has expired.
         NoClock,
-        /// The CN does not check the edge's signature.
+        /// Seeded defect: the CN does not check the edge's signature of a grant.
         NoSignature,
-        /// A renewal takes the object's present ceiling.
+        /// Seeded defect: a renewal raises the maximum of billed bytes from peers to that of the object's present
+        /// policy.
         Widens,
     }
 
@@ -122,7 +124,7 @@ mod tests {
     struct World {
         now_ms: u64,
         file: Epochs,
-        /// Epochs known to edges 0 and 1 and to CN 2.
+        /// Epochs of the sealing keys that edges 0 and 1 and the CN (index 2) have.
         servers: [Epochs; 3],
         held: Option<(u32, SignedGrant)>,
         first: Option<Grant>,

@@ -419,7 +419,7 @@ pub(crate) mod tests {
         assert_eq!(run(&renewal_of(Grant { version: VersionId::numbered(8), ..old }), NOW), Err(Denial::Changed));
     }
 
-    /// Returns the grant once for each of its fields, with that field changed.
+    /// Returns copies of the grant, each with another field changed.
     pub(crate) fn each_binding_changed(g: &Grant) -> alloc::vec::Vec<(&'static str, Grant)> {
         let mut policy = g.policy.clone();
         policy.uploads_max += 1;

@@ -144,7 +144,7 @@ mod tests {
         (Class::of(Endpoint { observed, nat: &nat }), network)
     }
 
-    /// Returns how often this kind is offered in so many choices.
+    /// Returns how many of `choices` selections for `a` offer a client of the kind `b`.
     fn offered(learned: &mut Learned, (a, b): (Side, Side), choices: u32) -> usize {
         (0..choices).filter(|_| learned.offers(a, b) || learned.passes_over(a, b, true)).count()
     }

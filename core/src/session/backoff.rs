@@ -54,7 +54,7 @@ pub fn jittered(wait: Duration, rng: &mut dyn Rng) -> Duration {
 mod tests {
     use super::*;
 
-    /// Always draws the largest number.
+    /// Random numbers for tests: always the largest possible one.
     struct Highest;
     impl Rng for Highest {
         fn below(&mut self, n: u32) -> u32 {

@@ -57,7 +57,7 @@ pub enum FetchEnd {
 pub enum StoreError {
     /// The disk is full: the download pauses with a clear error.
     NoSpace,
-    /// Any other I/O failure.
+    /// The operating system reported another I/O error.
     Io,
     /// A file that may not be replaced exists at the output path.
     Taken,

@@ -14,7 +14,7 @@ use core::ops::Range;
 /// A piece and a range of its blocks.
 pub type Span = (PieceIndex, Range<u32>);
 
-/// A piece that is being fetched.
+/// A piece of which some blocks are verified or being fetched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Partial {
     /// Blocks that are verified and written.
@@ -41,7 +41,7 @@ pub struct Complete {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Picker {
     layout: Layout,
-    /// Pieces that are durable.
+    /// Pieces that are on disk durably.
     have: Bitfield,
     /// Durable, complete and partial pieces; all others are untouched.
     touched: Bitfield,
@@ -98,12 +98,12 @@ impl Picker {
         r.end - r.start
     }
 
-    /// Counts one more connected peer for each of these pieces.
+    /// Counts one more connected peer that has each of these pieces, to know how rare each piece is.
     pub fn add_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
         self.count_holders(pieces, |n| n.saturating_add(1));
     }
 
-    /// Counts one connected peer less for each of these pieces.
+    /// Counts one connected peer fewer that has each of these pieces.
     pub fn remove_holder(&mut self, pieces: impl Iterator<Item = PieceIndex>) {
         self.count_holders(pieces, |n| {
             debug_assert!(n > 0, "a peer's piece was counted before");
@@ -197,7 +197,7 @@ impl Picker {
         Some((*piece, first..last + 1))
     }
 
-    /// Registers the start of a transfer of these blocks.
+    /// Records that a transfer of these blocks has begun; `for_edge`: an edge is their source.
     pub fn begin(&mut self, xfer: XferId, (piece, blocks): Span, for_edge: bool) {
         if for_edge && !self.touched.contains(piece) {
             self.edge_next = PieceIndex(piece.0.saturating_add(1) % self.layout.pieces().max(1));
@@ -207,7 +207,8 @@ impl Picker {
         self.check_touched(piece);
     }
 
-    /// Marks blocks of a running transfer as verified. Returns the bytes that were not verified before.
+    /// Marks blocks that the source `by` delivered as verified. Returns the bytes of those that were not verified
+    /// before.
     pub fn verified(&mut self, (piece, blocks): Span, by: SourceName) -> u64 {
         let Some(partial) = self.partial.get_mut(&piece) else { return 0 };
         let mut bytes = 0;
@@ -239,7 +240,7 @@ impl Picker {
         self.check_touched(piece);
     }
 
-    /// Returns transfers of a piece whose blocks were all verified from other sources.
+    /// Returns the running transfers of a piece that fetch only blocks which other sources have delivered already.
     #[must_use]
     pub fn needless(&self, piece: PieceIndex) -> Vec<XferId> {
         let Some(partial) = self.partial.get(&piece).filter(|p| p.active.len() > 1) else { return Vec::new() };
@@ -247,7 +248,8 @@ impl Picker {
         partial.active.iter().filter(|(_, blocks)| done(blocks)).map(|(x, _)| *x).collect()
     }
 
-    /// Removes and returns the piece from the partial ones if every block is verified, so that it can be made durable.
+    /// If every block of a piece is verified, removes it from the incomplete pieces and returns it, so that it can be
+    /// saved.
     pub fn take_complete(&mut self, piece: PieceIndex) -> Option<Complete> {
         let partial = self.partial.get(&piece)?;
         if partial.verified.count() < self.layout.blocks(piece) {

@@ -1,4 +1,4 @@
-//! Property tests of the picker, over arbitrary sequences of events.
+//! Property tests of the piece picker, with random sequences of events.
 
 use super::picker::{Picker, Span};
 use crate::content::{Bitfield, Layout};
@@ -9,16 +9,16 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
-/// An event for the picker.
+/// A random event of the test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A source (0: the edge) gets a transfer.
+    /// The picker chooses at most `longest` blocks for a source (0: the edge), whose transfer begins.
     Pick { source: usize, longest: u32 },
-    /// A transfer verifies `part` quarters of its blocks, and perhaps ends.
+    /// A transfer has delivered `part` quarters of its blocks, and ends if `ends`.
     Deliver { which: usize, part: u32, ends: bool },
-    /// A transfer ends without further blocks.
+    /// A transfer ends without delivering further blocks.
     End { which: usize },
-    /// A complete piece becomes durable, or fails to be saved.
+    /// A complete piece becomes durable, or could not be saved.
     Save { durable: bool },
     /// A peer now has every piece.
     Fill { peer: usize },
@@ -45,7 +45,7 @@ fn name(source: usize) -> SourceName {
     }
 }
 
-/// A picker and a simple model of its expected state.
+/// A picker under test, with a simple model of its expected state.
 struct Lab {
     picker: Picker,
     layout: Layout,
@@ -53,7 +53,7 @@ struct Lab {
     peers: [Bitfield; 2],
     under_way: BTreeMap<XferId, (usize, Span)>,
     next: u64,
-    /// Bytes counted of each piece since it was last missing.
+    /// Bytes of each piece that were counted as verified since the piece was last missing.
     counted: BTreeMap<PieceIndex, u64>,
     /// Incomplete pieces of which a peer has delivered blocks.
     of_peers: BTreeSet<PieceIndex>,

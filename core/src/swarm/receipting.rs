@@ -50,8 +50,8 @@ pub struct Config {
     pub part_within: Duration,
 }
 
-/// Receipts owed to uploaders, by connection. Invariant: each receipt covers only bytes that this client has verified,
-/// block by block, each block once and for the uploader that delivered it first.
+/// The downloader's receipts to its uploaders, by connection. Invariant: each receipt covers only bytes that this
+/// client has verified, block by block, each block once and for the uploader that delivered it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Receipts {
     owed: BTreeMap<ConnId, Owed>,

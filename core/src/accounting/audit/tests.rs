@@ -24,13 +24,13 @@ fn download(provider: ProviderId, day: u32, n: u32) -> Leaf {
     })
 }
 
-/// Returns the download's statement in a leaf.
+/// Returns the download's statement in a leaf, to be changed by a test.
 fn of(leaf: &mut Leaf) -> &mut DownloadStatement {
     let Leaf::Download(d) = leaf else { panic!("a download") };
     d
 }
 
-/// Returns a provider's leaves of a day with `n` downloads.
+/// Returns a provider's statements of a day with `n` downloads.
 fn leaves(provider: ProviderId, day: u32, n: u32) -> Vec<Leaf> {
     let mut leaves: Vec<Leaf> = (0..n).map(|i| download(provider, day, i)).collect();
     let (version, edge) = (VersionId::numbered(1), PublicKey::numbered(1));
@@ -38,7 +38,7 @@ fn leaves(provider: ProviderId, day: u32, n: u32) -> Vec<Leaf> {
     close(provider, day, leaves)
 }
 
-/// Appends the sum to a provider's statements of a day.
+/// Appends the sum statement to a provider's statements of a day.
 fn close(provider: ProviderId, day: u32, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
     let mut totals = Totals::default();
     leaves.iter().for_each(|leaf| totals.add(leaf));

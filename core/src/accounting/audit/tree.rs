@@ -202,7 +202,7 @@ mod tests {
     use alloc::string::ToString;
     use proptest::prelude::*;
 
-    /// Leaves of the test vectors that Certificate Transparency implementations share.
+    /// Leaves of the Merkle tree test vectors that implementations of Certificate Transparency share.
     const LEAVES: [&[u8]; 8] = [
         b"",
         &[0x00],

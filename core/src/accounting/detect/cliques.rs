@@ -115,7 +115,8 @@ mod tests {
     use super::super::affinity::{Near, Offer};
     use super::*;
 
-    /// Finds cliques among 40 clients that are offered to one another; `used` decides which offers they use.
+    /// Returns the cliques found among 40 clients that are offered to one another; `used` decides which offers are
+    /// used.
     fn month(near: impl Fn(u32, u32) -> Near, used: impl Fn(u32, u32, u32) -> bool) -> Vec<Clique> {
         let mut offers = Vec::new();
         for round in 0..20 {

@@ -3,11 +3,11 @@ use alloc::format;
 use alloc::string::ToString;
 use proptest::prelude::*;
 
-/// Test vectors made by the public generator, one a line: `name key salt token`.
+/// Test vectors made by the public EdgeAuth token generator, one in each line: `name key salt token`.
 const VECTORS: &str = include_str!("vectors.txt");
 const PATH: &str = "dir/a.iso";
 
-/// Returns a vector's token and the key that made it.
+/// Returns the token of the test vector `name` and the key that signed it.
 fn vector(name: &str) -> (String, TokenKey) {
     let line = VECTORS.lines().find(|l| l.split(' ').next() == Some(name)).expect("a vector of that name");
     let [_, key, salt, token] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };

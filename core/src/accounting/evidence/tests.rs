@@ -1,4 +1,5 @@
-//! Tests that dropped records change no bill, and that the number of reporters bounds the held records.
+//! Tests that records which [`Evidence`] drops change no bill, and that the number of reporters limits the number of
+//! records that it keeps.
 
 mod clauses;
 
@@ -83,7 +84,8 @@ fn edge(seq: u32, unique_bytes: u64) -> LedgerRecord {
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Records of two alleged downloaders, two uploaders, and an edge, a few hours apart.
+/// Returns random records, a few hours apart, of two clients that claim to be the downloader, two uploaders and an
+/// edge.
 fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     let state =
         prop_oneof![3 => Just(UsageState::Running), 1 => Just(UsageState::Completed), 1 => Just(UsageState::Failed)];
@@ -107,7 +109,7 @@ fn records() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
-/// Quarantines of 20 hours each, from pairs of client and first hour.
+/// Returns quarantines of 20 hours each, given by client and first hour.
 fn quarantined(begins: &[(u32, u64)]) -> Quarantines {
     let mut quarantines = Quarantines::default();
     for (who, hours) in begins {
@@ -125,9 +127,9 @@ fn evidence(quarantines: &Quarantines, records: impl IntoIterator<Item = (u64, L
     evidence
 }
 
-/// Adds records one by one. After each it checks that the held records yield the same bill as all records, now and when
-/// the download is closed, and that reading them again holds the same ones. Before the records at `stops` it reads them
-/// again, as a ledger does from batch to batch.
+/// Adds records one by one. After each it checks that the records kept yield the same bill as all records, now and
+/// when the download is closed. Also checks that the result is the same if, before the records at `stops`, only the
+/// kept records are added again, as a ledger does between batches.
 fn is_enough(
     quarantines: &Quarantines,
     records: &[(u64, LedgerRecord)],
@@ -159,9 +161,8 @@ fn is_enough(
     Ok(at_once)
 }
 
-/// The most records that may be held of these five sources: few each for how it began and ended; and for each
-/// quarantine, of a downloader the newest record before it and the one that takes that back, of an uploader the newest
-/// before it.
+/// Returns the maximum number of records that may be kept of these five reporters: four of each and two others, and
+/// three for each quarantine.
 const fn most(quarantines: usize) -> usize {
     2 + 5 * 4 + 3 * quarantines
 }
@@ -189,8 +190,8 @@ proptest! {
     }
 }
 
-/// Records of few reporters with few numbers, in any order: several grants to either downloader, several records in one
-/// millisecond, and gaps in which a download closes or that end with a quarantine's first millisecond.
+/// Returns random records of a few reporters with few numbers, in any order: several grants to two downloaders,
+/// several records in one millisecond, and gaps after which a download is closed or a quarantine begins.
 fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     let state = prop_oneof![1 => Just(UsageState::Running), 1 => Just(UsageState::Completed)];
     let hours = prop_oneof![4 => Just(0), 4 => 1_u64..12, 1 => Just(24), 1 => 25_u64..40];
@@ -214,8 +215,8 @@ fn any_history() -> impl Strategy<Value = Vec<(u64, LedgerRecord)>> {
     })
 }
 
-/// Returns records of client 1's download, one hour apart: `E` is a final report, `r` a report that it goes on, `u` an
-/// uploader's report; a digit is a gap of so many more hours.
+/// Returns records of client 1's download, one hour apart, for the letters of a text: `E` is a final report, `r` a
+/// report that the download goes on, `u` an uploader's report; a digit adds so many hours.
 fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
     let (mut at_ms, mut records) = (2, vec![(1, granted()), (2, offered())]);
     for (seq, letter) in (1..).zip(text.chars()) {
@@ -235,7 +236,7 @@ fn story(text: &str) -> Vec<(u64, LedgerRecord)> {
     records
 }
 
-/// Returns the letters of a story whose records are held.
+/// Returns the letters of a text, as in [`story`], whose records are kept.
 fn held_of(begins: &[(u32, u64)], records: &[(u64, LedgerRecord)]) -> String {
     let held = is_enough(&quarantined(begins), records, &(0..records.len()).collect::<Vec<_>>()).expect("it is enough");
     let letter = |(_, record): (u64, &LedgerRecord)| match record {

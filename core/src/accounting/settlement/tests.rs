@@ -50,7 +50,7 @@ fn record(reporter: u32, side: Side, seq: u32, peers: Vec<PeerBytes>) -> UsageRe
     }
 }
 
-/// Returns the downloader's report of bytes by introduction.
+/// Returns the downloader's usage record with these bytes by introduction.
 fn got(seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     let peer = |&(intro, bytes)| PeerBytes {
         intro: IntroId::numbered(intro),
@@ -80,7 +80,7 @@ fn proof(intro: u32, bytes: u64) -> ReceiptProof {
     }
 }
 
-/// Returns an uploader's report of bytes by introduction, each with a receipt for all of them.
+/// Returns an uploader's usage record with these bytes by introduction, each with a receipt for all of them.
 fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     let peer = |&(intro, bytes)| PeerBytes {
         intro: IntroId::numbered(intro),
@@ -91,7 +91,7 @@ fn sent(reporter: u32, seq: u32, peers: &[(u32, u64)]) -> LedgerRecord {
     LedgerRecord::Usage(unsigned(record(reporter, Side::Uploader, seq, peers.iter().map(peer).collect())))
 }
 
-/// Returns an uploader's report of 40 bytes over introduction 1 with this proof.
+/// Returns an uploader's usage record of 40 bytes over introduction 1, with this receipt.
 fn claimed(reporter: u32, proof: Option<ReceiptProof>) -> LedgerRecord {
     let peer = PeerBytes { intro: IntroId::numbered(1), key: K_D, bytes: 40, receipt: proof };
     LedgerRecord::Usage(unsigned(record(reporter, Side::Uploader, 1, vec![peer])))
@@ -115,7 +115,7 @@ fn bill(records: &[LedgerRecord]) -> Bill {
     records.iter().cloned().collect::<Book>().bill(fake_verify, 0)
 }
 
-/// Returns a first grant with this ceiling for billed bytes from peers.
+/// Returns the record of a first grant with this maximum of billed bytes from peers.
 fn capped(size: u64, max_peer_bytes: u64) -> LedgerRecord {
     let LedgerRecord::Granted(g) = granted(size) else { panic!("a grant") };
     LedgerRecord::Granted(GrantRecord { max_peer_bytes, ..g })
@@ -336,7 +336,8 @@ fn bytes_of_an_unrecorded_introduction_are_not_billed() {
     assert_eq!(billed(&[introduced(&[(1, 1), (2, 2)])]), (70, 0));
 }
 
-/// Returns an edge's record since it began to count at `life`: the ranges sent, and the number of unsure bytes.
+/// Returns an edge's record of the byte ranges sent since it began its count at time `life`, with the number of bytes
+/// that were reserved and perhaps not sent.
 fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsure_bytes: u64) -> LedgerRecord {
     let spans = Spans::of(ranges.iter().cloned());
     LedgerRecord::Served(ServedRecord {
@@ -354,7 +355,7 @@ fn served(edge: u32, life: u64, seq: u32, ranges: &[core::ops::Range<u64>], unsu
     })
 }
 
-/// Returns the downloader's report of bytes from edges.
+/// Returns the downloader's usage record with these bytes from edges.
 fn got_of_edges(edge_bytes: u64) -> LedgerRecord {
     let mut r = record(1, Side::Downloader, 9, Vec::new());
     r.edge_bytes = edge_bytes;
@@ -394,8 +395,8 @@ fn after_an_edge_crash_the_claim_counts_up_to_its_reserve() {
     assert_eq!(crashed(u64::MAX, u64::MAX), 100, "never beyond the size");
 }
 
-/// Returns the billed and flagged bytes at time 1,000 for records with their times of arrival, while client `who` was
-/// in quarantine from 10 to 20.
+/// Returns the billed and the flagged bytes at time 1,000 ms for records with their times of arrival, if client `who`
+/// was in quarantine from 10 to 20 ms.
 fn billed_of(who: u32, records: &[(u64, LedgerRecord)]) -> (u64, u64) {
     let mut quarantines = Quarantines::default();
     quarantines.add(Guid::numbered(who), 10, 20);

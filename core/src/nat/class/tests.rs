@@ -4,7 +4,8 @@ use crate::nat::Candidate;
 use crate::wire::List;
 use proptest::prelude::*;
 
-/// Returns whether two descriptors can connect over UDP, by the definition of the initial table.
+/// Returns whether two clients with these descriptors can connect over UDP, computed without NAT classes, for
+/// comparison.
 fn naive_table(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     let independent = |d: &NatDescriptor| d.maps() == EndpointIndependent;
     let known = |d: &NatDescriptor| independent(d) || d.steps() > 0;
@@ -19,7 +20,8 @@ fn naive_table(a: &NatDescriptor, b: &NatDescriptor) -> bool {
     a.udp && b.udp && (one_sided || known(a) && known(b))
 }
 
-/// Returns whether two clients behind different addresses can connect, computed from their whole descriptors.
+/// Returns whether two clients behind different public addresses can connect, computed from their descriptors without
+/// NAT classes, for comparison.
 fn naive(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let believed = |e: Endpoint<'_>| {
         let mapping = if e.is_public() { EndpointIndependent } else { e.nat.mapping };
@@ -37,7 +39,7 @@ fn behaviour() -> impl Strategy<Value = NatBehaviour> {
     prop::sample::select(alloc::vec![Unknown, EndpointIndependent, AddressDependent, AddressAndPortDependent])
 }
 
-/// Returns a random descriptor of a client at `observed`, or behind it.
+/// Returns a random NAT descriptor of a client whose public address is `observed`.
 fn nat(observed: &'static str) -> impl Strategy<Value = NatDescriptor> {
     let at = |addr: &str| addr.parse::<SocketAddr>().expect("an endpoint");
     let mapped = at(&alloc::format!("{observed}:6000"));

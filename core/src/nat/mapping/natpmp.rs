@@ -160,7 +160,7 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// Compares with the figures of RFC 6886 §3.2 and §3.3.
+    /// Tests the message layouts of the figures in RFC 6886 §3.2 and §3.3.
     #[test]
     fn requests_have_the_bytes_of_the_rfc() {
         let map = |over| Request::Map { over, internal_port: 5000, external_port: 50_000, lifetime_s: 7200 };

@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// RFC 6887 §7.1 and §11.1, figure by figure.
+    /// Tests the layout of requests in the figures of RFC 6887 §7.1 and §11.1.
     #[test]
     fn a_request_has_the_bytes_of_the_rfc() {
         let mut bytes = alloc::vec![2, 1, 0, 0, 0, 0, 0x1c, 0x20];
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!((tcp.encode(), decode_request(&bytes)), (bytes, Ok(tcp)));
     }
 
-    /// RFC 6887 §7.2 and §11.1.
+    /// Tests the layout of answers in the figures of RFC 6887 §7.2 and §11.1.
     #[test]
     fn an_answer_is_read_as_the_rfc_writes_it() {
         let mut bytes = alloc::vec![2, 0x81, 0, 0, 0, 0, 0x0e, 0x10, 0, 1, 0, 0];

@@ -2,7 +2,7 @@ use super::*;
 use crate::seeded::Seeded;
 use alloc::vec::Vec;
 
-/// Test bench of the port mapping machine alone.
+/// A port mapping state machine under test, with its configuration and outputs.
 struct Bench {
     m: Mapping,
     cfg: Config,
@@ -52,7 +52,7 @@ impl Bench {
         }));
     }
 
-    /// Returns the last request, decoded as a gateway does.
+    /// Returns the last request that was sent, decoded as a gateway would.
     fn request(&self) -> pcp::MapRequest {
         let sent = self.out.iter().rev().find_map(|o| match o {
             Output::Effect(Effect::Send { socket: Socket::Gateway, bytes, .. }) => pcp::decode_request(bytes).ok(),

@@ -16,7 +16,7 @@ const LONG_TERM: &str = "000100602112a44278ad3433c6ad72c029da412e00060012e3839ee
     0015001c662f2f3439396b39353464364f4c33346f4c394653547679363473410014000b6578616d706c652e6f726700\
     00080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
 const PASSWORD: &[u8] = b"VOkJxbRl1RmTxUk/WvJxBt";
-/// Key of §2.4: the MD5 of its user, realm and password.
+/// Key of the test vector of RFC 5769 §2.4: the MD5 of its user name, realm and password.
 const LONG_TERM_KEY: &str = "e8ca7ad59d5eb0518e312911d2dab2a9";
 
 fn hex(text: &str) -> Vec<u8> {

@@ -20,7 +20,7 @@ fn key(n: u32) -> PeerKey {
     PeerKey { link: LINK, session: SessionId(u64::from(n)) }
 }
 
-/// Returns peer `n` at `addr`, open to all, with uploads on.
+/// Returns the registration of peer `n` at `addr`, with uploads on and a NAT that lets everybody in.
 fn entry(n: u32, addr: &str) -> PeerEntry {
     let candidate = Candidate { kind: CandidateKind::Host, addr: format!("{addr}:5000").parse().expect("an address") };
     PeerEntry {
@@ -52,7 +52,8 @@ fn add(d: &mut Directory, n: u32, addr: &str) {
     d.share(key(n), true, &shared(V), &[]);
 }
 
-/// Returns a directory with these peers, numbered from 1; peer 0 at 192.0.2.1 queries and shares nothing.
+/// Returns a directory in which peers at these addresses, numbered from 1, share a version; peer 0 at 192.0.2.1, for
+/// queries, shares nothing.
 fn directory(addrs: &[&str]) -> Directory {
     let mut d = Directory::default();
     d.register(LINK, entry(0, "192.0.2.1"));

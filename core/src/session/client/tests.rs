@@ -61,7 +61,7 @@ fn welcome() -> ToClient {
     })
 }
 
-/// Dials the next CN and brings its session up.
+/// Dials the next CN and opens a session with it.
 fn connect(b: &mut Bench<ClientSession>) -> (ConnId, Vec<Output>) {
     let mut out = b.input(Input::Servers { cns: 2, now_ms: NOW_MS });
     out.extend(b.wait(secs(1)));
@@ -432,7 +432,7 @@ fn a_shut_down_session_is_silent() {
     assert_eq!(b.machine.poll_timeout(), None);
 }
 
-/// Returns the descriptor of a host that STUN servers see at this address.
+/// Returns the NAT descriptor of a host that STUN servers see at this address.
 fn seen_at(epoch: u32, addr: &str) -> NatDescriptor {
     use crate::nat::{Candidate, CandidateKind};
     let addr = addr.parse().expect("an address");

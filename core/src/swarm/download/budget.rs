@@ -11,7 +11,7 @@ use super::io::Config;
 use crate::Time;
 use core::time::Duration;
 
-/// Blocks that the edge may be asked for.
+/// Which blocks of a download may be requested from the edge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// The edge may be asked for any missing block.
@@ -19,21 +19,22 @@ pub enum Mode {
     Parallel,
     /// A trial: the edge is limited as in `Yield`, to measure whether the peers alone reach its rate.
     Trial {
-        /// When the trial began.
+        /// Time at which the trial began.
         since: Time,
     },
-    /// Only pieces that no peer has, and blocks of the endgame.
+    /// The edge is asked only for pieces that no peer has, and at the end for blocks that slow peers are still to
+    /// deliver.
     Yield,
 }
 
 /// Rates of a download's sources, measured over one tick of [`Config::tick`], in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Rate of the edge.
+    /// Rate at which the edge delivered, in bytes a second.
     pub edge: u64,
-    /// Whether the edge had work all the time.
+    /// Whether the edge had running transfers.
     pub edge_busy: bool,
-    /// Rate of all peers together.
+    /// Rate at which all peers together delivered, in bytes a second.
     pub peers: u64,
     /// Whether a connected peer has at least one piece.
     pub any_peer: bool,
@@ -166,8 +167,8 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// Simulates `seconds` of a network with these rates, in bytes a second: what the edge can give, what the peers can
-    /// give, and the downlink; returns (bytes from the edge, bytes from peers).
+    /// Simulates a download for `seconds` with these rates in bytes a second: maximum of the edge, maximum of the
+    /// peers, and the client's downlink. Returns the bytes from the edge and the bytes from peers.
     fn play(budget: &mut EdgeBudget, from: u64, seconds: u64, rates: [u64; 3]) -> (u64, u64) {
         let [edge, peers, downlink] = rates;
         let cfg = Config::default();

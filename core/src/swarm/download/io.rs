@@ -19,7 +19,8 @@ pub enum Input {
     Renewed,
     /// The client's network has changed: answers to requests that edges have not yet answered will not arrive.
     Moved,
-    /// The client sets the maximum of this download's bytes that are requested or received and not yet durable.
+    /// The client sets the maximum number of bytes of this download that are requested or received and not yet
+    /// durable.
     Budget(u64),
     /// A peer is connected and serves this download.
     PeerJoined {
@@ -30,7 +31,8 @@ pub enum Input {
         /// Maximum of simultaneous requests that the peer accepts.
         requests_max: u16,
     },
-    /// A page of a peer's have-map arrived: bit `i`, most significant first, is piece `first + i`.
+    /// A page of a peer's have-map arrived, the list of pieces that it has: bit `i`, most significant first, stands
+    /// for piece `first + i`.
     PeerMap {
         /// Connection of the peer that sent the page.
         conn: ConnId,
@@ -53,14 +55,14 @@ pub enum Input {
     },
     /// A transfer has verified more bytes.
     Progress {
-        /// Number of the transfer.
+        /// Number of the transfer, as in [`Output::Fetch`].
         xfer: XferId,
         /// Total bytes that the transfer has verified so far.
         verified: u64,
     },
     /// A transfer has ended; sent exactly once for each [`Output::Fetch`].
     Ended {
-        /// Number of the transfer.
+        /// Number of the transfer, as in [`Output::Fetch`].
         xfer: XferId,
         /// Result of the transfer.
         end: FetchEnd,
@@ -76,7 +78,7 @@ pub enum Input {
     Finished(Result<(), StoreError>),
 }
 
-/// A source of blocks.
+/// A source from which blocks are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// An edge, by its number.
@@ -90,7 +92,7 @@ pub enum Source {
 pub enum Output {
     /// Fetch blocks, verify and write them; answered by exactly one [`Input::Ended`].
     Fetch {
-        /// Number of the transfer; the upper 32 bits are the download's handle.
+        /// Number of the transfer; the upper 32 bits are the number (handle) of the download.
         xfer: XferId,
         /// The edge or peer to ask.
         source: Source,
@@ -101,14 +103,15 @@ pub enum Output {
     },
     /// Stop a transfer; its [`Input::Ended`] still follows.
     CancelFetch {
-        /// Number of the transfer.
+        /// Number of the transfer, as in [`Output::Fetch`].
         xfer: XferId,
     },
-    /// Credit a peer for verified blocks that it was the first to deliver: a receipt for them is due.
+    /// Report that blocks of a peer are verified, which it was the first to deliver, so that it gets a receipt for
+    /// them.
     Verified {
         /// Connection of the peer to credit.
         conn: ConnId,
-        /// Bytes of the blocks.
+        /// Number of bytes of the verified blocks.
         bytes: u64,
     },
     /// Make a complete piece durable; answered by [`Input::PieceSaved`].
@@ -143,14 +146,14 @@ pub enum Output {
     Failed(FailReason),
 }
 
-/// Limits of the bytes and transfers in flight with one source.
+/// Limits of the bytes and transfers that are requested from one source and not delivered yet (in flight).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Minimum of the window in bytes, also used while the source's rate is unknown.
     pub least: u64,
-    /// Maximum bytes in flight.
+    /// Maximum of the window in bytes: at most so many are requested from the source and not verified.
     pub most: u64,
-    /// Maximum number of transfers.
+    /// Maximum number of the source's running transfers.
     pub fetches: u32,
     /// The window, between minimum and maximum, is the bytes that the source delivers in this time at its measured
     /// rate.
@@ -162,9 +165,9 @@ pub struct Window {
 pub struct Config {
     /// Maximum bytes of one transfer; smaller pieces are fetched whole.
     pub fetch_len: u32,
-    /// Window of each peer.
+    /// Limits of the bytes and transfers in flight with each peer.
     pub peer_window: Window,
-    /// Window of the edge.
+    /// Limits of the bytes and transfers in flight with the edge.
     pub edge_window: Window,
     /// Maximum of bytes requested or received and not yet durable, over all sources, until [`Input::Budget`] changes
     /// it.
@@ -181,7 +184,8 @@ pub struct Config {
     /// Addition to [`Config::stall_after`] for the edge for each 64 KiB of a piece, since an edge's pieces are
     /// verified whole.
     pub edge_stall_per_64k: Duration,
-    /// Minimum time that fetching blocks twice in the endgame must promise to save.
+    /// Minimum time that is expected to be saved when blocks are fetched from a second source near the end of a
+    /// download.
     pub endgame_gain: Duration,
     /// Wait before an edge is asked again after every edge has failed: first and longest.
     pub edge_backoff: (Duration, Duration),

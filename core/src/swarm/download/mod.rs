@@ -70,7 +70,7 @@ enum Timer {
 /// State that allows or forbids requests to edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum EdgeHold {
-    /// Edges may be asked.
+    /// Requests to edges are allowed.
     Open,
     /// Each edge has failed: wait for [`Timer::EdgeRetry`].
     BackOff,
@@ -103,7 +103,7 @@ pub struct Download {
     banned: BTreeSet<PublicKey>,
     xfers: BTreeMap<XferId, Xfer>,
     next_xfer: u32,
-    /// Bytes of running transfers that are not verified yet; cancelled transfers do not count.
+    /// Number of bytes that running transfers have not verified yet, without those of cancelled transfers.
     in_flight: u64,
     in_flight_max: u64,
     /// Complete pieces that are being saved, with their bytes by source.
@@ -177,7 +177,7 @@ impl Download {
         self.picker.have()
     }
 
-    /// Returns the bytes of all durable pieces.
+    /// Returns the total size of the durable pieces in bytes.
     #[must_use]
     pub fn durable_bytes(&self) -> u64 {
         self.picker.durable_bytes()
@@ -214,13 +214,13 @@ impl Download {
         self.wasted
     }
 
-    /// Returns the bytes requested and not yet verified.
+    /// Returns the number of bytes requested from all sources and not yet verified.
     #[must_use]
     pub const fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// Returns the connected peers.
+    /// Returns the peers connected for this download, with their names in usage records.
     pub fn peers(&self) -> impl Iterator<Item = (ConnId, SourceName)> + '_ {
         self.peers.iter().map(|(conn, peer)| (*conn, peer.name))
     }
@@ -230,7 +230,8 @@ impl Download {
         self.xfers.iter().filter(|(_, x)| !x.cancelled).map(|(id, x)| (*id, x.source, &x.span))
     }
 
-    /// Returns whether a peer with this key may be asked: it was not banned for wrong bytes or violations.
+    /// Returns whether blocks may be requested from the peer with this key; not if it sent wrong bytes or broke the
+    /// protocol.
     #[must_use]
     pub fn may_ask(&self, key: &PublicKey) -> bool {
         !self.banned.contains(key)

@@ -12,15 +12,15 @@ use core::time::Duration;
 /// State of one source: a peer, or all edges together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SourceState {
-    /// Name in usage records.
+    /// Name of the source in usage records.
     pub(super) name: SourceName,
     /// Pieces that the source has; `None` for the edge, which has every piece.
     pub(super) has: Option<Bitfield>,
     /// Measured speed of the source.
     pub(super) rate: Rate,
-    /// Bytes requested and not yet verified.
+    /// Number of bytes requested from the source and not yet verified.
     pub(super) in_flight: u64,
-    /// Number of running transfers.
+    /// Number of the source's running transfers.
     pub(super) fetches: u32,
     /// Maximum of transfers that the source accepts at a time.
     pub(super) fetches_max: u32,
@@ -78,7 +78,7 @@ pub(super) struct Xfer {
     pub(super) name: SourceName,
     /// The piece and blocks requested.
     pub(super) span: Span,
-    /// Bytes verified so far.
+    /// Number of bytes of the transfer that are verified so far.
     pub(super) verified: u64,
     /// Whether the transfer was cancelled; only its end is still to be reported.
     pub(super) cancelled: bool,

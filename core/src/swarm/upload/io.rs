@@ -27,7 +27,7 @@ pub enum Input {
         version: VersionId,
         /// Piece and block layout of the version.
         layout: Layout,
-        /// Pieces that are durable.
+        /// Pieces that are on this client's disk durably.
         have: Bitfield,
         /// The provider's policy for the object.
         policy: Policy,
@@ -58,9 +58,9 @@ pub enum Input {
     },
     /// A message arrived on a connection's control stream.
     Message {
-        /// The connection it arrived on.
+        /// Connection on which the message arrived.
         conn: ConnId,
-        /// The message after decoding.
+        /// The decoded message.
         msg: PeerMsg,
     },
     /// A downloader requests blocks.
@@ -81,9 +81,9 @@ pub enum Input {
     },
     /// Serving a request ([`Output::Serve`]) has ended.
     Served {
-        /// Number of the request.
+        /// Number of the request, as in [`Input::Request`].
         xfer: XferId,
-        /// Bytes of blocks sent.
+        /// Number of bytes of blocks that were sent.
         bytes: u64,
     },
 }
@@ -103,12 +103,12 @@ pub enum Output {
     Close {
         /// The connection to close.
         conn: ConnId,
-        /// Reason for closing it.
+        /// Reason for closing the connection.
         why: CloseReason,
     },
     /// Send blocks to the downloader; answered by exactly one [`Input::Served`].
     Serve {
-        /// Number of the request.
+        /// Number of the request, as in [`Input::Request`].
         xfer: XferId,
         /// Version that the piece belongs to.
         version: VersionId,
@@ -123,7 +123,7 @@ pub enum Output {
     },
     /// Refuse a request, or stop serving it.
     Refuse {
-        /// Number of the request.
+        /// Number of the request, as in [`Input::Request`].
         xfer: XferId,
         /// Refusal code for the downloader.
         why: RefuseCode,
@@ -132,7 +132,7 @@ pub enum Output {
     Receipted {
         /// The download that the receipt is for.
         download: DownloadId,
-        /// Version of the download.
+        /// Version that is downloaded.
         version: VersionId,
         /// The introduction between the two clients.
         intro: IntroId,
@@ -145,7 +145,7 @@ pub enum Output {
     Sent {
         /// The download that received the bytes.
         download: DownloadId,
-        /// Version of the download.
+        /// Version that is downloaded.
         version: VersionId,
         /// The introduction between the two clients.
         intro: IntroId,

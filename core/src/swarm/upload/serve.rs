@@ -7,7 +7,7 @@ use crate::swarm::outcome::CloseReason;
 use crate::wire::peer::{PieceRequest, RefuseCode};
 use crate::wire::records::Introduction;
 
-/// Builds the report of bytes sent over an introduction.
+/// Returns the output that reports bytes sent over an introduction. `last`: its connection has ended.
 pub(super) const fn sent(intro: &Introduction, bytes: u64, last: bool) -> Output {
     Output::Sent {
         download: intro.download,

@@ -1,4 +1,4 @@
-//! Tests of the uploading side; each name is a rule.
+//! Tests of the uploading side; the name of each test states a rule.
 
 use super::{Config, Input, Output, Uploads};
 use crate::accounting::certs::tests::{cert, fake_sign, trust};
@@ -92,7 +92,7 @@ impl Lab {
         out
     }
 
-    /// Connects with `key` and shows `intro`.
+    /// Connects a downloader with `key`, which presents `intro`.
     fn connect(&mut self, n: u64, key: PublicKey, intro: SignedIntroduction) -> Vec<Output> {
         self.input(Input::Accepted { conn: ConnId(n), key });
         self.input(Input::Message { conn: ConnId(n), msg: hello(intro) })

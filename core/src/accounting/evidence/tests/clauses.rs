@@ -1,4 +1,4 @@
-//! Each clause of the check of evidence finds a corruption.
+//! Tests that each assertion of [`Evidence::check`] finds a wrong state.
 
 use super::*;
 use crate::bench::{Clause, assert_each_clause_fires};

@@ -1,4 +1,4 @@
-//! Each clause of the checks of books, claims and bills finds a corruption.
+//! Tests that each assertion about books, claims and bills finds a wrong state.
 
 use super::*;
 use crate::bench::{Clause, assert_each_clause_fires};

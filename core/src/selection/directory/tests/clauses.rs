@@ -1,4 +1,4 @@
-//! Each clause of the directory's check finds a corruption, and what they found is mended.
+//! Tests that each assertion of [`Directory::check`] finds a wrong state, and of defects that they have found.
 
 use super::*;
 use crate::bench::{Clause, assert_each_clause_fires};

@@ -1,10 +1,10 @@
-//! Changes of tens of thousands of copies are recorded at once, and done in lots (batches).
+//! Tests that changes of tens of thousands of copies are recorded at once, and done in batches (lots).
 
 use super::*;
 use crate::selection::directory::lists::steps;
 
 const MANY: u32 = 20_000;
-/// Maximum steps of one event: a lot of copies, off and on the lists of a few sets.
+/// Maximum number of list searches and changes for one event: those for one batch of copies.
 const LOT: u64 = 40 * COPIES_PER_LOT as u64;
 
 fn versions(n: u32) -> Vec<Shared> {
@@ -27,7 +27,8 @@ fn closed(epoch: u32) -> PeerEntry {
     e
 }
 
-/// Runs these acts and checks the directory after each. Returns the most steps that one of them takes.
+/// Runs these functions and checks the directory after each. Returns the largest number of list searches and changes
+/// that one of them made.
 fn worst(d: &mut Directory, acts: impl IntoIterator<Item = fn(&mut Directory)>) -> u64 {
     let mut worst = 0;
     for act in acts {

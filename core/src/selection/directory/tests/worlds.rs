@@ -1,4 +1,5 @@
-//! Comparison of the selection with a naive scan, in random worlds in which thousands of peers do not suit.
+//! Tests that compare the selection of peers with a simple scan of all copies, in random directories with thousands
+//! of unsuitable peers.
 
 use super::*;
 use crate::nat::Class;
@@ -12,15 +13,15 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 const WANT: usize = 40;
 const CHOICE: Choice = Choice { diversity: 0, per_prefix: 10 };
 
-/// Parameters of a random world of peers.
+/// Parameters of a random directory of peers.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     copies: u32,
-    /// Percentages of copies without UDP, and of copies with unpredictable ports.
+    /// Percentage of copies without UDP; the field below is that of copies with unpredictable ports.
     blocked: u32,
     hidden: u32,
     ases: u32,
-    /// Numbers of prefixes in an AS, and of addresses in a prefix.
+    /// Number of address prefixes in an AS; the field below is the number of addresses in a prefix.
     prefixes: u32,
     addresses: u32,
     located: bool,
@@ -33,7 +34,7 @@ fn below(rng: &mut Seeded, n: u32) -> u32 {
     crate::machine::Rng::below(rng, n.max(1))
 }
 
-/// Returns peer `n` at a random place, of a random class.
+/// Returns the registration of peer `n` with a random address and a random NAT.
 fn peer(n: u32, kind: Kind, rng: &mut Seeded) -> PeerEntry {
     use NatBehaviour::{AddressAndPortDependent as Apd, EndpointIndependent as Ei, Unknown};
     let of_100 = below(rng, 100);
@@ -74,7 +75,7 @@ fn world(kind: Kind, rng: &mut Seeded) -> Directory {
     d
 }
 
-/// Returns the copies that suit a querier, before the caps, in rank order.
+/// Returns ranks and keys of all copies that suit a querier, without the limit for each prefix, in order of rank.
 fn suitable(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> Vec<(u64, PeerKey)> {
     let me = d.peers.get(&querier).expect("registered");
     let side = |p: &Peer| (Class::of(p.endpoint()), p.entry.locality.asn);
@@ -94,7 +95,8 @@ fn suitable(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> V
     all.into_iter().filter(|(_, k, p)| !d.dead.contains(&k.link) && suits(p)).map(|(t, k, _)| (t, k)).collect()
 }
 
-/// Returns the choice of a naive scan: set by set from the querier's own address outwards, in rank order.
+/// Returns the peers that a simple scan of all copies chooses: set by set, from the querier's own address to the
+/// world, in order of rank; and the number of suitable ones.
 fn naive(d: &Directory, querier: PeerKey, exclude: &BTreeSet<PublicKey>) -> (Vec<PeerKey>, usize) {
     let suitable = suitable(d, querier, exclude);
     let me = d.peers.get(&querier).expect("registered");
@@ -129,7 +131,7 @@ fn fails(d: &mut Directory, a: PeerKey, b: PeerKey, times: u32) {
     (0..times).for_each(|_| d.learn(a, b, &attempt));
 }
 
-/// Queries for a random peer, and expects the choice of the naive scan, and `min(k, 40)` peers.
+/// Selects peers for a random querier, and checks that the selection equals that of the simple scan.
 fn ask(d: &mut Directory, rng: &mut Seeded, copies: u32, excluded: &BTreeSet<PublicKey>, compare: bool) {
     let n = below(rng, copies);
     let querier = PeerKey { link: u64::from(n % 3), session: SessionId(u64::from(n)) };
@@ -228,7 +230,8 @@ fn twelve_thousand_queries_for_one_object_of_one_as_get_40_peers_each() {
     assert!(steps < 4_000, "{steps}");
 }
 
-/// Runs queries that must find `suit` peers or one more. Returns the most steps that one of them takes.
+/// Runs selections that must find `suit` peers, or one more as a trial. Returns the largest number of list searches
+/// and changes that one of them made.
 fn steps_of(what: &str, d: &mut Directory, exclude: &BTreeSet<PublicKey>, suit: usize) -> u64 {
     let mut worst = 0;
     for _ in 0..50 {
@@ -240,7 +243,7 @@ fn steps_of(what: &str, d: &mut Directory, exclude: &BTreeSet<PublicKey>, suit: 
     worst
 }
 
-/// Returns a directory of ten suitable peers, registered after a crowd in which each is as `crowd` says.
+/// Returns a directory of ten suitable peers, registered after 10,000 others that `crowd` makes unsuitable.
 fn behind_a_crowd(crowd: impl Fn(PeerEntry) -> PeerEntry) -> Directory {
     let mut d = directory(&[]);
     for n in 1..=10_010 {

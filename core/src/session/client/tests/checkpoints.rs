@@ -1,4 +1,5 @@
-//! Tests of a CN's checkpoints of the client's log: accepted only with the whole chain of signatures, sent once stored.
+//! Tests of a CN's signed checkpoints of the client's log: they are accepted only with all valid signatures, and sent
+//! at login after they were stored.
 
 use super::*;
 use crate::accounting::certs::tests::fake_sign;
@@ -7,7 +8,7 @@ use crate::wire::records::{Checkpoint, SignedCheckpoint, SigningContext};
 
 const KEY: PublicKey = PublicKey([5; 32]);
 
-/// Returns a client with a key, and its connection.
+/// Returns an open session of a client with a key, and its connection.
 fn client() -> (Bench<ClientSession>, ConnId) {
     let mut b = bench();
     b.cfg.guid = Guid::of(&KEY);

@@ -1,9 +1,9 @@
-//! Each clause of the session's `check` tells the corruption that it is for.
+//! Tests that each assertion of the session's `check` finds a wrong state.
 
 use super::*;
 use crate::bench::{assert_clause_fires, assert_each_clause_fires};
 
-/// Returns an open session with a usage record and the queries of two downloads under way.
+/// Returns an open session with an unacknowledged usage record and unanswered queries of two downloads.
 fn open() -> ClientSession {
     let mut b = bench();
     connect(&mut b);
@@ -13,7 +13,7 @@ fn open() -> ClientSession {
     b.machine
 }
 
-/// Returns a session that waits to dial a CN.
+/// Returns a session that waits before it dials a CN.
 fn down() -> ClientSession {
     let mut b = bench();
     b.input(Input::Servers { cns: 1, now_ms: NOW_MS });

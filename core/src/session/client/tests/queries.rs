@@ -1,4 +1,4 @@
-//! Tests of the times and rates of queries for peers.
+//! Tests of when, and how often, the client queries for peers.
 
 use super::*;
 

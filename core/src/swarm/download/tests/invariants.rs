@@ -1,4 +1,4 @@
-//! Each clause of a download's check is fired by a corruption.
+//! Tests that each assertion of a download's `check` finds a wrong state.
 
 use super::super::source::Xfer;
 use super::super::{Download, EdgeHold, Phase, Timer};

@@ -1,4 +1,4 @@
-//! A simulated set of sources on virtual time: each delivers at its rate, in the order of requests.
+//! Simulated sources of a download in virtual time: each delivers at its rate, in the order of requests.
 
 use super::super::{Config, Download, Input, Output, Phase, Source, Spec};
 use crate::content::{Bitfield, Layout};
@@ -19,7 +19,7 @@ const STEP: Duration = Duration::from_millis(5);
 pub(super) struct Behaviour {
     /// Speed in bytes a second.
     pub(super) rate: u64,
-    /// Result for every request, instead of delivering.
+    /// Error with which the source answers every request; `None`: it delivers.
     pub(super) instead: Option<FetchEnd>,
     /// Whether the source never answers.
     pub(super) silent: bool,
@@ -59,7 +59,7 @@ pub(super) struct Lab {
     pub(super) failed: Option<FailReason>,
     pub(super) renewals: u32,
     pub(super) left_peers: u32,
-    /// Every request made so far.
+    /// All requests that the download has made so far.
     pub(super) asked: Vec<(Source, PieceIndex, Range<u32>)>,
     pub(super) saved: BTreeSet<PieceIndex>,
     finishing: bool,
@@ -124,7 +124,7 @@ impl Lab {
         self.input(Input::PeerMap { conn, first: PieceIndex(0), bits: has.as_bytes().to_vec() });
     }
 
-    /// Breaks a peer's connection: its transfers end, then the peer has left.
+    /// Breaks a peer's connection: its transfers end as broken, then the download is informed that the peer has left.
     pub(super) fn lose_peer(&mut self, n: u64) {
         let source = Source::Peer(ConnId(n));
         self.sources.remove(&source);
@@ -197,7 +197,7 @@ impl Lab {
         }
     }
 
-    /// Delivers one source's bytes of a step.
+    /// Delivers the bytes that one source sends in one step of 5 ms.
     fn flow(&mut self, source: Source, behaviour: &Behaviour) {
         let mut bytes = behaviour.rate * u64::try_from(STEP.as_micros()).expect("short") / 1_000_000;
         let mine: Vec<_> =
@@ -262,7 +262,7 @@ impl Lab {
         }
     }
 
-    /// Runs to the end; returns how long that took from now.
+    /// Runs the download until it is done; returns the virtual time that this took.
     pub(super) fn finish(&mut self) -> Duration {
         let from = self.now;
         while self.d.phase() != Phase::Done {

@@ -1,4 +1,4 @@
-//! Tests of a download on simulated sources; each name is a rule.
+//! Tests of a download with simulated sources; the name of each test states a rule.
 
 mod invariants;
 mod lab;
