@@ -29,7 +29,7 @@ pub mod wire;
 
 pub use machine::{Cx, Deadlines, Machine, Rng, Time};
 
-/// Whether this build carries what is for tests and models only; never so in a deployed binary.
+/// Test bench of the models' crate, which the core's own tests use too.
 #[cfg(test)]
 #[path = "../../models/src/bench.rs"]
 #[expect(unreachable_pub, reason = "public in the models' crate")]

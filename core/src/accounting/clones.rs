@@ -34,7 +34,7 @@ pub enum Pattern {
     RestoredBackup,
     /// The graph has three branches or more: a machine that is set back again and again, or many from one image.
     Reimaged,
-    /// The graph is no tree, which no sequence of rollbacks can cause: somebody makes secondary GUIDs up.
+    /// The graph is not a tree, which no sequence of rollbacks can cause: the client has invented secondary GUIDs.
     Irregular,
 }
 

@@ -119,7 +119,7 @@ pub struct Evidence {
     held: BTreeMap<u64, (u64, LedgerRecord)>,
     /// The records of each source that count, oldest first, as keys of `held`.
     chains: BTreeMap<Source, Vec<u64>>,
-    /// The held grants, in the order of replacement: the last one was issued first, and only that one counts.
+    /// The grants kept, as keys of `held`. The last one was issued first, and only that one counts for the bill.
     grants: Vec<u64>,
     next: u64,
 }
@@ -231,8 +231,8 @@ impl Evidence {
     }
 
     /// Returns whether the time of a downloader's final report, now or at the arrival of a later record, depends on
-    /// this record of the chain: the first of the final reports that stand, or a report that takes back the final
-    /// report held before it.
+    /// this record of the chain: the first final report with no later report that the download goes on, or a report
+    /// that the download goes on after a final one.
     fn dates_end(&self, chain: &[u64], index: usize) -> bool {
         let ends = |at: &u64| self.held.get(at).is_some_and(|(_, record)| is_final_report(record));
         let (before, since) = chain.split_at(index);
@@ -240,7 +240,7 @@ impl Evidence {
         if since.first().is_some_and(ends) { !had_ended && since.iter().all(ends) } else { had_ended }
     }
 
-    /// Returns whether a quarantine of the reporter began between two of its records.
+    /// Returns whether a quarantine of the reporter `source` began between the arrivals of two of its records.
     fn is_cut(&self, source: Source, old: u64, next: u64) -> bool {
         let (Source::Downloader(guid) | Source::Uploader(guid)) = source else { return false };
         let came = |at: u64| self.held.get(&at).map_or(0, |(came_ms, _)| *came_ms);
@@ -251,7 +251,7 @@ impl Evidence {
         self.held.get(&at).and_then(|(_, r)| source(r)).map_or(0, |(_, seq)| seq)
     }
 
-    /// Returns the client of a held grant.
+    /// Returns the client that the grant with this key names; `None` if the record is no grant.
     fn downloader(&self, at: u64) -> Option<Guid> {
         self.held.get(&at).and_then(|(_, r)| if let LedgerRecord::Granted(g) = r { Some(g.guid) } else { None })
     }

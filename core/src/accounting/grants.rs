@@ -49,7 +49,7 @@ pub struct ObjectFacts {
     pub version: VersionId,
     /// Size of the version in bytes.
     pub size: u64,
-    /// Whether clients need a provider's token ([`Access`]).
+    /// Access rule of the object: public, or only with a provider's token.
     pub access: Access,
     /// The provider's rules for peers, uploads and expiry.
     pub policy: Policy,
@@ -164,8 +164,8 @@ pub fn check_shown(trust: &Trust, signed: &SignedGrant, guid: Guid, now_ms: u64)
     if allowed { Ok(()) } else { Err(ShownError::NoPeers) }
 }
 
-/// Returns how long a client waits before it renews a grant that is valid for `left` more: until `before` its expiry,
-/// at least half of `left`, and at least one second, so that the client does not ask again and again.
+/// Returns the delay before a client renews a grant that expires in `left`: it renews the grant `before` its expiry,
+/// but not before half of `left` and one second have passed, so that it does not send many requests.
 #[must_use]
 pub fn renew_after(left: Duration, before: Duration) -> Duration {
     left.saturating_sub(before).max(left / 2).max(Duration::from_secs(1))

@@ -119,8 +119,8 @@ pub fn is_checkpoint_of(guid: Guid, trust: &Trust, signed: &SignedCheckpoint) ->
         && trust.check_signed(cert, ServerRole::Cn, checkpoint.at_ms, said).is_ok()
 }
 
-/// Returns whether two heads of one client cannot both belong to one log: they differ at one place, or one does not
-/// continue from the other.
+/// Returns whether two log heads of one client contradict each other: they differ at the same place of one log, or
+/// one follows directly on the other's place but does not contain its digest.
 #[must_use]
 pub fn contradict(a: &Head, b: &Head) -> bool {
     let breaks =
@@ -137,9 +137,8 @@ pub struct Fork {
     pub heads: [SignedHead; 2],
 }
 
-/// Finds forked logs: two heads at one place, or a head that does not continue from the one before. Returns the first
-/// contradiction of each log. Heads without a valid signature are no evidence; lost, repeated and late heads cause no
-/// contradiction.
+/// Finds forked logs, in which two heads contradict each other ([`contradict`]). Returns the first contradiction of
+/// each log. Heads without a valid signature are no evidence; lost, repeated and late heads cause no contradiction.
 #[must_use]
 pub fn forks(verify: Verify, heads: impl IntoIterator<Item = SignedHead>) -> Vec<Fork> {
     let mut logs: BTreeMap<(Guid, SecondaryGuid), BTreeMap<u64, SignedHead>> = BTreeMap::new();

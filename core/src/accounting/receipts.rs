@@ -100,8 +100,8 @@ pub struct Account {
     pub promised: u64,
     /// The newest accepted receipt's `seq` and bytes; zeros before the first.
     pub taken: (u32, u64),
-    /// Bytes of the newest receipt that is on disk. Credit grows by these only, so that a crash loses no more than the
-    /// credit.
+    /// Bytes of the newest receipt that is on disk. Only these let the uploader send more, so that a crash of its
+    /// host loses no more than the credit.
     pub kept: u64,
 }
 

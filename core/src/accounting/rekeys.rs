@@ -1,6 +1,6 @@
-//! A new key for an installation. Two copies of one installation have one key and one GUID until they take keys of
-//! their own. Both the old key, whose GUID is retired, and the new key sign the change, so that nobody can retire
-//! another's GUID or take over another's key.
+//! A new key for an installation. Two copies of one installation have the same key and GUID until each creates a new
+//! key. The change is signed with the old key, whose GUID is no longer used, and with the new key, so that a client
+//! can change neither another's GUID nor to another's key.
 
 use crate::ids::{Guid, RecordId};
 use crate::wire::Wire as _;

@@ -152,7 +152,7 @@ fn newer<T>(old: Option<&T>, new: &T, seq: impl Fn(&T) -> u32) -> bool {
 }
 
 impl Book {
-    /// Creates a book without records, in which only introductions that a CN recorded count.
+    /// Creates a settlement without records, in which bytes of an introduction count only if a CN has recorded it.
     #[must_use]
     pub fn strict() -> Self {
         Self { introduced: Some(BTreeMap::new()), ..Self::default() }

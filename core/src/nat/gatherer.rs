@@ -89,12 +89,13 @@ pub struct Gatherer {
     mapping: Mapping,
     /// Port mapping for the first listening TCP port.
     doorman: Mapping,
-    /// Address translation of the QUIC socket last passed to port mapping; the field below is that of the listening
-    /// TCP port.
+    /// Address translation of the QUIC socket that was last passed to port mapping.
     sight: Option<Sight>,
+    /// Address translation of the listening TCP port that was last passed to port mapping.
     door_sight: Option<Sight>,
-    /// This host's place behind its router, for port mapping; the field below is the first listening TCP port.
+    /// Router and local address of this host, for port mapping.
     site: Option<Site>,
+    /// First TCP port on which this host listens for peers.
     door: Option<u16>,
     report: Option<discovery::io::Report>,
     status: Status,
@@ -269,7 +270,7 @@ impl Gatherer {
     }
 }
 
-/// Returns this host's place behind its router, for port mapping; `None` without IPv4 or a router.
+/// Returns the router and the local address of this host, for port mapping; `None` without IPv4 or a router.
 fn site(network: &Network) -> Option<Site> {
     let local = network.hosts.iter().find_map(|h| if let SocketAddr::V4(v4) = h { Some(*v4) } else { None })?;
     Some(Site { gateway: network.gateway?, local, over: Transport::Udp })

@@ -19,7 +19,8 @@ use cookie::Proven;
 use core::net::{IpAddr, SocketAddr};
 
 crate::wire! {
-    /// How a NAT assigns external ports (maps) or which packets it lets in (filters) (RFC 4787 §4.1, §5).
+    /// Behaviour of a NAT in assigning external ports (mapping) or in letting packets in (filtering) (RFC 4787 §4.1,
+    /// §5).
     pub enum NatBehaviour {
         /// Unknown behaviour; treated as the strictest.
         Unknown = 0,
@@ -90,7 +91,7 @@ crate::wire! {
 }
 
 crate::wire! {
-    /// How a host can be reached over IPv6.
+    /// Reachability of a host over IPv6.
     pub enum Ipv6Reach {
         /// Unreachable over IPv6, or nothing was observed.
         None = 0,

@@ -122,7 +122,7 @@ impl Directory {
         self.peers.len()
     }
 
-    /// Returns whether nobody is registered.
+    /// Returns whether no client is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()

@@ -10,7 +10,7 @@ pub enum EdgeError {
     Unreachable,
     /// The edge is overloaded or failed (HTTP 5xx): try again, perhaps at another edge.
     Unavailable,
-    /// The edge has reached its limit of grants (HTTP 429): ask again later.
+    /// The edge issues no more grants at present (HTTP 429); the client asks again later.
     Busy {
         /// Wait before the next request, in milliseconds.
         retry_after_ms: u32,
@@ -30,7 +30,7 @@ pub enum EdgeError {
     Invalid,
 }
 
-/// How an incoming transfer ended.
+/// Result of a transfer of blocks to this client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FetchEnd {
     /// All blocks of the transfer are verified and written (not yet durable).
@@ -52,7 +52,7 @@ pub enum FetchEnd {
     Cancelled,
 }
 
-/// Why the store failed. Pieces that were verified and durable are not lost.
+/// Reason for which the client's store failed. Pieces that were durable before are not lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreError {
     /// The disk is full: the download pauses with a clear error.
@@ -66,13 +66,13 @@ pub enum StoreError {
 /// The source of delivered bytes, as usage records name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceName {
-    /// Any edge: usage records do not tell edges apart.
+    /// The edges together; usage records do not distinguish them.
     Edge,
     /// A peer, named by its introduction and public key.
     Peer(IntroId, PublicKey),
 }
 
-/// Why a download failed. Verified pieces are kept: `resume` or the same `get` continues with them.
+/// Reason for which a download failed. Verified pieces stay on disk; `resume` or the same `get` continues with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailReason {
     /// The edge does not know the object.
@@ -103,7 +103,7 @@ impl From<StoreError> for FailReason {
     }
 }
 
-/// Why a peer connection is closed.
+/// Reason for closing a connection to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum CloseReason {

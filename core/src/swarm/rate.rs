@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 /// A smoothed rate of verified bytes. Bytes are added as they arrive, and a sample is taken at each tick. An idle
-/// source keeps its last rate, since idleness says nothing about speed.
+/// source keeps its last rate, since its speed is not measured while idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Smoothed rate in bytes a second; 0: not known.

@@ -19,7 +19,7 @@ crate::wire! {
         Inventory(Inventory) = 3,
         /// Client's request for peers that hold a version.
         Query(Query) = 5,
-        /// Client's report of how an attempt to connect to an introduced peer ended.
+        /// Client's report of the result of an attempt to connect to an introduced peer.
         Outcome(Outcome) = 9,
         /// Client's usage record, with its position in the client's log.
         Usage(Logged) = 10,
@@ -204,7 +204,7 @@ crate::wire! {
     pub struct Outcome {
         /// Introduction that the message is about.
         pub intro: IntroId,
-        /// How the attempt to connect ended.
+        /// Result of the attempt to connect.
         pub attempt: Attempt,
     }
 

@@ -27,7 +27,7 @@ crate::wire! {
         Select(Select) = 6,
         /// CN's request to pass an introduction on to the chosen peer's CN.
         Relay(Relay) = 8,
-        /// CN's report of how an introduced pair's attempt to connect ended.
+        /// CN's report of the result of an attempt to connect by two introduced clients.
         Outcome(PairOutcome) = 10,
         /// Keep-alive request of either side, answered by `Pong`.
         Ping = 11,
@@ -226,7 +226,7 @@ crate::wire! {
     pub struct Signal {
         /// Session of the client whose CN receives the signal.
         pub route: Route,
-        /// Introduction of the pair.
+        /// Introduction of the two clients that connect.
         pub intro: IntroId,
         /// Signal that the sending CN reports.
         pub what: Step,
@@ -236,13 +236,13 @@ crate::wire! {
     pub struct Signalled {
         /// Session of the receiving CN's client.
         pub session: SessionId,
-        /// Introduction of the pair.
+        /// Introduction of the two clients that connect.
         pub intro: IntroId,
         /// Signal that the other peer's CN reports.
         pub what: Step,
     }
 
-    /// Result of an introduced pair's attempt to connect.
+    /// Result of an attempt to connect by two introduced clients.
     pub struct PairOutcome {
         /// Downloader's session on the reporting CN.
         pub session: SessionId,

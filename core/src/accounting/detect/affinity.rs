@@ -134,8 +134,9 @@ fn frequent(mut used: Vec<(u32, u32)>) -> BTreeMap<(u32, u32), Meetings> {
     same.filter_map(|same| Some((*same.first()?, Meetings::default()))).collect()
 }
 
-/// Judges a pair by the most favourable of three rates: the rate of all pairs of the same distance class, and the rates
-/// of either client with others. So neither a good uploader, a fast downloader nor a client on the same LAN stands out.
+/// Judges a pair by the most favourable of three rates: the rate of all pairs of the same distance class, and the
+/// rates of either client with others. So a good uploader, a fast downloader or a client on the same LAN is not
+/// reported. Returns `None` if the pair is not improbable enough.
 fn judge(clients: (u32, u32), m: &Meetings, all: &[Client], by_nearness: &[Rate; 4]) -> Option<Pair> {
     let prior = by_nearness[m.near? as usize].smoothed(ONE / 2, PRIOR);
     let of = |n: u32| all.get(n as usize).copied().unwrap_or_default();

@@ -14,7 +14,7 @@ pub struct Demand {
     pub day: u32,
 }
 
-/// One version that was downloaded more often than anybody needs it.
+/// A version that was downloaded more often than the limit, by one client or from one network, on one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repeated {
     /// The client or network, version and day.

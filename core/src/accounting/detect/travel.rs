@@ -66,7 +66,8 @@ fn is_faster(known: &Travel, km: u64, from: &Sighting, to: &Sighting) -> bool {
     u128::from(known.distance_km) * time(from, to) >= u128::from(km) * time(&known.from, &known.to)
 }
 
-/// Returns whether nobody travels `km` kilometres in `ms` milliseconds.
+/// Returns whether a move of `km` kilometres in `ms` milliseconds is faster than [`SPEED_MAX_KMH`], even if `km` is
+/// wrong by [`ERROR_KM`].
 const fn is_too_fast(km: u64, ms: u64) -> bool {
     km.saturating_sub(ERROR_KM) as u128 * 3_600_000 > SPEED_MAX_KMH as u128 * ms as u128
 }

@@ -46,7 +46,7 @@ crate::wire! {
         Reflexive = 4,
         /// Port that the peer's NAT will probably assign next.
         Predicted = 5,
-        /// Source address of the peer's own checks, not announced by anybody.
+        /// Source address of the peer's own checks, which was not among its announced addresses.
         PeerReflexive = 6,
         /// Connection opened by the peer before any check succeeded.
         Direct = 7,
@@ -67,7 +67,7 @@ crate::wire! {
     pub enum Failure {
         /// The introduction names no address that may be tried.
         NoCandidates = 1,
-        /// The maximum number of attempts was already under way.
+        /// The maximum number of attempts was already running.
         Busy = 2,
         /// The CN's signal to start connectivity checks never came.
         NoGo = 3,

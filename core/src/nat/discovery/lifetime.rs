@@ -17,8 +17,9 @@ const WARM: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(1);
 /// Maximum number of transmissions of one request.
 const TRIES: u32 = 3;
-/// Minimum interval between refreshes of a mapping; the constant below is the maximum.
+/// Minimum interval between refreshes of a mapping.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(15);
+/// Maximum interval between refreshes of a mapping.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(120);
 
 /// State machine that measures the lifetime of a mapping.

@@ -8,26 +8,26 @@ use core::net::SocketAddr;
 /// Maximum distance between successively assigned ports at which ports are predicted.
 const STEP_MAX: u16 = 16;
 
-/// What a STUN request tests.
+/// Purpose of a STUN request: what its answer shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Probe {
-    /// Whether this server answers, and the address at which it sees this host.
+    /// Tests whether this server answers, and at which address it sees this host.
     Reach(SocketAddr),
-    /// Whether the NAT lets in an answer from the server's other address and port.
+    /// Tests whether the NAT lets in an answer from the server's other address and port.
     Both,
-    /// Whether the NAT lets in an answer from the server's other port.
+    /// Tests whether the NAT lets in an answer from the server's other port.
     Port,
-    /// The external address and port of this host as a server at a second address sees them.
+    /// Asks a server at a second address for the external address and port at which it sees this host.
     Second,
-    /// The external address and port of this host as the server at the second address sees them at its other port.
+    /// Asks the server at the second address, at its other port, for the external address and port of this host.
     Third,
-    /// The external address and port, seen by the server, of a second socket to which no server has sent before.
+    /// Asks the server for the external address and port of a second socket, to which no server has sent before.
     FreshFirst,
-    /// The external address and port of that second socket, seen at the server's other address.
+    /// Asks the server's other address for the external address and port of that second socket.
     FreshSecond,
-    /// Whether this host reaches itself by its external address.
+    /// Tests whether this host reaches itself by its external address (hairpinning).
     Hairpin,
-    /// Whether the NAT's mapping of the QUIC socket still exists.
+    /// Refreshes the NAT's mapping of the QUIC socket, and tests whether it has changed.
     Refresh,
 }
 
@@ -70,10 +70,11 @@ pub(super) struct Way {
     pub(super) due: Option<Time>,
     /// Number of servers asked so far.
     pub(super) asked: usize,
-    /// STUN server that answered; the two fields below are the address at which it sees this host, and its other
-    /// address.
+    /// STUN server that answered.
     pub(super) server: Option<SocketAddr>,
+    /// Address and port at which the server sees this host.
     pub(super) mapped: Option<SocketAddr>,
+    /// Other address and port from which the server can send.
     pub(super) other: Option<SocketAddr>,
     /// Newest cookie of the server for `mapped`.
     pub(super) cookie: Option<Cookie>,

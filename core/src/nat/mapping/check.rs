@@ -15,8 +15,9 @@ use core::net::SocketAddr;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Check {
     id: TransactionId,
-    /// STUN server that is asked; the field below is the address from which its answer must come.
+    /// STUN server that is asked to send to the external port.
     server: SocketAddr,
+    /// Address and port from which the answer must come.
     from: SocketAddr,
     other_address: bool,
     port: u16,

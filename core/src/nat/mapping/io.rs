@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 
-/// This host's place behind its gateway, and the local port to which the gateway shall forward one.
+/// Gateway of this host, and the local address and port to which it shall forward an external port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
     /// IPv4 address of the router on the default route.
@@ -117,7 +117,7 @@ pub enum Effect {
     Igd {
         /// Number of the request, returned in [`IgdEnd::id`].
         id: u32,
-        /// Operation to perform on the gateway.
+        /// Operation that the gateway is asked for.
         ask: IgdAsk,
     },
 }

@@ -33,9 +33,9 @@ pub const PORT: u16 = 5351;
 pub(in crate::nat) const TCP_ID: u32 = 1 << 31;
 /// First dynamic port and number of dynamic ports (RFC 6335 §6).
 const PORTS: (u16, u16) = (49_152, 16_384);
-/// Maximum number of random draws of an external port at which the socket was not seen. The constant below is the
-/// maximum number of further ports opened because one cannot be tested.
+/// Maximum number of random draws of an external port at which the socket was not seen.
 const DRAWS_MAX: u32 = 8;
+/// Maximum number of times that another port is opened because the present one cannot be tested from outside.
 const REDRAWS_MAX: u8 = 2;
 /// Minimum useful lifetime of a mapping in seconds, and the maximum to which longer ones are cut (RFC 6887 §15, §19).
 const LIFETIME_S: (u32, u32) = (60, 24 * 3600);
@@ -63,7 +63,7 @@ pub struct Mapping {
     next_id: u32,
     /// Protocols whose datagrams were sent to this gateway.
     asked: BTreeSet<Protocol>,
-    /// Number and place of the last UPnP request to open a port.
+    /// Number, gateway and local port of the last UPnP request to open a port.
     opening: Option<(u32, Site)>,
     /// Number of the last UPnP request to close a port, or of the request to open one that is to be closed as soon as
     /// it has ended.
@@ -80,14 +80,14 @@ pub struct Mapping {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ask {
     protocol: Protocol,
-    /// Whether the request renews an existing lease.
+    /// Whether the request renews an open mapping.
     renewal: bool,
     port: u16,
     sent: u32,
     /// Time of the protocol's first request, from which the granted lifetime is counted.
     began: Time,
     due: Time,
-    /// Deadline of the attempt over all protocols, or of the renewed lease.
+    /// Deadline of the attempt over all protocols, or the end of the mapping that is being renewed.
     ends: Time,
     /// External address, the first part of NAT-PMP's answer.
     address: Option<Ipv4Addr>,

@@ -183,7 +183,7 @@ impl ClientSession {
         }
     }
 
-    /// Dials the next CN, in order, that has not told the client to stay away, or waits until one may be dialled.
+    /// Dials the next CN, in order, that has not asked the client to wait, or waits until one may be dialled.
     fn dial(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Down || self.cns == 0 {
             return;

@@ -181,7 +181,7 @@ pub struct Config {
     pub hello_within: Duration,
     /// The user's upload limit for one version in bytes a second; 0: only the limit of the provider's policy.
     pub rate_max: u64,
-    /// How many bytes are sent before the downloader must give a receipt.
+    /// Rule for the number of bytes that are sent before the downloader must give a receipt.
     pub credit: CreditRule,
     /// Time-out for the next receipt while requests wait for it, counted from the last receipt.
     pub receipt_within: Duration,

@@ -17,12 +17,14 @@ const CHOICE: Choice = Choice { diversity: 0, per_prefix: 10 };
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     copies: u32,
-    /// Percentage of copies without UDP; the field below is that of copies with unpredictable ports.
+    /// Percentage of copies without UDP.
     blocked: u32,
+    /// Percentage of copies whose NAT assigns unpredictable ports.
     hidden: u32,
     ases: u32,
-    /// Number of address prefixes in an AS; the field below is the number of addresses in a prefix.
+    /// Number of address prefixes in an AS.
     prefixes: u32,
+    /// Number of addresses in a prefix.
     addresses: u32,
     located: bool,
 }
