@@ -26,7 +26,7 @@ const INTRODUCTIONS_MAX: usize = 256;
 pub struct End {
     /// Bytes sent that no receipt covers, less an eighth of the receipted bytes, which may have been wasted.
     pub owed: u64,
-    /// Bytes that receipts cover.
+    /// Bytes sent over the introduction that receipts cover.
     pub receipted: u64,
 }
 
@@ -69,7 +69,7 @@ impl Conduct {
         counts
     }
 
-    /// Asserts that the counts are within their limits.
+    /// Asserts that the numbers of stored and counted introductions are within their limits.
     pub fn check(&self) {
         assert!(self.reported.len() <= INTRODUCTIONS_MAX, "remembered introductions are bounded");
         let counted = self.reported.values().filter(|r| r.counted).count();
@@ -83,7 +83,8 @@ impl Conduct {
         self.reported.values().fold(0, |sum, reported| sum.saturating_add(reported.owed))
     }
 
-    /// Returns whether the download gets no peers for now.
+    /// Returns whether the download gets no peers at present, because too many introductions or bytes ended without
+    /// receipts.
     #[must_use]
     pub fn is_edge_only(&self, rule: &CreditRule) -> bool {
         let full = self.reported.len() >= INTRODUCTIONS_MAX;

@@ -42,7 +42,7 @@ pub fn key(record: &LedgerRecord) -> RecordId {
     RecordId(key)
 }
 
-/// A source of cumulative records, of which the newest counts.
+/// A reporter of cumulative records, of whose records the newest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Source {
     Downloader(Guid),
@@ -108,8 +108,8 @@ pub struct Dropped {
     pub late: bool,
 }
 
-/// The records of one download that count, added in the order in which they came; records of the same millisecond are
-/// added in the order of [`in_turn`].
+/// The records of one download that count for its bill. Records are added in the order in which the ledger received
+/// them, those of one millisecond in the order of [`in_turn`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
     /// Settlement of all records so far, which decides which records are late.

@@ -73,15 +73,15 @@ pub struct Bill {
     pub size: u64,
     /// Maximum of billed bytes from peers, from the first grant; 0 while the grant's record is missing.
     pub max_peer_bytes: u64,
-    /// Bytes sent by edges, each counted once whichever edges sent it.
+    /// Bytes of the version that edges sent, each byte counted once even if several edges sent it.
     pub edge_unique: u64,
     /// Bytes sent by edges, repetitions included.
     pub edge_total: u64,
-    /// Bytes from edges, according to the downloader.
+    /// Bytes received from edges, according to the downloader's record.
     pub edge_claimed: u64,
-    /// Bytes from peers, according to the downloader.
+    /// Bytes received from peers, according to the downloader's record.
     pub peers_received: u64,
-    /// Bytes to the downloader, according to the uploaders.
+    /// Bytes sent to the downloader, according to the uploaders' records.
     pub peers_sent: u64,
     /// Bytes from peers that the downloader signed for: the sum of the highest receipt of each introduction.
     pub peers_receipted: u64,

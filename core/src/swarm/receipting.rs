@@ -63,17 +63,17 @@ pub struct Receipts {
     due: Deadlines<ConnId>,
 }
 
-/// Receipt state of one uploader.
+/// State of the receipts for one uploader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Owed {
-    /// The last receipt, or the one being signed.
+    /// The newest receipt for this uploader, which may still wait for its signature.
     receipt: Receipt,
     /// Bytes verified from this uploader, receipted or not.
     verified: u64,
     /// Number of transfers that have not ended.
     fetches: u32,
     signing: bool,
-    /// When the last receipt was given.
+    /// Time at which the last receipt was signed and sent.
     last: Time,
     /// Set while the connection is being closed.
     closing: Option<Closing>,

@@ -9,7 +9,7 @@ use crate::limits;
 pub const ALPN: &[u8] = b"swarmedge-mux/1";
 
 crate::wire! {
-    /// Frames that either side sends.
+    /// Frames of a connection between two peers over TLS and TCP, sent by either peer.
     pub enum MuxMsg {
         /// Beginning of a stream, sent by the side that dialled, with its number, which is one above the previous
         /// stream's.
@@ -25,7 +25,7 @@ crate::wire! {
         Stop(StreamEnd) = 5,
         /// Number of bytes that the sender of this frame has read or discarded; the other side may send as many more.
         Taken(u32) = 6,
-        /// Keep-alive request of either side, answered by `Pong`.
+        /// Request of either peer to show that the connection is alive, answered by `Pong`.
         Ping = 7,
         /// Answer of either side to `Ping`.
         Pong = 8,

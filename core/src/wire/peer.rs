@@ -17,7 +17,7 @@ pub const REQUEST_STREAM: u8 = 2;
 pub const ALPN: &[u8] = b"swarmedge/1";
 
 crate::wire! {
-    /// Messages on the control stream.
+    /// Messages between two peers on the control stream of their connection.
     pub enum PeerMsg {
         /// Downloader's first message, with its introduction.
         Hello(PeerHello) = 1,
@@ -103,7 +103,7 @@ pub enum RefuseCode {
 }
 
 impl RefuseCode {
-    /// Returns the reason for a code; a code that a later version adds counts as `Failed`.
+    /// Returns the reason for the error code of a RESET_STREAM; an unknown code counts as `Failed`.
     #[must_use]
     pub const fn from_code(n: u64) -> Self {
         match n {

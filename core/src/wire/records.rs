@@ -424,7 +424,7 @@ impl Grant {
         self.max_peer_bytes == 0
     }
 
-    /// Returns this grant with peer delivery forbidden.
+    /// Returns a copy of this grant that permits no peers.
     #[must_use]
     pub fn edge_only(self) -> Self {
         let policy = Policy { peer_download: false, ..self.policy };

@@ -52,7 +52,7 @@ crate::wire! {
         pub size: u64,
         /// The download's state when the day was closed.
         pub outcome: Outcome,
-        /// Bytes sent by edges, each counted once whichever edges sent it.
+        /// Bytes of the version that edges sent, each byte counted once even if several edges sent it.
         pub edge_bytes: u64,
         /// Bytes from peers that are billed.
         pub peer_bytes: u64,
@@ -196,7 +196,7 @@ impl Leaf {
         }
     }
 
-    /// Returns the sum that the leaf holds; `None` for any other kind of leaf.
+    /// Returns the provider's sum if the leaf is one; else `None`.
     #[must_use]
     pub const fn sum(&self) -> Option<&SumStatement> {
         match self {

@@ -1,4 +1,5 @@
-//! Improbability of a count, in bits, computed without floats.
+//! Computes how improbable a number of successes among random trials is, in bits (-log2 of the probability), without
+//! floating-point numbers.
 
 /// A rate: `hits` among `of` trials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -163,7 +163,8 @@ pub enum Output {
     },
     /// Expect a downloader to connect. Its introduction was checked and names this client's upload key.
     PeerComing(Introduce),
-    /// Start connecting: both peers of this introduction have opened their NATs, or had time to.
+    /// Start connecting to the peer of this introduction: the CN has signalled that both have opened their NATs, or
+    /// had time to.
     Go(IntroId),
     /// Stop sharing these versions: they are no longer published.
     Withdrawn {

@@ -95,7 +95,8 @@ impl Download {
         cx.push(Output::SavePiece { piece, from: complete.from });
     }
 
-    /// Cancels a transfer: frees its blocks at once; its `Ended` is still to come.
+    /// Cancels a transfer. Its blocks can be requested elsewhere at once; its end is still to be reported by the
+    /// shell.
     pub(super) fn cancel(&mut self, cx: &mut Cx<'_, Self>, id: XferId) {
         if self.release(id) {
             cx.push(Output::CancelFetch { xfer: id });
@@ -222,8 +223,8 @@ impl Download {
         }
     }
 
-    /// Handles an edge that cannot count the download: tries the next edge, and if every edge has refused so, asks for
-    /// a grant without peers.
+    /// Handles the answer of an edge that it cannot count this download's bytes: tries the next edge, or, if every
+    /// edge has refused, requests a grant without peers.
     fn edge_uncounted(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         if edge != self.edge_index || self.edge_hold != EdgeHold::Open {
             return;
@@ -276,8 +277,8 @@ impl Download {
         }
     }
 
-    /// Handles a new number of edges: leaves an edge that is not among them, and tries one that is new after all others
-    /// have sent wrong bytes.
+    /// Handles a new number of edges: stops using an edge whose number is too high, and tries a new edge if all
+    /// earlier ones have sent wrong bytes.
     pub(super) fn on_edges(&mut self, cx: &mut Cx<'_, Self>, edges: u32) {
         self.edges = edges.max(1);
         if self.edge_hold == EdgeHold::Banned {
