@@ -20,7 +20,7 @@ pub struct Settled {
     pub quarantines: Quarantines,
 }
 
-/// What the records of a download prove.
+/// Figures that the records of a download prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Proven {
     /// Number of receipts with a valid signature of the download's key.

@@ -31,9 +31,9 @@ pub(super) struct Game {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Side {
-    /// This host sends from many sockets to one endpoint of the peer; `met` is the socket that the peer reached.
+    /// Sending from many sockets of this host to one endpoint of the peer; `met` is the socket that the peer reached.
     Sockets { to: SocketAddr, met: Option<u16> },
-    /// This host tries many ports of one address of the peer, beginning with `first`.
+    /// Sending to many ports of one address of the peer, beginning with `first`.
     Ports { of: IpAddr, first: u32 },
 }
 

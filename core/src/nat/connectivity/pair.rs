@@ -56,7 +56,7 @@ pub(super) struct Host<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
-    /// This host's NAT is open; the CN's signal to start checks has not come.
+    /// The NAT of this host is open; the CN's signal to start checks has not come.
     Opening,
     /// Connectivity checks are sent to every address of the peer.
     Checking,

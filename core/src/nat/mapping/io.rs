@@ -41,7 +41,7 @@ pub enum Protocol {
 /// Event reported to the state machine of port mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// This host's gateway or local address. A change, or `None`, restarts port mapping.
+    /// The gateway and local address of this host. A change, or `None`, restarts port mapping.
     Site(Option<Site>),
     /// The address at which STUN servers see the socket has changed.
     Seen(Sight),

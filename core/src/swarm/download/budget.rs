@@ -11,7 +11,7 @@ use super::io::Config;
 use crate::Time;
 use core::time::Duration;
 
-/// Which blocks of a download may be requested from the edge.
+/// Rule for which blocks of a download may be requested from the edge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// The edge may be asked for any missing block.

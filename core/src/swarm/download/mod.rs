@@ -57,7 +57,7 @@ pub struct Spec {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// It is time to measure rates and to decide how much the edge delivers.
+    /// Time to measure rates and to decide how much the edge delivers.
     Tick,
     /// The wait after a failure of all edges is over.
     EdgeRetry,

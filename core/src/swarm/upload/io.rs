@@ -171,7 +171,7 @@ pub enum Output {
 pub struct Config {
     /// Public keys and signature checks that decide which CNs are trusted.
     pub trust: Trust,
-    /// This client's public upload key: introductions that name another uploader's key are refused.
+    /// Public upload key of this client: introductions that name another uploader's key are refused.
     pub upload_key: PublicKey,
     /// Maximum of simultaneous connections, including those whose downloader has not shown an introduction yet.
     pub connections_max: usize,
