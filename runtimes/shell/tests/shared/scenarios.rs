@@ -2,7 +2,9 @@
 //! listens, dials and writes files. A crash drops the node between two polls; writes handed to the disk before are
 //! kept.
 
+use super::commands::wait_for;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -222,6 +224,9 @@ impl<R: Start> RealRig<R> {
     fn run_client(&self, name: Name) -> Node {
         let state = self.clients[&name.1].state.clone();
         let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
+        // a killed client's last write may still be under way on another thread, which holds the lock
+        let is_free = || File::open(state.join("client.lock")).map_or(true, |lock| lock.try_lock().is_ok());
+        assert!(wait_for(is_free), "{name}: the client before it ends");
         Node::start(name, move |rt: R, ready| process::run(rt, config.clone(), |_| ready(), std::future::pending()))
     }
 
