@@ -10,6 +10,7 @@ mod crew;
 mod disk_faults;
 mod floods;
 mod gets;
+mod http;
 mod mobility;
 mod networks;
 mod outputs;

@@ -12,22 +12,19 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LEN: usize = 4 << 20;
 
 /// A deployment with running servers and one published object.
-struct Cdn {
-    dir: tempfile::TempDir,
+pub(super) struct Cdn {
+    pub(super) dir: tempfile::TempDir,
     running: Vec<Child>,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Drop for Cdn {
     fn drop(&mut self) {
-        for child in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.stop();
     }
 }
 
-fn command(at: &Path, args: &[&str]) -> Command {
+pub(super) fn command(at: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(crate::BINARY);
     command.args(args).current_dir(at).stdin(Stdio::null());
     for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
@@ -37,7 +34,12 @@ fn command(at: &Path, args: &[&str]) -> Command {
 }
 
 impl Cdn {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Starts a deployment whose configuration file is changed first.
+    pub(super) fn with(change: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ports = Ports::free().expect("free ports");
         init::make(&init::Plan {
@@ -49,6 +51,7 @@ impl Cdn {
             uploads: true,
         })
         .expect("a deployment");
+        change(&dir.path().join("cdn/server.toml"));
         let bytes: Vec<u8> = (0..LEN).map(|i| (i.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
         let mut cdn = Self { dir, running: Vec::new(), bytes };
         fs::write(cdn.at("object"), &cdn.bytes).expect("writes");
@@ -58,7 +61,7 @@ impl Cdn {
         cdn
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -67,8 +70,25 @@ impl Cdn {
         self.running.push(child.expect("starts"));
     }
 
+    /// Ends the servers.
+    pub(super) fn stop(&mut self) {
+        for mut child in self.running.drain(..) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Returns the process id of the servers.
+    pub(super) fn servers(&self) -> u32 {
+        self.running[0].id()
+    }
+
     fn background_client(&mut self) {
         self.start(&["client", "run", "--state", "state", "--bundle", "cdn/install/bundle.toml", "--no-port-mapping"]);
+        self.until_the_client_answers();
+    }
+
+    fn until_the_client_answers(&self) {
         let until = Instant::now() + PATIENCE;
         let status = ["status", "--state", "state"];
         while !command(self.dir.path(), &status).output().expect("starts").status.success() {

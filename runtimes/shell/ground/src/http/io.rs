@@ -11,6 +11,9 @@ use std::task::{Context, Poll, ready};
 /// Length in bytes of the read buffer that all connections of a thread share.
 const SCRATCH_LEN: usize = 256 * 1024;
 
+/// Reads of what came after the last request, before a connection is closed.
+const LAST_READS_MAX: usize = 16;
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_LEN]);
 }
@@ -111,7 +114,7 @@ impl<T: AsyncRead + Unpin> hyper::rt::Read for Io<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
         self.pulse.beat();
@@ -138,6 +141,15 @@ impl<T: AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // a socket that is closed with bytes unread resets the connection, and the other side loses what is on its way
+        SCRATCH.with_borrow_mut(|scratch| {
+            for _ in 0..LAST_READS_MAX {
+                match Pin::new(&mut self.inner).poll_read(cx, scratch) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) | Poll::Pending => break,
+                }
+            }
+        });
         Pin::new(&mut self.inner).poll_close(cx)
     }
 }

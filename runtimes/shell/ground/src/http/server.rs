@@ -154,6 +154,8 @@ async fn connection<R: Rt, S: Service>(server: &Rc<Server<R, S>>, tcp: R::Tcp, p
         async move { Ok::<_, Infallible>(answer.await.map(|body| body.guarded(busy))) }
     });
     let http = hyper::server::conn::http1::Builder::new()
+        // who has asked and sends no more still wants the answer (RFC 9112 §9.6); who has gone fails the next write
+        .half_close(true)
         .max_buf_size(HEAD_LEN_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(Io::with_pulse(tls, pulse.clone()), service);
