@@ -1,4 +1,5 @@
-//! The edge's HTTP interface: [`Routes`] matches each request's method and path and makes the answer.
+//! The edge's HTTP interface: [`Routes`] matches each request's method and path and makes the answer. The path is read in
+//! its normal form ([`normal_path`]), so that access is decided on the path that is served.
 
 use super::access::RequestParts;
 pub use super::answer::Routes;
@@ -26,7 +27,7 @@ use swarmedge_core::wire::records::Grant;
 use swarmedge_ground::edge_api::{Bootstrap, COMPLETED_PATH, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_PATH, Withdrawn};
 use swarmedge_ground::health::{LogLimiter, file_trouble};
 use swarmedge_ground::host::unix_ms;
-use swarmedge_ground::http::{Body, Problem, Service};
+use swarmedge_ground::http::{Body, Problem, Service, normal_path};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
@@ -56,7 +57,7 @@ struct Found<'a> {
 
 impl<R: Rt> Service for Routes<R> {
     async fn call(self: Rc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, path) = (request.method().clone(), normal_path(request.uri().path()));
         let mut response = match self.route(request, &path, peer.ip()).await {
             Ok(response) => response,
             Err(problem) => {

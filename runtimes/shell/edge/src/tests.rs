@@ -29,6 +29,7 @@ use swarmedge_ground::tls::CertAuthority;
 use swarmedge_smol::Smol as TestRt;
 
 mod access;
+mod paths;
 mod possession;
 
 /// A running edge and its published objects.

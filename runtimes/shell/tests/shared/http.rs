@@ -1,6 +1,6 @@
-//! Tests HTTP as odd but honest clients speak it to an edge.
+//! Tests HTTP as odd but honest clients speak it to an edge: half-closed connections, and paths with dot segments.
 
-use super::outputs::Cdn;
+use super::outputs::{Cdn, command};
 use rustls::{ClientConnection, StreamOwned};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -131,4 +131,33 @@ fn their_socket(ours: &TcpStream) -> String {
     let mut lines = lines.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
     let line = lines.find(|line| line.len() > 9 && line[1].ends_with(&theirs) && line[2].ends_with(&ours));
     format!("socket:[{}]", line.expect("it is connected")[9])
+}
+
+#[test]
+fn get_and_edge_read_dot_segments_alike() {
+    let cdn = Cdn::new();
+    let edge = edge_of(&cdn);
+    let mut n = 0;
+    let mut get = |url: &str| {
+        n += 1;
+        let output = format!("out-{n}");
+        let args = ["get", url, "-o", &output, "--state", "state", "--bundle", "cdn/install/bundle.toml"];
+        let out = command(cdn.dir.path(), &args).output().expect("starts");
+        let is_right = fs::read(cdn.at(&output)).is_ok_and(|bytes| bytes == cdn.bytes);
+        (out.status.code(), is_right, String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let raw = |path: &str| {
+        let answer = half_closed(&edge, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"), true);
+        answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(&cdn.bytes)
+    };
+    for path in ["/1/./o", "/1/x/../o", "/2/%2e%2E/1/%2e/o", "/../1/o"] {
+        assert!(raw(path), "the edge: {path}");
+        let (code, is_right, said) = get(&format!("{}{path}", edge.url));
+        assert!(code == Some(0) && is_right, "{path}: {said}");
+    }
+    for path in ["/1/..%2f1/o", "/2/o", "/1/o/."] {
+        assert!(!raw(path), "the edge: {path}");
+        let (code, is_right, said) = get(&format!("{}{path}", edge.url));
+        assert!(code == Some(3) && !is_right, "{path}: {code:?} {said}");
+    }
 }

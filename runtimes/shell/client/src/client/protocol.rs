@@ -13,7 +13,7 @@ use swarmedge_core::role::client::io::{
 use swarmedge_core::wire::records::SignedCheckpoint;
 use swarmedge_ground::edge_api::Token;
 use swarmedge_ground::error::{Code, Error};
-use swarmedge_ground::http::Origin;
+use swarmedge_ground::http::{Origin, normal_path};
 use swarmedge_ground::nat::NatLine;
 
 /// Maximum length of a request line, its line feed included, in bytes. Answers come from our own process and are not
@@ -403,7 +403,7 @@ pub fn url(object: &ObjectRef) -> String {
 }
 
 /// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
-/// names. Which edge is asked is the bundle's and the bootstrap's matter.
+/// names, with the path read as the edge reads it. Which edge is asked is the bundle's and the bootstrap's matter.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
     // what comes after the path may be a token, which no message repeats
     let url = url.split(['?', '#']).next().unwrap_or_default();
@@ -412,15 +412,17 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
         Failure::new(Code::Usage, format!("{why} in the URL {url:?}"), next)
     };
     let rest = if let Some(rest) = url.strip_prefix("swarmedge://") {
-        rest
+        // the provider is the authority, which dot segments never leave
+        let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
+        format!("{provider}{}", normal_path(&format!("/{path}")))
     } else if let Some(rest) = url.strip_prefix("https://") {
-        rest.split_once('/').ok_or_else(|| bad("no provider"))?.1
+        normal_path(&format!("/{}", rest.split_once('/').ok_or_else(|| bad("no provider"))?.1))
     } else if url.contains("://") {
         return Err(bad("unknown scheme"));
     } else {
-        url
+        normal_path(&format!("/{url}"))
     };
-    let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
+    let (provider, path) = rest.trim_start_matches('/').split_once('/').ok_or_else(|| bad("no path"))?;
     let provider = provider.parse().map_err(|_| bad("the provider is not a number"))?;
     let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| bad("not UTF-8"))?;
     if path.is_empty() || path.len() > swarmedge_core::limits::PATH_LEN_MAX {
@@ -531,6 +533,10 @@ mod tests {
         let object = ObjectRef { provider: ProviderId(7), path: "a b/c.iso".into() };
         assert_eq!(parse_url("https://edge.example:8443/7/a%20b/c.iso?x=1"), Ok(object.clone()));
         assert_eq!(parse_url("swarmedge://7/a b/c.iso"), Ok(object.clone()));
+        for dotted in ["https://e/7/./x/../a b/c.iso", "https://e/1/%2e%2E/7/a b/c.iso", "7/a b/./c.iso"] {
+            assert_eq!(parse_url(dotted), Ok(object.clone()), "{dotted}");
+        }
+        assert_eq!(parse_url("swarmedge://7/../../a b/c.iso"), Ok(object.clone()), "the provider stays");
         assert_eq!(parse_url("7/a b/c.iso"), Ok(object));
         let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
         assert_eq!(parse_url(&url(&odd)), Ok(odd));

@@ -86,6 +86,23 @@ fn a_token_works_repeatedly_in_url_field_and_cookie() {
 }
 
 #[test]
+fn access_is_decided_on_the_path_without_dot_segments() {
+    let (lab, all, _) = lab();
+    lab.publish("other/open", b"open", Policy::default());
+    let get = |path: &str, token: &str| {
+        let url = format!("{path}?__token__={token}");
+        lab.curl(&url, &["--path-as-is"]).map(|(status, _, body)| (status, body == all))
+    };
+    for path in ["/7/other/../secret/a%20b.bin", "/7/other/%2e%2e/secret/./a%20b.bin", "/8/../7/secret/a%20b.bin"] {
+        let Some(without) = get(path, "") else { return };
+        assert_eq!(without, (403, false), "{path}");
+        assert_eq!(get(path, OTHER), Some((403, false)), "a token for the folder that the path only passes: {path}");
+        assert_eq!(get(path, GOOD), Some((200, true)), "{path}");
+        assert_eq!(get(path, GOOD_URL), Some((200, true)), "{path}");
+    }
+}
+
+#[test]
 fn bad_tokens_are_refused_without_a_helpful_reason() {
     let (lab, _, version) = lab();
     let changed = |from: &str, to: &str| GOOD.replace(from, to);
