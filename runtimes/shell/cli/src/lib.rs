@@ -37,7 +37,7 @@ use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::log;
-use swarmedge_ground::terminal::out::{note, print_result, say};
+use swarmedge_ground::terminal::out::{note, print_json, print_result, say};
 
 /// Runs the whole program on runtime `R` and returns its exit code.
 #[must_use]
@@ -100,7 +100,7 @@ fn in_one_line(text: &str) -> String {
 fn report(error: &Error, json: bool) {
     if json {
         // a failed print cannot be reported anywhere
-        let _ = say!("{}", error.to_json());
+        let _ = print_json(&error.to_json());
     } else {
         note!("swarmedge: {error}");
     }

@@ -8,12 +8,13 @@ use super::policy::{AccessText, PolicyText};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use swarmedge_core::content::{Access, Manifest, Policy};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::limits::WITHDRAWN_MAX;
 use swarmedge_core::wire::Wire as _;
+use swarmedge_ground::files::ownership::{Ownership, create_dirs, open_shared};
+use swarmedge_ground::files::replace_durably;
 
 /// Old versions of an object that are served besides the current one.
 pub const OLD_VERSIONS_KEPT: usize = 3;
@@ -130,19 +131,26 @@ impl Files {
         self.dir.join("provider-keys.json")
     }
 
-    /// Creates the directories if they are missing.
+    /// Creates the directories if they are missing. They belong to the owner of the directory that they lie in, so that
+    /// a server of another user can use them.
     pub fn create(&self) -> Result<(), Error> {
         for dir in ["content", "manifests", "staging"] {
             let dir = self.dir.join(dir);
-            fs::create_dir_all(&dir).map_err(Error::at(&dir))?;
+            create_dirs(&dir).map_err(Error::at(&dir))?;
         }
         Ok(())
+    }
+
+    /// Returns owner and mode of the catalogue, which whatever is published gets too.
+    pub(crate) fn ownership(&self) -> Result<Ownership, Error> {
+        let path = self.catalogue();
+        Ownership::like(&path).map_err(Error::at(&path))
     }
 
     /// Locks the catalogue against other writers until the result is dropped; waits for the lock.
     pub(crate) fn lock(&self) -> Result<File, Error> {
         let path = self.dir.join("lock");
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::at(&path))?;
+        let file = open_shared(&path).map_err(Error::at(&path))?;
         file.lock().map_err(Error::at(&path))?;
         Ok(file)
     }
@@ -159,7 +167,8 @@ impl Files {
 
     /// Replaces the catalogue file durably.
     pub(crate) fn save(&self, catalogue: &Catalogue) -> Result<(), Error> {
-        write_durably(&self.catalogue(), &catalogue.to_json())
+        let path = self.catalogue();
+        replace_durably(&path, &catalogue.to_json(), &self.ownership()?).map_err(Error::at(&path))
     }
 
     /// Reads the manifest of a published version.
@@ -182,26 +191,6 @@ impl Files {
             }
         }
     }
-}
-
-/// Writes a file durably: writes it beside, syncs it, and renames it into place.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(Error::at(&beside))?;
-    rename_durably(&beside, path)
-}
-
-/// Renames a file and syncs its directory, so that the name survives a crash.
-pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::rename(from, to).map_err(Error::at(to))?;
-    let dir = to.parent().unwrap_or(to);
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::at(dir))
 }
 
 impl Catalogue {

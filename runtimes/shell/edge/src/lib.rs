@@ -24,6 +24,7 @@ pub mod published;
 pub mod range;
 pub mod routes;
 pub mod server;
+mod staging;
 mod tally;
 pub mod torrent;
 

@@ -1,25 +1,17 @@
 //! The commands on published objects: [`publish`], [`objects`] (list) and [`unpublish`].
 
 use super::Error;
-use super::catalogue::{Files, Object, ObjectKey, Version, rename_durably, write_durably};
+use super::catalogue::{Files, Object, ObjectKey, Version};
+use super::staging::{Staged, remove_stale, too_large};
 use serde::Serialize;
-use sha2::Digest as _;
-use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-use swarmedge_core::content::{Access, Layout, Manifest, Policy, merkle};
-use swarmedge_core::ids::{Digest, PieceIndex, ProviderId, VersionId};
+use swarmedge_core::content::{Access, Layout, Manifest, Policy};
+use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::limits;
 use swarmedge_core::wire::{Text, Wire as _};
+use swarmedge_ground::files::{rename_durably, replace_durably};
 use swarmedge_ground::host::unix_ms;
-
-/// Bytes read and hashed at a time.
-const READ_LEN: usize = 256 * 1024;
-/// Age at which a staged copy, left by a crash, is deleted.
-const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+use swarmedge_ground::terminal::visible::is_hidden;
 
 /// Arguments of the [`publish`] command.
 #[derive(Clone, Debug)]
@@ -100,20 +92,22 @@ pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
     if path.split('/').any(|s| matches!(s, "" | "." | "..")) {
         return Err(bad("must not begin or end with a slash nor have empty, \".\" or \"..\" segments"));
     }
-    Text::new(path).map_err(|_| bad("must have at most 1024 bytes and no control characters"))
+    if path.contains(is_hidden) {
+        return Err(bad("must have no control characters and no marks of text direction, which nobody sees"));
+    }
+    Text::new(path).map_err(|_| bad("must have at most 1024 bytes"))
 }
 
-/// Publishes a file: copies it, computes its piece roots, and makes it the object's current version durably.
+/// Publishes a file: copies it, computes its piece roots, and makes it the object's current version durably. The file is
+/// read once. What is written belongs to the owner of what is there, so that servers of another user can read it.
 pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     let path = check_path(&what.path)?;
     let files = Files::new(objects);
     files.create()?;
     remove_stale(&files.staging());
     let staged = Staged::copy(&files, &what.file)?;
-    let too_large = || Error::Unfit(what.file.clone(), "is too large");
-    let layout = Layout::for_size(staged.len).ok_or_else(too_large)?;
-    let (roots, sha256) = hash(&staged.path, layout).map_err(Error::at(&staged.path))?;
-    let manifest = Manifest::new(what.provider, path, layout, roots).ok_or_else(too_large)?;
+    let (layout, sha256, roots) = (staged.layout, staged.hashes.sha256, staged.hashes.roots.clone());
+    let manifest = Manifest::new(what.provider, path, layout, roots).ok_or_else(|| too_large(&what.file))?;
     let id = manifest.version();
     let key: ObjectKey = (what.provider, what.path.clone());
 
@@ -125,8 +119,10 @@ pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
         Some(_) => Change::Version,
     };
     if !catalogue.versions.contains_key(&id) {
-        rename_durably(&staged.path, &files.content(id))?;
-        write_durably(&files.manifest(id), &manifest.to_bytes())?;
+        let (content, manifest_file) = (files.content(id), files.manifest(id));
+        rename_durably(&staged.path, &content).map_err(Error::at(&content))?;
+        replace_durably(&manifest_file, &manifest.to_bytes(), &files.ownership()?)
+            .map_err(Error::at(&manifest_file))?;
     }
     let version = Version { key: key.clone(), size: layout.size(), sha256, published_ms: unix_ms() };
     let gone = catalogue.publish(id, version, what.access, what.policy.clone());
@@ -177,104 +173,12 @@ fn describe(key: &ObjectKey, object: &Object, id: VersionId, version: &Version) 
     }
 }
 
-/// A durable copy in the staging directory, deleted on drop unless it was renamed away.
-struct Staged {
-    path: PathBuf,
-    len: u64,
-}
-
-impl Staged {
-    fn copy(files: &Files, from: &Path) -> Result<Self, Error> {
-        let mut source = File::open(from).map_err(Error::at(from))?;
-        let before = source.metadata().map_err(Error::at(from))?;
-        if !before.is_file() {
-            return Err(Error::Unfit(from.to_owned(), "is not a regular file"));
-        }
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).map_err(|e| Error::at(from)(e.into()))?;
-        let path = files.staging().join(data_encoding::HEXLOWER.encode(&nonce));
-        let mut copy = File::create_new(&path).map_err(Error::at(&path))?;
-        let mut staged = Self { path, len: 0 };
-        staged.len = std::io::copy(&mut source, &mut copy).map_err(Error::at(&staged.path))?;
-        copy.sync_all().map_err(Error::at(&staged.path))?;
-        let after = std::fs::metadata(from).map_err(Error::at(from))?;
-        let same =
-            after.len() == staged.len && before.len() == staged.len && before.modified().ok() == after.modified().ok();
-        if same { Ok(staged) } else { Err(Error::Unstable(from.to_owned())) }
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // a published copy was renamed away already
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn remove_stale(staging: &Path) {
-    let Ok(entries) = std::fs::read_dir(staging) else { return };
-    for entry in entries.flatten() {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        if age.is_some_and(|age| age > STALE_AFTER) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Computes the piece roots and the SHA-256 of a file, on all processors.
-fn hash(path: &Path, layout: Layout) -> std::io::Result<(Vec<Digest>, Digest)> {
-    let roots = Mutex::new(vec![Digest([0; 32]); layout.pieces() as usize]);
-    let next = AtomicU32::new(0);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let sha256 = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| hash_pieces(path, layout, &next, &roots))).collect();
-        let whole = hash_whole(path);
-        for worker in workers {
-            worker.join().unwrap_or_else(|_| Err(std::io::Error::other("a hashing thread failed")))?;
-        }
-        whole
-    })?;
-    Ok((roots.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner), sha256))
-}
-
-fn hash_pieces(path: &Path, layout: Layout, next: &AtomicU32, roots: &Mutex<Vec<Digest>>) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; READ_LEN];
-    loop {
-        let piece = PieceIndex(next.fetch_add(1, Ordering::Relaxed));
-        if piece.0 >= layout.pieces() {
-            return Ok(());
-        }
-        let range = layout.piece_range(piece);
-        file.seek(SeekFrom::Start(range.start))?;
-        let mut leaves = Vec::with_capacity(layout.blocks(piece) as usize);
-        let mut left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        while left > 0 {
-            let part = &mut buffer[..left.min(READ_LEN)];
-            file.read_exact(part)?;
-            leaves.extend(merkle::leaves(part));
-            left -= part.len();
-        }
-        let root = merkle::piece_root(&layout, piece, &leaves);
-        roots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[piece.0 as usize] = root;
-    }
-}
-
-fn hash_whole(path: &Path) -> std::io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; READ_LEN];
-    let mut hash = sha2::Sha256::new();
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest(hash.finalize().into())),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::Digest as _;
+    use swarmedge_core::content::merkle;
+    use swarmedge_core::ids::PieceIndex;
 
     fn put(dir: &Path, bytes: &[u8]) -> Publish {
         let file = dir.join("source");
@@ -332,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_every_script_can_be_published_and_hidden_characters_are_named() {
+        for path in ["שלום/a", "日本語.bin", "u\u{308}", "\u{1f469}\u{200d}\u{1f680}", "a b%?#\"'"] {
+            assert!(check_path(path).is_ok(), "{path}");
+        }
+        let error = check_path("a\u{202e}gnp.exe").expect_err("refused").to_string();
+        assert!(error.contains("text direction") && error.contains("\\u{202e}") && !error.contains('\u{202e}'));
+    }
+
+    #[test]
     fn an_empty_file_can_be_published() {
         let dir = tempfile::tempdir().expect("a directory");
         let done = publish(dir.path(), &put(dir.path(), b"")).expect("published");
@@ -342,7 +255,10 @@ mod tests {
     fn the_error_names_what_cannot_be_published() {
         let dir = tempfile::tempdir().expect("a directory");
         let what = put(dir.path(), b"x");
-        for path in ["", "/a", "a/", "a//b", "../a", "a/./b", "a\nb"] {
+        let hidden =
+            ['\n', '\u{1b}', '\u{9b}', '\u{61c}', '\u{200e}', '\u{202e}', '\u{2066}'].map(|c| format!("a{c}b"));
+        let hidden = hidden.iter().map(String::as_str);
+        for path in ["", "/a", "a/", "a//b", "../a", "a/./b"].into_iter().chain(hidden) {
             let what = Publish { path: path.into(), ..what.clone() };
             assert!(matches!(publish(dir.path(), &what), Err(Error::BadPath(..))), "{path:?}");
         }

@@ -2,8 +2,10 @@
 //! by which a change is noticed.
 
 pub mod mark;
+pub mod ownership;
 
 use crate::error::Error;
+use ownership::{Ownership, parent};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -21,14 +23,35 @@ pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
     written.map_err(|e| Error::io(format!("write {}", path.display()), &e))
 }
 
-/// Replaces a file by one with mode 0600, as [`replace`] does, and durably.
+/// Replaces a file as [`replace`] does, and durably, by one that only its owner may read, and the group that could read
+/// it before. The owner stays, where this user may give files away.
 pub fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let ownership = Ownership::like_secret(path)?;
     let mut options = OpenOptions::new();
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    replace_by(path, &mut options, |file| file.write_all(bytes).and_then(|()| file.sync_all()))?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(dir)?.sync_all()
+    replace_by(path, &mut options, |file| {
+        file.write_all(bytes)?;
+        ownership.give_to(file);
+        file.sync_all()
+    })?;
+    fs::File::open(parent(path))?.sync_all()
+}
+
+/// Replaces a file as [`replace`] does, and durably. Owner and mode stay, whoever does it; fails if the owner could not
+/// read the new file.
+pub fn replace_durably(path: &Path, bytes: &[u8], ownership: &Ownership) -> io::Result<()> {
+    replace_by(path, &mut OpenOptions::new(), |file| {
+        file.write_all(bytes)?;
+        ownership.give_readable(file)?;
+        file.sync_all()
+    })?;
+    fs::File::open(parent(path))?.sync_all()
+}
+
+/// Renames a file durably.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    fs::File::open(parent(to))?.sync_all()
 }
 
 /// Writes a new file beside `path`, under an unpredictable name, and renames it to `path`.

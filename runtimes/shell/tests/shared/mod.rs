@@ -15,6 +15,7 @@ mod mobility;
 mod networks;
 mod outputs;
 mod peers;
+mod publishing;
 mod scenarios;
 mod servers;
 mod signals;

@@ -33,6 +33,16 @@ pub(super) fn command(at: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// Returns a command for a shell, in which `"$0"` is the binary.
+pub(super) fn in_shell(at: &Path, line: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line, crate::BINARY]).current_dir(at).stdin(Stdio::null());
+    for name in ["SWARMEDGE_CONFIG", "SWARMEDGE_STATE", "SWARMEDGE_BUNDLE", "SWARMEDGE_LOG", "RUST_LOG"] {
+        shell.env_remove(name);
+    }
+    shell
+}
+
 impl Cdn {
     pub(super) fn new() -> Self {
         Self::with(|_| {})

@@ -17,7 +17,7 @@ use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, ServerRole};
 use swarmedge_ground::keys::{Key, SealRing, certify, replace_secret, save_cert};
 use swarmedge_ground::reach::authority;
-use swarmedge_ground::terminal::out::say;
+use swarmedge_ground::terminal::out::{print_json, say};
 use swarmedge_ground::tls::CertAuthority;
 
 /// Parameters of a new deployment.
@@ -81,7 +81,7 @@ pub fn run(args: &InitArgs, json: bool) -> Result<(), Error> {
     };
     refuse_full(&plan.dir, args.force)?;
     let made = make(&plan)?;
-    if json { say!("{}", made.to_json()) } else { say!("{}", made.next_commands(&program(), &plan)) }
+    if json { print_json(&made.to_json()) } else { say!("{}", made.next_commands(&program(), &plan)) }
 }
 
 /// Makes a deployment in `plan.dir` and reads its configuration back.

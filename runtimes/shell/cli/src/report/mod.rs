@@ -14,7 +14,7 @@ use serde::Serialize;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::rt::Start;
-use swarmedge_ground::terminal::out::{note, say};
+use swarmedge_ground::terminal::out::{note, print_document};
 use swarmedge_ledger::report::Report;
 use swarmedge_ledger::{Day, Reader};
 
@@ -42,7 +42,7 @@ pub(super) fn run<R: Start>(args: &ReportArgs, json: bool) -> Result<(), Error> 
         }
     })?;
     match &args.output {
-        None => say!("{}", text.trim_end_matches('\n'))?,
+        None => print_document(text.trim_end_matches('\n'))?,
         Some(path) => {
             std::fs::write(path, text).map_err(|e| Error::io(format!("write {}", path.display()), &e))?;
             note!("wrote {}", path.display());

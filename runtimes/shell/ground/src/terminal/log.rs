@@ -1,6 +1,7 @@
 //! The log, written to standard error by a thread of its own, so that logging never waits for a slow or stuck reader.
 
 use super::out::RetryingWriter;
+use super::visible::visible_log;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -23,10 +24,11 @@ pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let shown = visible_log(line);
         match &*QUEUE {
-            Some(queue) => queue.push(line),
+            Some(queue) => queue.push(&shown),
             // without a thread: write directly, and ignore failures
-            None => drop(io::stderr().write_all(line)),
+            None => drop(io::stderr().write_all(&shown)),
         }
         Ok(line.len())
     }

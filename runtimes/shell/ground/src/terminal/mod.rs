@@ -4,5 +4,6 @@ mod interrupt;
 pub mod log;
 pub mod out;
 pub mod units;
+pub mod visible;
 
 pub use interrupt::{Interrupt, ignores_hangup};
