@@ -399,9 +399,12 @@ pub struct ClientRunArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Downloads through the background client of --state, or by itself where none runs. Ctrl-C pauses; the same\n\
-    command resumes without fetching a verified piece again.\n\n\
-    Example:\n  \
-    swarmedge get https://127.0.0.1:8443/1/games/game.iso -o game.iso --bundle my-cdn/install/bundle.toml"
+    command resumes without fetching a verified piece again. With `-o -` the object is first downloaded and verified, in\n\
+    the client's directory, and then written to standard output; every word goes to standard error, so --json has no\n\
+    place there. A file named `-` is `-o ./-`.\n\n\
+    Examples:\n  \
+    swarmedge get https://127.0.0.1:8443/1/games/game.iso -o game.iso --bundle my-cdn/install/bundle.toml\n  \
+    swarmedge get 1/backups/home.tar -o - | tar x"
 )]
 pub struct GetArgs {
     /// The object: its URL (with the provider's token, where it needs one), or PROVIDER/PATH
@@ -409,7 +412,7 @@ pub struct GetArgs {
     /// The provider's token, where it is not in the URL
     #[arg(long, env = "SWARMEDGE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Where the file is to go [default: the last part of the path, here]
+    /// Where the file is to go, - for standard output [default: the last part of the path, here]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace a file that is there, or what a symbolic link points to; never a device, FIFO or socket

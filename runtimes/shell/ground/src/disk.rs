@@ -8,7 +8,7 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -106,6 +106,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn follow(&self, path: &Path) -> io::Result<PathBuf>;
     /// Copies a file into a new one and syncs it. Only the owner can read the new file until the copy is complete.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Sets a file's permission bits.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Gives a file a second name (a hard link).
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Reads the stamp of the entry at `path`, without following a symbolic link.
@@ -204,6 +206,10 @@ impl Disk for OsDisk {
         io::copy(&mut from, &mut new)?;
         new.set_permissions(from.metadata()?.permissions())?;
         new.sync_all()
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

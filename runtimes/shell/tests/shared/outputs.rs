@@ -1,9 +1,10 @@
-//! Tests how `get` treats the user's own files, and what it reports about them, with and without a background client.
+//! Tests where `get` puts an object, how it treats the user's own files, and what it reports about them, with and without
+//! a background client.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use swarmedge_cli::init::{self, Ports};
 
@@ -95,6 +96,13 @@ impl Cdn {
 
     fn background_client(&mut self) {
         self.start(&["client", "run", "--state", "state", "--bundle", "cdn/install/bundle.toml", "--no-port-mapping"]);
+        self.until_the_client_answers();
+    }
+
+    /// Starts a background client by a shell's line.
+    fn start_in_shell(&mut self, line: &str) {
+        let child = in_shell(self.dir.path(), line).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.running.push(child.expect("starts"));
         self.until_the_client_answers();
     }
 
@@ -192,5 +200,103 @@ fn damaged_data_is_not_reported_as_verified() {
         let (code, said) = cdn.get(&second, &[]);
         assert!(code == Some(0) && said.contains("every piece verified"), "{said}");
         assert!(cdn.is_right(&second), "damage {n}: {said}");
+    }
+}
+
+/// Runs `get` with its output to a pipe; everything else is on standard error.
+fn printed(cdn: &Cdn, more: &[&str]) -> Output {
+    let get = ["get", "1/o", "-o", "-", "--state", "state", "--bundle", "cdn/install/bundle.toml"];
+    command(cdn.dir.path(), &[&get, more].concat()).output().expect("starts")
+}
+
+fn an_object_goes_to_standard_output(background: bool) {
+    let mut cdn = Cdn::new();
+    if background {
+        cdn.background_client();
+    }
+    for again in [false, true] {
+        let out = printed(&cdn, &[]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{said}");
+        assert!(out.stdout == cdn.bytes, "{} bytes: {said}", out.stdout.len());
+        assert!(said.contains("every piece verified") && said.contains("all here already") == again, "{said}");
+    }
+    // a file is as good as ever, and the other way round
+    let (code, said) = cdn.get("out", &[]);
+    assert!(code == Some(0) && cdn.is_right("out"), "{said}");
+    assert!(printed(&cdn, &["--force"]).stdout == cdn.bytes);
+    assert!(!cdn.at("-").exists(), "no file of that name");
+    let (code, said) = cdn.get("./-", &[]);
+    assert!(code == Some(0) && cdn.is_right("-"), "unless it is asked for: {said}");
+
+    let out = printed(&cdn, &["--json"]);
+    let json = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.code() == Some(2) && json.contains("--json and -o -") && out.stderr.is_empty(), "{json}");
+    let line = "(\"$0\" get 1/o -o - --state state; echo $? >code) | head -c 10";
+    let out = in_shell(cdn.dir.path(), line).output().expect("starts");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.stdout == cdn.bytes[..10], "{said}");
+    let code = fs::read_to_string(cdn.at("code")).expect("written");
+    assert!(
+        code == "0\n" && !said.contains("swarmedge: ") && !said.contains("verified"),
+        "a closed pipe: {code} {said}"
+    );
+    let full = fs::File::options().write(true).open("/dev/full").expect("Linux");
+    let get = ["get", "1/o", "-o", "-", "--state", "state"];
+    let out = command(cdn.dir.path(), &get).stdout(full).stderr(Stdio::piped()).spawn().expect("starts");
+    let out = out.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(6) && said.contains("standard output"), "a full disk: {said}");
+}
+
+#[test]
+fn an_object_goes_to_standard_output_whole_and_alone() {
+    an_object_goes_to_standard_output(false);
+}
+
+#[test]
+fn a_background_client_fetches_for_standard_output() {
+    an_object_goes_to_standard_output(true);
+}
+
+/// SIGTERM ends a `get` whose reader does not read.
+#[test]
+fn a_reader_that_stops_reading_does_not_hold_a_get() {
+    let cdn = Cdn::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let get = ["get", "1/o", "-o", "-", "--state", "state", "--bundle", "cdn/install/bundle.toml"];
+    let mut get = command(cdn.dir.path(), &get).stdout(writer).stderr(Stdio::null()).spawn().expect("starts");
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut &reader, &mut first).expect("it has begun to print");
+    assert_eq!(first[0], cdn.bytes[0]);
+    let id = get.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("it runs").success());
+    assert_eq!(get.wait().expect("it ends").code(), Some(130));
+    drop(reader);
+}
+
+/// The umask of whoever runs `get` decides, whatever the one of the client that fetches.
+#[test]
+fn a_file_has_the_mode_of_the_umask_of_its_get() {
+    for background in [false, true] {
+        let mut cdn = Cdn::new();
+        if background {
+            let client = "umask 077 && exec \"$0\" client run --state state --bundle cdn/install/bundle.toml \
+                          --no-port-mapping";
+            cdn.start_in_shell(client);
+        }
+        for umask in ["022", "027", "002", "077"] {
+            let get = format!(
+                "umask {umask} && exec \"$0\" get 1/o -o {umask} --state state \
+                               --bundle cdn/install/bundle.toml"
+            );
+            let out = in_shell(cdn.dir.path(), &get).output().expect("starts");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            let mode = fs::metadata(cdn.at(umask)).expect("there").permissions().mode() & 0o7777;
+            let umask = u32::from_str_radix(umask, 8).expect("octal");
+            assert_eq!(mode, 0o666 & !umask, "background client: {background}, umask {umask:03o}");
+        }
+        let (code, said) = cdn.get("022", &[]);
+        assert!(code == Some(0) && cdn.is_right("022"), "{said}");
     }
 }

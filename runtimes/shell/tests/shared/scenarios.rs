@@ -454,6 +454,7 @@ impl<R: Start> Rig for RealRig<R> {
                     provider: PROVIDER,
                     path: path.into(),
                     output,
+                    mode: None,
                     force: true,
                     edge: None,
                     token: None,

@@ -181,8 +181,15 @@ pub struct Client {
 impl Client {
     /// Starts the download of an object to `output`.
     pub fn get(&mut self, provider: u32, path: &str, output: &Path) -> Result<(), Error> {
-        let request =
-            Request::Get { provider, path: path.into(), output: text(output)?, force: false, edge: None, token: None };
+        let request = Request::Get {
+            provider,
+            path: path.into(),
+            output: text(output)?,
+            mode: None,
+            force: false,
+            edge: None,
+            token: None,
+        };
         match Call::ask(&self.state, &request)? {
             Some(Answer::Accepted { download }) => self.download = download,
             Some(Answer::Download(line)) => self.download = Some(line.download),

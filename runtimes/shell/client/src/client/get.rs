@@ -7,15 +7,21 @@ use super::local::Call;
 use super::own::{OwnClient, Started};
 use super::progress::Progress;
 use super::protocol::{Answer, DownloadLine, Request, State, edge_in_url, parse_url, token_in_url};
+use crate::store::data_file;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use swarmedge_core::role::client::START_WITHIN;
 use swarmedge_ground::edge_api::Token;
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::reach::Reach;
+use swarmedge_ground::files::ownership::mode_of_new_files;
 use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::Interrupt;
+use swarmedge_ground::terminal::out::print_bytes;
 use swarmedge_ground::terminal::units::percent;
+use swarmedge_ground::terminal::visible::is_hidden;
 
 /// Interval at which a waiting `get` checks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -39,7 +45,8 @@ pub struct Get {
     pub url: String,
     /// The provider's token; by default the one in the URL.
     pub token: Option<String>,
-    /// The path of the file; by default the last part of the URL's path, in the current directory.
+    /// The path of the file, or `-` for standard output; by default the last part of the URL's path, in the current
+    /// directory.
     pub output: Option<PathBuf>,
     /// Whether to replace an existing file.
     pub force: bool,
@@ -53,14 +60,26 @@ pub struct Get {
     pub proxy: Option<String>,
 }
 
+impl Get {
+    /// Whether the object goes to standard output.
+    fn prints(&self) -> bool {
+        self.output.as_deref() == Some(Path::new("-"))
+    }
+}
+
 /// Downloads an object and waits for its end. Ctrl-C pauses it, unless others wait for it too.
 pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     let object = parse_url(&options.url)?;
-    let output = output_path(options.output.as_deref(), &object.path)?;
+    if options.json && options.prints() {
+        return Err(Error::usage("--json and -o - would both write to standard output")
+            .next("name a file with -o, or leave --json out"));
+    }
+    let output = if options.prints() { PathBuf::new() } else { output_path(options.output.as_deref(), &object.path)? };
     let request = Request::Get {
         provider: object.provider.0,
         path: object.path,
         output: output.display().to_string(),
+        mode: mode_of_new_files(),
         force: options.force,
         edge: edge_in_url(&options.url)?,
         token: options.token.clone().map(Token).or_else(|| token_in_url(&options.url)),
@@ -71,6 +90,8 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     let interrupt = Interrupt::listen()?;
     let mut way = Way { options, request, reach, interrupt, own: None };
     let result = way.go::<R>();
+    let mut way = Way { options, request, interrupt, own: None };
+    let result = way.go::<R>().and_then(|shown| way.end(shown));
     match way.own {
         Some(own) => {
             own.settle(options.json, &way.interrupt);
@@ -84,6 +105,10 @@ fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error
     let name = match given {
         Some(path) => path.to_owned(),
         None => match object_path.rsplit('/').next() {
+            Some(name) if name.contains(is_hidden) => {
+                let why = format!("the URL's file name {name:?} has characters that nobody sees");
+                return Err(Error::usage(why).next("name a file with -o"));
+            }
             Some(name) if !["", ".", ".."].contains(&name) => PathBuf::from(name),
             Some(_) | None => return Err(Error::usage("the URL names no file").next("name one with -o")),
         },
@@ -106,21 +131,51 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Goes on with one client after the other until the download is at rest.
-    fn go<R: Start>(&mut self) -> Result<(), Error> {
+    /// Goes on with one client after the other until the download is complete.
+    fn go<R: Start>(&mut self) -> Result<Shown, Error> {
         let mut shown = Shown::new(self.options.json);
         let mut patience = Duration::ZERO;
         loop {
             let mut call = self.reach::<R>(patience)?;
-            let Some(lost) = shown.follow(&mut call, &self.interrupt)? else {
-                shown.finish();
-                return Ok(());
-            };
+            let Some(lost) = shown.follow(&mut call, &self.interrupt)? else { return Ok(shown) };
             patience = lost;
             if self.own.is_none() {
                 shown.progress.remark("the client that was downloading has ended: another goes on");
             }
             self.interrupt.sleep(CALL_EVERY).map_err(|_| paused(None))?;
+        }
+    }
+
+    /// Prints the object, if it goes to standard output, and the outcome of the download.
+    fn end(&self, shown: Shown) -> Result<(), Error> {
+        match &shown.last {
+            Some(line) if self.options.prints() && !self.print(line)? => shown.progress.clear(),
+            Some(_) | None => shown.finish(),
+        }
+        Ok(())
+    }
+
+    /// Prints the verified bytes of a complete download. Returns whether all of them were taken.
+    fn print(&self, line: &DownloadLine) -> Result<bool, Error> {
+        let gone = |error: &std::io::Error| Error::io("read what was downloaded", error).next("run the same get again");
+        let path = data_file(&self.options.state, line.version.as_deref().unwrap_or_default());
+        let file = File::open(path).map_err(|e| gone(&e))?;
+        let len = line.size_bytes;
+        let (done, copied) = mpsc::channel();
+        // a reader may take its time, and Ctrl-C must end that too
+        let copying =
+            std::thread::Builder::new().name("stdout".into()).spawn(move || done.send(print_bytes(file, len)));
+        copying.map_err(|e| Error::io("start a thread", &e))?;
+        loop {
+            match copied.recv_timeout(LOOK_EVERY) {
+                Ok(printed) => return printed,
+                Err(RecvTimeoutError::Timeout) if self.interrupt.check().is_err() => {
+                    let error = Error::new(Code::Interrupted, "interrupted while printing; all of it is here");
+                    return Err(error.next("the same get prints it again"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::failed("the printing thread broke down")),
+            }
         }
     }
 
@@ -290,7 +345,7 @@ mod tests {
         let here = std::env::current_dir().expect("a directory");
         assert_eq!(output_path(None, "a/b.iso"), Ok(here.join("b.iso")));
         assert_eq!(output_path(Some(Path::new("/x/y")), "a/b.iso"), Ok(PathBuf::from("/x/y")));
-        for bad in ["a/", "a/..", ""] {
+        for bad in ["a/", "a/..", "", "a/x\u{202e}gnp.exe"] {
             assert_eq!(output_path(None, bad).expect_err(bad).code(), Code::Usage);
         }
     }

@@ -10,7 +10,7 @@ use super::output;
 use super::protocol::{Answer, CachedLine, Failure, Request, parse_version, url};
 use super::turns::{QueueSlot, Turn};
 use crate::edge_client::tokens::Tokens;
-use crate::store::PutThere;
+use crate::store::{Modes, PutThere};
 use call::Lines;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -54,6 +54,8 @@ pub struct Api {
     pub cache: Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync>,
     /// The function that checks whether a file was put in place by an earlier download.
     pub put_there: PutThere,
+    /// The permission bits of files that are to be made.
+    pub modes: Modes,
     /// Whether the client runs only for one `get` and those that join it.
     pub one_shot: bool,
 }
@@ -238,7 +240,7 @@ fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Re
         Err(failure) => Answer::Error(failure),
     };
     let one = match request {
-        Request::Get { provider, path, output, force, edge, token } => {
+        Request::Get { provider, path, output, mode, force, edge, token } => {
             if let Some(Err(failure)) = edge.map(|edge| api.api_state.expect_edge(&edge, EDGES_WITHIN)) {
                 return say(stream, &Answer::Error(failure));
             }
@@ -247,6 +249,9 @@ fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Re
                 && let Err(error) = api.tokens.put(&object, token)
             {
                 return say(stream, &Answer::Error(Failure::new(Code::Disk, error.to_string(), "")));
+            }
+            if let Some(mode) = mode {
+                api.modes.set(Path::new(&output), mode);
             }
             return get(lines, api, object, output, force);
         }
@@ -356,7 +361,7 @@ fn turn(
             (Turn::Behind, _) => None,
         };
         let reason = match place {
-            Some(place) => format!("{} is on its way to {place}, and then comes here", url(object)),
+            Some(place) => format!("{} is on its way to {}, and then comes here", url(object), shown(&place)),
             None => "other downloads go first: the client works on as many as it may".to_owned(),
         };
         came = Came::Later;
@@ -369,6 +374,11 @@ fn turn(
         }
         following.slot.wait(seen, LOOK_EVERY);
     }
+}
+
+/// The place of an output in a sentence.
+fn shown(output: &str) -> &str {
+    if output.is_empty() { "standard output" } else { output }
 }
 
 /// Where else an object is on its way to.

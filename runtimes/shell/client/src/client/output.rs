@@ -24,6 +24,10 @@ pub(super) fn may_write(
     output: &str,
     force: bool,
 ) -> Result<(), Failure> {
+    if output.is_empty() {
+        // only the cache is to hold it
+        return Ok(());
+    }
     let path = Path::new(output);
     if !path.is_absolute() {
         return refused(format!("{output:?} is not an absolute path"), "name the file by its full path");

@@ -157,10 +157,10 @@ fn serve_commands(config: &ClientConfig, api_state: &ApiState, store: &Store, to
     let hears = api_state.clone();
     store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
     let cache = CacheView::new(store.clone()).lister();
-    let put_there = store.put_there();
+    let (put_there, modes) = (store.put_there(), store.modes());
     Server::start(
         &config.state,
-        Api { api_state: api_state.clone(), tokens, cache, put_there, one_shot: config.one_shot },
+        Api { api_state: api_state.clone(), tokens, cache, put_there, modes, one_shot: config.one_shot },
     )
 }
 

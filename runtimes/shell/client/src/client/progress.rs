@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use swarmedge_ground::terminal::out::{note, print_json, say};
 use swarmedge_ground::terminal::units::{bytes, percent, rate};
+use swarmedge_ground::terminal::visible::visible;
 
 /// Minimum time between progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -87,7 +88,7 @@ impl Progress {
     /// Prints a message to the user beside the progress figures.
     pub(super) fn remark(&self, text: &str) {
         match self {
-            Self::Bar(bar) => bar.println(text),
+            Self::Bar(bar) => bar.println(visible(text)),
             Self::Lines(_) => note!("{text}"),
             Self::Json => {}
         }
@@ -96,9 +97,7 @@ impl Progress {
     /// Removes the bar and prints the outcome. `before` is the number of bytes that earlier `get`s had fetched,
     /// `took` the duration of this one.
     pub(super) fn finish(self, line: &DownloadLine, before: u64, took: Duration) {
-        if let Self::Bar(bar) = &self {
-            bar.finish_and_clear();
-        }
+        self.clear();
         if let Self::Json = self {
             return;
         }
@@ -112,7 +111,20 @@ impl Progress {
             let peers = percent(line.peer_bytes, all);
             format!("{resumed}in {seconds:.1} s, {}, {peers} from peers", rate(fetched, took))
         };
-        let _ = say!("{}: {size}, {how}, every piece verified", line.output);
+        let ended = format!("{size}, {how}, every piece verified");
+        if line.output.is_empty() {
+            // standard output has the object
+            note!("{ended}");
+        } else {
+            let _ = say!("{}: {ended}", line.output);
+        }
+    }
+
+    /// Takes the bar away without a word.
+    pub(super) fn clear(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
     }
 }
 

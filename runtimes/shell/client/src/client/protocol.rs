@@ -32,8 +32,11 @@ pub enum Request {
         provider: u32,
         /// The path within the provider, without a leading slash.
         path: String,
-        /// The absolute path of the finished file.
+        /// The absolute path of the finished file; empty where the cache alone is to hold it.
         output: String,
+        /// The permission bits of the finished file where it is made; by default those of the client's umask.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
         /// Replace a file that is there already.
         #[serde(default)]
         force: bool,

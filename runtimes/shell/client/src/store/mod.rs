@@ -19,6 +19,7 @@ mod check;
 mod journal;
 mod journal_key;
 mod lock;
+mod modes;
 mod output;
 mod records;
 mod restore;
@@ -28,6 +29,7 @@ mod version;
 mod writer;
 
 pub use buffers::JOB_LEN;
+pub use modes::Modes;
 pub use output::temporary_name;
 pub use sink::{SINK_BYTES_MAX, Sink};
 pub use swarmedge_ground::disk::Kind;
@@ -170,6 +172,7 @@ struct Shared {
     queue: Arc<writer::Queue>,
     /// A finished file may get a second name instead of a copy.
     links: AtomicBool,
+    modes: Modes,
     lost: Callback<Loss>,
     not_placed: Callback<(Handle, String)>,
     buffers: Buffers,
@@ -252,6 +255,16 @@ fn store_error(e: &io::Error) -> StoreError {
     }
 }
 
+/// Name of the directory of data files in the state directory.
+const PIECES: &str = "pieces";
+
+/// Returns the path of a version's data file in a state directory. Its bytes are verified once a download of the version
+/// is complete.
+#[must_use]
+pub fn data_file(state: &Path, version: &str) -> PathBuf {
+    state.join(PIECES).join(version)
+}
+
 impl Store {
     /// Opens a state directory, created if absent, and locks it.
     pub fn open(dir: &Path) -> Result<(Self, Restored), Error> {
@@ -282,7 +295,7 @@ impl Store {
                 None => Error::Unreadable { file, why: e.to_string() },
             }
         })?;
-        let pieces_dir = dir.join("pieces");
+        let pieces_dir = dir.join(PIECES);
         let names = disk.list(&pieces_dir).and_then(|names| disk.sync_dir(dir).map(|()| names));
         let names = names.map_err(|error| Error::Io { path: pieces_dir.clone(), error })?;
         let (shared, restored) = restore::restore(restore::Found { disk, pieces_dir, journal, loaded, names, lock })?;
@@ -394,6 +407,12 @@ impl Store {
     /// the save is answered.
     pub fn on_not_placed(&self, tell: impl Fn((Handle, String)) + Send + Sync + 'static) {
         self.0.shared.not_placed.set(tell);
+    }
+
+    /// The permission bits of files that are to be made.
+    #[must_use]
+    pub fn modes(&self) -> Modes {
+        self.0.shared.modes.clone()
     }
 
     /// Whether finished files share their bytes with the store's where the file system can (the default), or are

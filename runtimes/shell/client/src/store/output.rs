@@ -100,7 +100,8 @@ fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<
         OutputState::Older => true,
     };
     let part = temporary_name(&output).map_err(Failure::Io)?;
-    let made = make(shared, version, &part).and_then(|()| {
+    let mode = shared.modes.of(Path::new(&download.output));
+    let made = make(shared, version, &part, mode).and_then(|()| {
         let renamed = if replace { shared.disk.rename(&part, &output) } else { shared.disk.rename_new(&part, &output) };
         match renamed {
             // made meanwhile; perhaps the same file, by a copy of this client
@@ -149,17 +150,27 @@ fn output_state(
     }
 }
 
-/// Makes a file beside the user's place. The journal names it first: what a crash leaves of it goes at the next start.
-fn make(shared: &Shared, version: &Version, part: &Path) -> Result<(), Failure> {
+/// Makes a file with these permission bits beside the user's place. The journal names it first: what a crash leaves of
+/// it goes at the next start.
+fn make(shared: &Shared, version: &Version, part: &Path, mode: Option<u32>) -> Result<(), Failure> {
     // a file with two names of the user's would let a change of one of them change the other
     let links = shared.links.load(Ordering::Relaxed) && version.file()?.stamp()?.names == 1;
-    if links && link(shared, version, part)? {
-        return Ok(());
+    // the bits are the data file's too, which the client must be able to open
+    let links = links && mode.is_none_or(|mode| mode & 0o600 == 0o600);
+    if !(links && link(shared, version, part)?) {
+        shared.journal.commit(&[announced(part)]).map_err(Failure::Io)?;
+        shared.disk.copy(version.path(), part).map_err(Failure::Io)?;
+        if !version.is_sure()? && !holds(shared, part, &version.manifest).map_err(Failure::Io)? {
+            return Err(changed());
+        }
     }
-    shared.journal.commit(&[announced(part)]).map_err(Failure::Io)?;
-    shared.disk.copy(version.path(), part).map_err(Failure::Io)?;
-    let is_right = version.is_sure()? || holds(shared, part, &version.manifest).map_err(Failure::Io)?;
-    if is_right { Ok(()) } else { Err(changed()) }
+    if let Some(mode) = mode
+        && let Err(error) = shared.disk.set_mode(part, mode)
+    {
+        // some file systems have no modes
+        tracing::debug!(%error, "the mode of a finished file cannot be set");
+    }
+    Ok(())
 }
 
 /// Returns the error for a data file that another program changes; the next attempt finds the damage.

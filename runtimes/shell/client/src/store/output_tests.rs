@@ -186,3 +186,23 @@ fn an_older_version_that_nobody_has_edited_gives_way() {
     assert_eq!(fs::read(&out).expect("there"), r.bytes);
     assert_eq!(names_of(&out), 2);
 }
+
+/// The mode that a user wants is that of the file, also where it shares its inode with a data file of another mode.
+#[test]
+fn a_new_file_has_the_mode_that_its_user_wants() {
+    for links in [false, true] {
+        let r = whole(links);
+        for (n, mode) in [(1, 0o644), (2, 0o600), (3, 0o664), (4, 0o444)] {
+            let out = r.dir.path().join(n.to_string());
+            r.store.modes().set(&out, mode);
+            assert_eq!(finish(&r, n, &out, false), Ok(()));
+            assert_eq!(fs::metadata(&out).expect("there").permissions().mode() & 0o7777, mode, "{links} {n}");
+            assert_eq!(fs::read(&out).expect("there"), r.bytes);
+        }
+        // what is there already keeps what its user has made of it
+        let out = r.dir.path().join("1");
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o700)).expect("set");
+        assert_eq!(finish(&r, 5, &out, false), Ok(()));
+        assert_eq!(fs::metadata(&out).expect("there").permissions().mode() & 0o7777, 0o700);
+    }
+}

@@ -90,6 +90,7 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
         kept: Mutex::new(kept),
         queue: Arc::default(),
         links: AtomicBool::new(true),
+        modes: super::Modes::default(),
         lost: Callback::default(),
         not_placed: Callback::default(),
         buffers: Buffers::default(),

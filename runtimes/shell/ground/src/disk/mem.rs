@@ -233,6 +233,13 @@ impl Disk for MemDisk {
         m.make(to, Node { now: bytes.clone(), durable: bytes, ..Node::default() });
         Ok(())
     }
+    fn set_mode(&self, path: &Path, _: u32) -> io::Result<()> {
+        let mut m = lock(&self.0);
+        m.step()?;
+        let node = m.at(path)?;
+        m.touch(node);
+        Ok(())
+    }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);
         m.step()?;

@@ -33,9 +33,10 @@ fn start(dir: &Path, machine: impl Fn(&ApiState, Command) + Send + 'static) -> (
         pieces_total: 1,
     };
     let tokens = Tokens::open(dir).expect("a directory");
+    let modes = crate::store::Modes::default();
     let put_there: crate::store::PutThere = Arc::new(|_, place| Ok(std::fs::read(place)? == b"put there"));
     let cache = Arc::new(move || Ok(vec![cached.clone()]));
-    let api = Api { api_state: api_state.clone(), tokens, cache, put_there, one_shot: true };
+    let api = Api { api_state: api_state.clone(), tokens, cache, put_there, modes, one_shot: true };
     (api_state, Server::start(dir, api).expect("binds"))
 }
 
@@ -84,8 +85,15 @@ fn a_get_is_accepted_watched_and_ends_with_its_state() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_api_state, _server) = start(dir.path(), obliging);
     let output = dir.path().join("out").display().to_string();
-    let request =
-        Request::Get { provider: 1, path: "a".into(), output: output.clone(), force: false, edge: None, token: None };
+    let request = Request::Get {
+        provider: 1,
+        path: "a".into(),
+        output: output.clone(),
+        mode: None,
+        force: false,
+        edge: None,
+        token: None,
+    };
     let mut call = Call::open(dir.path(), &request).expect("speaks").expect("a client runs");
     assert_eq!(call.next(PATIENCE), Ok(Some(Answer::Accepted { download: Some(1) })));
     let mut last = None;
@@ -107,6 +115,7 @@ fn an_existing_file_is_refused_unless_forced() {
         provider: 1,
         path: "a".into(),
         output: output.display().to_string(),
+        mode: None,
         force,
         edge: None,
         token: None,
@@ -146,7 +155,7 @@ fn where_no_file_can_be_made_nothing_is_fetched() {
     let get = |output: &Path| {
         let (provider, path, edge, token) = (1, "a".into(), None, None);
         let output = output.display().to_string();
-        Call::ask(dir.path(), &Request::Get { provider, path, output, force: false, edge, token })
+        Call::ask(dir.path(), &Request::Get { provider, path, output, mode: None, force: false, edge, token })
     };
     // nobody makes files there, root neither
     let refused = get(Path::new("/proc/out")).expect_err("no place for a file").to_string();
@@ -158,7 +167,7 @@ fn where_no_file_can_be_made_nothing_is_fetched() {
 /// Returns the answer to a `get` of provider 1's `a` into `output`.
 fn get_into(dir: &Path, output: &str, force: bool) -> Result<Option<Answer>, Error> {
     let (provider, path, edge, token) = (1, "a".into(), None, None);
-    Call::ask(dir, &Request::Get { provider, path, output: output.into(), force, edge, token })
+    Call::ask(dir, &Request::Get { provider, path, output: output.into(), mode: None, force, edge, token })
 }
 
 #[test]
@@ -350,7 +359,7 @@ fn call(dir: &Path, request: &Request) -> Call {
 fn get_to(dir: &Path, path: impl ToString, output: &str) -> Call {
     let output = dir.join(output).display().to_string();
     let (provider, force, edge, token) = (1, false, None, None);
-    call(dir, &Request::Get { provider, path: path.to_string(), output, force, edge, token })
+    call(dir, &Request::Get { provider, path: path.to_string(), output, mode: None, force, edge, token })
 }
 
 /// Returns the next answer that is not a line of figures.
