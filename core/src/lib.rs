@@ -16,6 +16,7 @@ extern crate std;
 pub mod accounting;
 pub mod codec;
 pub mod content;
+pub mod holdings;
 pub mod ids;
 pub mod limits;
 pub mod machine;
