@@ -5,6 +5,7 @@ use super::prices::{Budgets, DnView};
 use super::sessions::{Client, Session};
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
+use crate::holdings::Room;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
@@ -38,11 +39,20 @@ fn millis(d: Duration) -> u32 {
     u32::try_from(d.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// Returns whether a message asks for something, other than to keep the session alive.
+fn is_work(msg: &ToCn) -> bool {
+    match msg {
+        ToCn::Ping | ToCn::Pong | ToCn::Hello(_) => false,
+        ToCn::Inventory(page) => !page.add.is_empty() || !page.remove.is_empty(),
+        ToCn::Query(_) | ToCn::Opened(_) | ToCn::Outcome(_) | ToCn::Usage(_) | ToCn::Unreceipted(_) => true,
+        ToCn::Update(_) | ToCn::Rekeyed(_) => true,
+    }
+}
+
 impl Cn {
     /// Accepts a connection, or turns it away if the CN is full, draining, or does not know the time.
     pub(super) fn on_client_accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
-        let full = self.sessions.connections() >= cx.cfg.sessions_max as usize;
-        if full || self.wall.is_none() || self.phase != Phase::Serving {
+        if self.wall.is_none() || self.phase != Phase::Serving || !self.make_room(cx, (key, from)) {
             return self.turn_away(cx, conn);
         }
         if cx.cfg.geolocation {
@@ -50,14 +60,31 @@ impl Cn {
         }
         // the shell never gives a number twice; if it did, the older connection would be the one that has ended
         self.remove_client(cx, conn);
-        self.sessions.connect(conn, Client::new(key, from));
+        self.sessions.connect(conn, Client::new(key, from), cx.now);
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+    }
+
+    /// Makes room for a client, if need be in place of others, which are told to come back later.
+    fn make_room(&mut self, cx: &mut Context<'_>, who: (PublicKey, SocketAddr)) -> bool {
+        loop {
+            match self.sessions.room_for(cx.cfg, cx.now, who) {
+                Room::Free => return true,
+                Room::Full(_) => return false,
+                Room::InPlaceOf(loser) => {
+                    self.turn_away_as(cx, loser, Metric::Displaced);
+                }
+            }
+        }
     }
 
     /// Turns a connection away with `Busy`: the client tries another CN, or this one later.
     pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.turn_away_as(cx, conn, Metric::Busy);
+    }
+
+    fn turn_away_as(&mut self, cx: &mut Context<'_>, conn: ConnId, metric: Metric) {
         let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
-        cx.push(Output::Count(Metric::Busy));
+        cx.push(Output::Count(metric));
         cx.push(Output::ClientSend { conn, msg: ToClient::Busy(RetryAfter { retry_after_ms }) });
         self.close(cx, conn);
     }
@@ -107,20 +134,15 @@ impl Cn {
         }
         self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         let Some(msg) = self.charge(cx, conn, msg) else { return };
+        if is_work(&msg) {
+            self.sessions.note_work(conn, cx.now);
+        }
         match msg {
             ToCn::Inventory(page) => self.on_inventory(cx, conn, page),
             ToCn::Query(query) => self.on_query(cx, conn, query),
             ToCn::Opened(o) => self.on_nat_opened(cx, conn, o.intro),
             ToCn::Outcome(o) => self.on_outcome(cx, conn, o),
-            ToCn::Usage(logged) => {
-                if self.sessions.get(conn).is_some_and(|s| s.guid == logged.record.reporter)
-                    && logs::check(cx.cfg.verify, &logged).is_ok()
-                {
-                    self.on_usage(cx, conn, logged);
-                } else {
-                    self.refuse_violation(cx, conn);
-                }
-            }
+            ToCn::Usage(logged) => self.on_usage(cx, conn, logged),
             ToCn::Unreceipted(report) => self.on_unreceipted(cx, conn, &report),
             ToCn::Update(update) => self.on_update(cx, conn, &update),
             ToCn::Ping => cx.push(Output::ClientSend { conn, msg: ToClient::Pong }),

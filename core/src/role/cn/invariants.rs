@@ -1,6 +1,7 @@
 //! Invariants of the CN, checked on its whole state.
 
 use super::meetings::INTRODUCED_UPLOADERS_MAX;
+use super::usage::FORKED_MAX;
 use super::{Cn, Phase, Timer};
 use crate::ids::ConnId;
 use crate::limits::{QUARANTINED_MAX, WITHDRAWN_MAX};
@@ -17,6 +18,7 @@ impl Cn {
         assert!(self.wall.is_some() || self.sessions.connections() == 0, "without the time there are no clients");
         assert!(self.withdrawn.len() <= WITHDRAWN_MAX, "the list of withdrawn versions is bounded");
         assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of quarantined clients is bounded");
+        assert!(self.forked.len() <= FORKED_MAX, "the list of forked logs is bounded");
         for (conn, _) in self.sessions.clients() {
             self.check_client(conn);
         }

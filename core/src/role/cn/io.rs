@@ -236,6 +236,8 @@ pub enum Metric {
     Violation,
     /// Connections turned away with `Busy`.
     Busy,
+    /// Open connections told `Busy` and closed, to make room for another client.
+    Displaced,
     /// Queries received from clients.
     Query,
     /// Queries answered, with or without peers.
@@ -285,6 +287,7 @@ impl Metric {
             Self::SessionClosed => "swarmedge_cn_sessions_closed_total",
             Self::Violation => "swarmedge_cn_violations_total",
             Self::Busy => "swarmedge_cn_busy_total",
+            Self::Displaced => "swarmedge_cn_displaced_total",
             Self::Query => "swarmedge_cn_queries_total",
             Self::QueryAnswered => "swarmedge_cn_queries_answered_total",
             Self::QueryRefused => "swarmedge_cn_queries_refused_total",
@@ -323,6 +326,8 @@ pub struct Config {
     pub ledger: bool,
     /// Largest number of connections, with or without session.
     pub sessions_max: u32,
+    /// Largest number of connections of one /24 (IPv6: /48), which may be thousands of clients behind one address.
+    pub prefix_sessions_max: u32,
     /// Time-out of a connection's first message, `Hello`.
     pub hello_within: Duration,
     /// Silence after which clients send a ping.
@@ -374,6 +379,7 @@ impl Config {
             dns: 1,
             ledger: true,
             sessions_max: 15_000,
+            prefix_sessions_max: 8_192,
             hello_within: Duration::from_secs(5),
             ping_every: Duration::from_secs(20),
             idle_after: Duration::from_secs(65),

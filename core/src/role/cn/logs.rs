@@ -45,11 +45,9 @@ impl Cn {
     /// Sends a log head to the ledger without its usage record, since two contradictory heads prove a forked log. Its
     /// record id follows from the head, so the ledger stores each head once.
     pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
-        if cx.cfg.ledger && cx.cfg.logs {
-            let id = head_id(&head.head);
-            let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
-            self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
-        }
+        let id = head_id(&head.head);
+        let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
+        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
     pub(super) fn log_login(

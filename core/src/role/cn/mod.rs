@@ -68,6 +68,8 @@ pub struct Cn {
     ledger: LedgerLink,
     /// Usage records on their way to the ledger, and whom to acknowledge them to.
     usage: BTreeMap<RecordId, Reported>,
+    /// GUIDs with a forked log of which the evidence was sent to the ledger.
+    forked: BTreeSet<Guid>,
     /// Rekey records on their way to the ledger, each with the connection that it last came over.
     rekeys: BTreeMap<RecordId, ConnId>,
     /// Acknowledgements whose checkpoints are being signed.

@@ -2,15 +2,35 @@
 //! only here, so that they agree.
 
 use super::copies::{COPIES_MAX, Challenge, PendingRekey};
+use super::io::Config;
 use super::prices::{Budgets, DnView};
+use crate::holdings::{Amount, Bound, Holding, Holdings, Limits, Room};
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
+use crate::machine::Time;
 use crate::nat::NatDescriptor;
+use crate::selection::locality::prefix;
 use crate::wire::directory::PeerEntry;
 use crate::wire::geo_location::GeoLocation;
 use crate::wire::records::SignedHead;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::SocketAddr;
 use core::time::Duration;
+
+/// Classes of connections in the order in which they go when the CN is full: without session, with a session that has
+/// asked for nothing yet, with one that has.
+const STRANGER: u8 = 0;
+const NEW: u8 = 1;
+const WORKING: u8 = 2;
+/// Time without any message but pings after which a session goes for a client of its own network.
+const QUIET_AFTER: Duration = Duration::from_secs(60);
+/// Most connections of one key: for each possible session one that may replace it.
+const KEY_CONNECTIONS_MAX: u64 = 2 * COPIES_MAX as u64;
+
+/// Returns the bounds of connections.
+fn limits(sessions_max: u32, prefix_max: u32) -> Limits {
+    let of = |n: u64| Amount::of(n, 1);
+    Limits { total: of(sessions_max.into()), prefix: of(prefix_max.into()), key: of(KEY_CONNECTIONS_MAX) }
+}
 
 /// A client's connection, with its session once `Hello` has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +113,8 @@ pub(super) struct Sessions {
     by_guid: BTreeMap<Guid, BTreeSet<ConnId>>,
     by_id: BTreeMap<SessionId, ConnId>,
     next: SessionId,
+    /// Networks and keys of the connections, and which goes first.
+    places: Holdings<ConnId, PublicKey>,
 }
 
 impl Sessions {
@@ -154,8 +176,30 @@ impl Sessions {
         self.clients.get(&conn)?.entry()
     }
 
+    /// Returns whether there is room for a client's connection, and which one must go for it. A working session goes
+    /// only if it has been quiet, or if its network keeps more places than the client's then has.
+    pub(super) fn room_for(&self, cfg: &Config, now: Time, (key, from): (PublicKey, SocketAddr)) -> Room<ConnId> {
+        let net = prefix(from.ip());
+        let room = self.places.ask(&limits(cfg.sessions_max, cfg.prefix_sessions_max), (net, key), Amount::one(1));
+        let Room::InPlaceOf(conn) = room else { return room };
+        let may_go = self.places.get(conn).is_some_and(|place| {
+            let (class, since) = place.turn;
+            let richer = self.places.of_prefix(place.prefix).items > self.places.of_prefix(net).items + 1;
+            class < WORKING || now.since(since) >= QUIET_AFTER || place.prefix != net && richer
+        });
+        if may_go { room } else { Room::Full(Bound::Total) }
+    }
+
+    /// Notes that the client of a session has asked for something.
+    pub(super) fn note_work(&mut self, conn: ConnId, now: Time) {
+        self.places.change(conn, |place| place.turn = (WORKING, now));
+    }
+
     /// Adds a connection without session.
-    pub(super) fn connect(&mut self, conn: ConnId, client: Client) {
+    pub(super) fn connect(&mut self, conn: ConnId, client: Client, now: Time) {
+        let turn = (STRANGER, now);
+        let place = Holding { prefix: prefix(client.from.ip()), key: client.key, bytes: 1, turn, kept: false };
+        self.places.put(conn, place);
         let before = self.clients.insert(conn, client);
         debug_assert!(before.is_none(), "a connection's number is given once");
     }
@@ -166,6 +210,7 @@ impl Sessions {
             return debug_assert!(false, "only the connected have sessions");
         };
         session.id = self.next.step();
+        self.places.change(conn, |place| place.turn.0 = NEW);
         self.by_guid.entry(session.guid).or_default().insert(conn);
         self.by_id.insert(session.id, conn);
         let before = client.session.replace(session);
@@ -174,6 +219,7 @@ impl Sessions {
 
     /// Removes a connection, and returns its session.
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Session> {
+        self.places.take(conn);
         let session = self.clients.remove(&conn)?.session?;
         if let Some(conns) = self.by_guid.get_mut(&session.guid) {
             conns.remove(&conn);
@@ -189,6 +235,7 @@ impl Sessions {
     pub(super) fn rebase(&mut self, by: Duration) {
         let sessions = self.clients.values_mut().filter_map(|client| client.session.as_mut());
         sessions.for_each(|session| session.budgets.rebase(by));
+        self.places.rebase(by);
     }
 
     /// Asserts that the three maps agree about one connection, without a walk.
@@ -202,6 +249,10 @@ impl Sessions {
 
     /// Asserts that the three maps agree, as [`crate::Machine::check`] does.
     pub(super) fn check(&self) {
+        self.places.check();
+        let has_place = |conn: &ConnId| self.places.get(*conn).is_some();
+        let all = self.clients.keys().all(has_place) && self.places.all().items == self.clients.len() as u64;
+        assert!(all, "each connection has a place, and no other");
         self.clients.keys().for_each(|conn| self.check_one(*conn));
         let open = self.clients.values().filter(|client| client.session.is_some()).count();
         assert!(self.by_id.len() == open, "each id is of a session");
@@ -223,7 +274,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let key = PublicKey::numbered(1);
         let from = "192.0.2.1:4000".parse().expect("an address");
-        sessions.connect(CONN, Client::new(key, from));
+        sessions.connect(CONN, Client::new(key, from), Time::ZERO);
         let session = Session {
             id: SessionId(0),
             guid: Guid::of(&key),
@@ -250,6 +301,7 @@ mod tests {
             &healthy(),
             Sessions::check,
             &[
+                ("each connection has a place, and no other", |s| _ = s.places.take(CONN)),
                 ("each session is found by its id", |s| _ = s.by_id.insert(SessionId(0), ConnId(77))),
                 ("each session is found by its GUID", |s| s.by_guid.clear()),
                 ("each session has an id that was given", |s| s.next = SessionId(0)),

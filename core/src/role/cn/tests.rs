@@ -1,6 +1,7 @@
 mod cookies;
 mod copies;
 mod invariants;
+mod places;
 mod prices;
 mod quarantine;
 mod recording;
@@ -287,6 +288,7 @@ fn a_full_cn_sends_clients_away_and_keeps_those_it_has() {
     let mut b = bench();
     b.cfg.sessions_max = 1;
     join(&mut b, 1);
+    say(&mut b, 1, query());
     let out = accept(&mut b, 2, 2);
     assert!(matches!(to_client(&out, 2)[..], [ToClient::Busy(_)]));
     assert_eq!(b.machine.sessions(), 1);

@@ -6,7 +6,7 @@
 
 use super::{Cn, Context, Metric, Output};
 use crate::accounting::{introductions, logs};
-use crate::ids::{ConnId, RecordId, ReqId, Signature};
+use crate::ids::{ConnId, Guid, RecordId, ReqId, Signature};
 use crate::machine::Machine as _;
 use crate::session::{LedgerLink, ledger_link};
 use crate::wire::control::{ToClient, Unreceipted, UsageAck};
@@ -15,6 +15,11 @@ use crate::wire::records::{Checkpoint, LedgerRecord, Logged, SignedCheckpoint, S
 use crate::wire::{List, Wire as _};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+
+/// Part of [`super::Config::usage_max`] that only log heads may use, as a divisor.
+const EVIDENCE_SHARE: u32 = 64;
+/// Largest number of GUIDs whose forked log is in the ledger that are remembered.
+pub(super) const FORKED_MAX: usize = 4_096;
 
 /// A usage record on its way to the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,13 +52,22 @@ impl Cn {
     }
 
     /// Forwards a usage record to the ledger. A record that is on its way already keeps the log head that it was
-    /// submitted with: no checkpoint names a head that the ledger lacks.
+    /// submitted with: no checkpoint names a head that the ledger lacks. A record beyond the limit costs no check of its
+    /// signature; so a CN that loses its client before the ledger is back never sees whether that record forks a log.
     pub(super) fn on_usage(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
+        if self.sessions.get(conn).is_none_or(|s| s.guid != logged.record.reporter) {
+            return self.refuse_violation(cx, conn);
+        }
         cx.push(Output::Count(Metric::UsageReceived));
         let (id, head) = (logged.record.id, logged.head.clone());
         let is_pending = self.ledger.holds(id);
-        if !is_pending && self.ledger.waiting() >= cx.cfg.usage_max as usize {
+        // a part of the room is reserved for the evidence of forked logs
+        let most = cx.cfg.usage_max - cx.cfg.usage_max / EVIDENCE_SHARE;
+        if !is_pending && self.ledger.waiting() >= most as usize {
             return cx.push(Output::Count(Metric::UsageDeferred));
+        }
+        if logs::check(cx.cfg.verify, &logged).is_err() {
+            return self.refuse_violation(cx, conn);
         }
         self.compare_log_head(cx, conn, &head);
         if is_pending {
@@ -67,7 +81,8 @@ impl Cn {
     }
 
     /// Compares a log head with the newest one known of the client's log, from its records or from the checkpoint in
-    /// `Hello`. Two heads that contradict each other both go to the ledger, and the client is ordered to rekey.
+    /// `Hello`. Two heads that contradict each other are evidence: both go to the ledger, and the client is ordered to
+    /// rekey. One fork of a GUID is evidence enough.
     fn compare_log_head(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let guid = session.guid;
@@ -78,10 +93,26 @@ impl Cn {
         }
         if let Some(known) = forked {
             cx.push(Output::Count(Metric::LogForked));
-            self.log_head(cx, guid, known);
-            self.log_head(cx, guid, head.clone());
+            self.keep_evidence(cx, guid, [known, head.clone()]);
             self.order_rekey(cx, conn);
         }
+    }
+
+    /// Sends two contradicting log heads to the ledger, once for each GUID. Without room for both they are dropped, and
+    /// the next fork is kept in their place.
+    fn keep_evidence(&mut self, cx: &mut Context<'_>, guid: Guid, heads: [SignedHead; 2]) {
+        if !cx.cfg.ledger || !cx.cfg.logs || self.forked.contains(&guid) {
+            return;
+        }
+        if self.ledger.waiting() + heads.len() > cx.cfg.usage_max as usize {
+            return cx.push(Output::Count(Metric::LogDropped));
+        }
+        if self.forked.len() >= FORKED_MAX {
+            // at worst its next fork is stored too
+            self.forked.pop_first();
+        }
+        self.forked.insert(guid);
+        heads.into_iter().for_each(|head| self.log_head(cx, guid, head));
     }
 
     fn link_config(cx: &Context<'_>) -> ledger_link::Config {

@@ -5,6 +5,7 @@ use crate::bench::assert_each_clause_fires;
 use crate::limits::{QUARANTINED_MAX, WITHDRAWN_MAX};
 use crate::role::cn::meetings::INTRODUCED_UPLOADERS_MAX;
 use crate::role::cn::sessions::{Client, Session, Sessions};
+use crate::role::cn::usage::FORKED_MAX;
 use crate::wire::control::Introduce;
 
 /// Returns a CN with a meeting and an introduced uploader, with an acknowledgement that is being signed and a usage
@@ -71,7 +72,7 @@ fn each_clause_about_the_sessions_of_a_cn_fires() {
             ("each connection has a time-out, and no other", |cn| cn.timers.clear(Timer::Silent(ConnId(1)))),
             ("without a session nothing is waited for", |cn| {
                 let from = "192.0.2.1:4000".parse().expect("an address");
-                cn.sessions.connect(ConnId(5), Client::new(key(5), from));
+                cn.sessions.connect(ConnId(5), Client::new(key(5), from), Time(1));
                 cn.timers.set(Timer::Silent(ConnId(5)), Some(Time(1)));
                 cn.timers.set(Timer::Readd(ConnId(5)), Some(Time(1)));
             }),
@@ -101,6 +102,9 @@ fn each_clause_about_the_phase_of_a_cn_fires() {
             }),
             ("the list of withdrawn versions is bounded", |cn| {
                 cn.withdrawn = (0..=few(WITHDRAWN_MAX)).map(VersionId::numbered).collect();
+            }),
+            ("the list of forked logs is bounded", |cn| {
+                cn.forked = (0..=few(FORKED_MAX)).map(Guid::numbered).collect();
             }),
             ("the list of quarantined clients is bounded", |cn| {
                 cn.quarantined = (0..=few(QUARANTINED_MAX)).map(Guid::numbered).collect();

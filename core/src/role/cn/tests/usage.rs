@@ -174,3 +174,58 @@ fn the_number_of_records_per_session_and_minute_is_limited() {
     assert_eq!(taken(&mut b, 200..400), 120, "an unused allowance does not add up");
     assert!(say(&mut b, 1, logged(0, 1)).contains(&Output::Count(Metric::UsageDeferred)), "nor is a repetition free");
 }
+
+/// Returns a record of client `n` that forks its log.
+fn forking(id: u32, n: u32) -> ToCn {
+    let record = usage(id, n);
+    let head = Log::default().append(SecondaryGuid::numbered(1), &record);
+    let signature = fake_sign(&key(n), SigningContext::LogHead, &head.to_bytes());
+    ToCn::Usage(Logged { record, head: SignedHead { head, key: key(n), signature } })
+}
+
+#[test]
+fn one_fork_of_a_guid_is_kept_as_evidence() {
+    let (mut b, _) = logging();
+    let mut heads = Vec::new();
+    for session in 0..3 {
+        for id in 0..20 {
+            let (evidence, records) = ledger_ids(&say(&mut b, 1, forking(session * 20 + id, 1)));
+            heads.extend(evidence);
+            assert_eq!(records.len(), 1, "no record is lost by it");
+        }
+        b.input(Input::ClientClosed { conn: ConnId(1) });
+        join(&mut b, 1);
+    }
+    assert_eq!(heads.len(), 2);
+    assert_eq!(b.machine.usage_waiting(), 62 + 4, "with four logins");
+}
+
+#[test]
+fn evidence_of_forks_counts_against_the_limit_and_has_a_part_of_it() {
+    let mut b = bench();
+    (b.cfg.logs, b.cfg.usage_max, b.cfg.prices) = (true, 128, crate::role::cn::Prices::NONE);
+    for n in 1..=90 {
+        join(&mut b, n);
+        say(&mut b, n.into(), forking(1_000 + n, n));
+        say(&mut b, n.into(), forking(2_000 + n, n));
+        assert!(b.machine.usage_waiting() <= 128);
+    }
+    let forked = b.machine.forked.len();
+    assert!(forked > 20, "{forked} forks are kept");
+    // a client whose fork found no room shows it again
+    b.cfg.usage_max = 256;
+    say(&mut b, 90, forking(1_090, 90));
+    say(&mut b, 90, forking(2_090, 90));
+    assert_eq!(b.machine.forked.len(), forked + 1);
+}
+
+#[test]
+fn a_record_beyond_the_limit_costs_no_check_of_its_signature() {
+    fn never(_: &PublicKey, _: SigningContext, _: &[u8], _: &crate::ids::Signature) -> bool {
+        panic!("a signature is checked")
+    }
+    let mut b = bench();
+    join(&mut b, 1);
+    (b.cfg.usage_max, b.cfg.verify) = (0, never);
+    assert!(say(&mut b, 1, logged(1, 1)).contains(&Output::Count(Metric::UsageDeferred)));
+}
