@@ -10,9 +10,10 @@ mod invariants;
 use crate::accounting::Trust;
 use crate::accounting::conduct::{Conduct, End, FORGIVEN_AFTER};
 use crate::accounting::receipts::CreditRule;
+use crate::holdings::Limits;
 use crate::ids::{ConnId, DownloadId, PublicKey};
 use crate::machine::{Cx, Deadlines, Machine, Time};
-use crate::selection::directory::Choice;
+use crate::selection::directory::{self, Choice};
 use crate::selection::{Directory, PeerKey};
 use crate::session::Wall;
 use crate::wire::List;
@@ -29,6 +30,8 @@ use core::time::Duration;
 const CONDUCT_MAX: usize = 65_536;
 /// Largest number of downloads whose offered peers are counted: more than a DN serves in [`OFFERS_WITHIN`].
 const OFFERED_MAX: usize = 1 << 20;
+/// Usual number of copies for which a DN has room: 2 GiB of memory.
+pub const COPIES_MAX: u64 = 4 << 20;
 /// Pause between two steps of deleting stale registrations.
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// Period in which a download is offered at most [`Config::offers_max`] peers.
@@ -150,6 +153,8 @@ pub struct Config {
     pub hello_within: Duration,
     /// Silence after which a CN's connection is closed.
     pub idle_after: Duration,
+    /// Bounds of the memory for copies, see [`crate::selection::directory::limits`].
+    pub copies: Limits,
     /// Parameters of peer selection.
     pub choice: Choice,
     /// Maximum number of peers that one download is offered within [`OFFERS_WITHIN`], over all CNs and sessions: each
@@ -168,6 +173,7 @@ impl Config {
             cns_max: 256,
             hello_within: Duration::from_secs(5),
             idle_after: Duration::from_secs(30),
+            copies: directory::limits(COPIES_MAX),
             choice: Choice::default(),
             offers_max: Some(256),
         }
@@ -308,7 +314,8 @@ impl Dn {
         match msg {
             ToDn::Peer(entry) => self.directory.register(link, entry),
             ToDn::Shares(s) => {
-                self.directory.share(PeerKey { link, session: s.session }, s.reset, &s.add, &s.remove);
+                let key = PeerKey { link, session: s.session };
+                self.directory.share_within(&cx.cfg.copies, key, s.reset, &s.add, &s.remove);
             }
             ToDn::Gone(g) => {
                 self.directory.remove(PeerKey { link, session: g.session });

@@ -10,9 +10,11 @@
 mod check;
 mod draw;
 mod lists;
+mod room;
 mod sweep;
 
 use super::learned::Learned;
+use crate::holdings::{Holdings, Limits};
 use crate::ids::{Guid, PublicKey, SessionId, VersionId};
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Rng;
@@ -26,6 +28,7 @@ use draw::Draw;
 #[cfg(test)]
 pub(crate) use lists::steps;
 use lists::{Listing, Lists};
+pub use room::{COPY_BYTES, limits};
 pub use sweep::COPIES_PER_LOT;
 
 /// Key of a client's registration at the DN: the DN's number for the CN's connection, and the client's session on
@@ -65,6 +68,8 @@ pub struct Directory {
     lists: Lists,
     next_rank: u64,
     learned: Learned,
+    /// Number of copies of each registration with any, by the CN's connection and by network.
+    places: Holdings<PeerKey, u64>,
     /// Ended connections of CNs whose registrations are not all deleted yet.
     dead: BTreeSet<u64>,
     /// Peers whose copies are not yet added to or removed from the lists as they should be.
@@ -201,8 +206,9 @@ impl Directory {
     }
 
     /// Updates the versions that a client shares. `reset`: a complete list begins, and versions that it does not name
-    /// are removed. Versions beyond [`SHARES_PER_PEER_MAX`] are ignored.
-    pub fn share(&mut self, key: PeerKey, reset: bool, add: &[Shared], remove: &[VersionId]) {
+    /// are removed. Versions beyond [`SHARES_PER_PEER_MAX`] are ignored, and in a full directory all but those that
+    /// [`room`] allows.
+    pub fn share_within(&mut self, limits: &Limits, key: PeerKey, reset: bool, add: &[Shared], remove: &[VersionId]) {
         if self.peer(key).is_none() {
             return;
         }
@@ -217,30 +223,45 @@ impl Directory {
         }
         let is_full = peer.shares.len() + add.len() > SHARES_PER_PEER_MAX;
         let mut kept = if is_full { peer.shares.values().filter(|s| !s.doubtful).count() } else { 0 };
+        self.recount(key);
+        let mut free = if self.has_room_for(limits, key, add.len()) { add.len() } else { 0 };
         for shared in add {
-            if let Some(share) = peer.shares.get_mut(&shared.version) {
-                if share.doubtful && kept >= SHARES_PER_PEER_MAX {
-                    continue;
+            let Some(share) = self.peers.get_mut(&key).and_then(|peer| peer.shares.get_mut(&shared.version)) else {
+                let has_room = kept < SHARES_PER_PEER_MAX && (free > 0 || self.make_room(limits, key));
+                if has_room {
+                    (kept, free) = (kept + 1, free.saturating_sub(1));
+                    self.add_copy(key, shared, free > 0);
                 }
-                kept += usize::from(share.doubtful);
-                (share.complete, share.doubtful) = (shared.complete, false);
-            } else if kept < SHARES_PER_PEER_MAX {
-                kept += 1;
-                let (rank, on) = (self.next_rank, peer.is_offered());
-                self.next_rank += 1;
-                if on {
-                    self.lists.put(shared.version, &peer.place, rank, key);
-                }
-                let share = Share { complete: shared.complete, rank, on, doubtful: false };
-                peer.shares.insert(shared.version, share);
+                continue;
+            };
+            if share.doubtful && kept >= SHARES_PER_PEER_MAX {
+                continue;
             }
+            kept += usize::from(share.doubtful);
+            (share.complete, share.doubtful) = (shared.complete, false);
         }
+        self.recount(key);
         if reset {
             self.unsettled.insert(key);
         }
         if self.unsettled.contains(&key) {
             // at least as much as has come, so that what waits stays bounded
             self.settle(key, &mut (add.len() + remove.len()).max(COPIES_PER_LOT));
+        }
+    }
+
+    /// Adds a copy; the count of the peer's copies may follow later.
+    fn add_copy(&mut self, key: PeerKey, shared: &Shared, count_later: bool) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let (rank, on) = (self.next_rank, peer.is_offered());
+        self.next_rank += 1;
+        if on {
+            self.lists.put(shared.version, &peer.place, rank, key);
+        }
+        let share = Share { complete: shared.complete, rank, on, doubtful: false };
+        peer.shares.insert(shared.version, share);
+        if !count_later {
+            self.recount(key);
         }
     }
 

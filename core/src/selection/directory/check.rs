@@ -2,7 +2,7 @@
 //! another.
 
 use super::lists::ListedCopy;
-use super::{Directory, Listing, Peer, PeerKey};
+use super::{COPY_BYTES, Directory, Listing, Peer, PeerKey};
 use crate::limits::SHARES_PER_PEER_MAX;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -23,6 +23,12 @@ impl Directory {
             }
         }
         self.lists.check(&copies);
+        self.places.check();
+        let counted = |key: &PeerKey| self.places.get(*key).map_or(0, |place| place.bytes);
+        let is_counted = |(key, p): (&PeerKey, &Peer)| counted(key) == p.shares.len() as u64 * COPY_BYTES;
+        assert!(self.peers.iter().all(is_counted), "a peer's copies are counted");
+        let total: u64 = self.peers.keys().map(counted).sum();
+        assert!(total == self.copies_bytes(), "only copies of peers are counted");
         self.learned.check();
         for (guid, keys) in &self.by_guid {
             let is_one = |key: &PeerKey| self.peers.get(key).is_some_and(|p| p.entry.guid == *guid && !p.gone);

@@ -111,6 +111,11 @@ impl Directory {
 
     /// Updates a peer's outdated lists by at most `room` copies, and subtracts their number from `room`.
     pub(super) fn settle(&mut self, key: PeerKey, room: &mut usize) {
+        self.settle_lists(key, room);
+        self.recount(key);
+    }
+
+    fn settle_lists(&mut self, key: PeerKey, room: &mut usize) {
         self.take_off(key, room);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         self.unsettled.insert(key);

@@ -1,5 +1,6 @@
 mod clauses;
 mod lots;
+mod room;
 mod worlds;
 
 use super::super::locality::Locality;

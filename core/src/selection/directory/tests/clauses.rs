@@ -37,6 +37,14 @@ const CLAUSES: &[Clause<Directory>] = &[
         let place = peer(d, 1).place.clone();
         d.lists.put(VersionId::numbered(7), &place, 0, key(1));
     }),
+    ("a peer's copies are counted", |d| {
+        let place = *d.places.get(key(1)).expect("counted");
+        d.places.put(key(1), crate::holdings::Holding { bytes: 1, ..place });
+    }),
+    ("only copies of peers are counted", |d| {
+        let place = *d.places.get(key(1)).expect("counted");
+        d.places.put(key(77), place);
+    }),
     ("a draw continues where there are copies", |d| {
         d.lists.set_next_behind((V, IpAddr::from([203, 0, 113, 9])), 1);
     }),
