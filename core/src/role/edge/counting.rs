@@ -9,6 +9,7 @@ use super::io::{Batch, Count, ServedGrant};
 use super::reserving::Room;
 use super::{Context, Edge, Metric, Output, Phase, Saving, Spans, Timer};
 use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, VersionId};
+use crate::limits::PIECE_LEN_MIN;
 use crate::wire::records::{EdgeRecord, Grant, GrantRecord, LedgerRecord, ServedRecord};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -18,6 +19,11 @@ use core::time::Duration;
 
 /// Delay before a download that is idle is examined again, if not all of its bytes are in records yet.
 const RECHECK: Duration = Duration::from_secs(60);
+/// Separate ranges of a download that may be shorter than the smallest piece. Honest downloads have one for each piece
+/// whose rest came from the edge after a peer had gone.
+const FRAGMENTS_MAX: usize = 64;
+/// Most bytes of a download without a place among its ranges, before it gets nothing more under a grant with peers.
+const SCATTERED_MAX: u64 = 4 << 20;
 
 fn key_of(count: &Count) -> Key {
     count.grant.map_or(Key::Plain(count.version), |g| Key::Download(g.download))
@@ -34,6 +40,8 @@ pub(super) struct Counted {
     seq: u32,
     pub(super) total_bytes: u64,
     pub(super) sent: Spans,
+    /// Bytes of this count that found no place among `sent`.
+    scattered: u64,
     pub(super) room: Room,
     /// Record of the download's grant until it is durable in the spool; nothing is sent before that.
     pub(super) granted: Option<Box<GrantRecord>>,
@@ -59,6 +67,7 @@ impl Counted {
             seq: 0,
             total_bytes: 0,
             sent: Spans::default(),
+            scattered: 0,
             room: Room::default(),
             granted: None,
             edge_only: false,
@@ -76,6 +85,27 @@ impl Counted {
     /// Returns whether no bytes are being sent and no write of this count is in progress.
     pub(super) const fn is_quiet(&self) -> bool {
         !self.saving && self.room.is_quiet(self.total_bytes)
+    }
+
+    /// Returns whether so many bytes found no place among the ranges that peers could be paid for them too.
+    pub(super) const fn is_scattered(&self) -> bool {
+        self.scattered > SCATTERED_MAX
+    }
+
+    /// Adds a sent range to the distinct ones. Beyond the first few only ranges of at least the smallest piece have a
+    /// place of their own, and only while `room` is left for all downloads. Of others the downloader says how many bytes
+    /// were distinct, as of those that a crash has hidden: it is believed up to their sum. Returns whether the range has
+    /// a place.
+    fn add_range(&mut self, range: Range<u64>, most: usize, room: bool) -> bool {
+        let len = range.end - range.start;
+        let is_piece = len >= u64::from(PIECE_LEN_MIN);
+        let may_stand_alone = room && (self.sent.ranges().len() < FRAGMENTS_MAX || is_piece);
+        let has_place = self.sent.insert(range, if may_stand_alone { most } else { 0 });
+        if !has_place {
+            self.room.unsure = self.room.unsure.saturating_add(len);
+            self.scattered = self.scattered.saturating_add(len);
+        }
+        has_place
     }
 
     /// Asserts that the count of a key is sound in itself.
@@ -151,6 +181,8 @@ impl Edge {
         assert!(self.dirty.iter().all(|key| self.counts.contains_key(key)), "what is to be written is counted");
         let counted = |download: &DownloadId| self.counts.contains_key(&Key::Download(*download));
         assert!(!self.ended.iter().any(counted), "a download that is over has no count");
+        let ranges: usize = self.counts.values().map(|c| c.sent.ranges().len()).sum();
+        assert!(self.ranges == ranges, "the ranges of all downloads are counted");
         let has_count = |t: Timer| if let Timer::Idle(key) = t { self.counts.contains_key(&key) } else { true };
         assert!(self.timers.keys().all(has_count), "what is idle is counted");
     }
@@ -184,6 +216,8 @@ impl Edge {
                 ..Counted::new(c.grant, c.version, c.provider, c.life)
             };
             self.life = self.life.max(c.life);
+            self.ranges += counted.sent.ranges().len();
+            self.forget_ranges(key);
             self.counts.insert(key, counted);
             self.dirty.insert(key);
             if let Some(grant) = c.grant {
@@ -198,8 +232,15 @@ impl Edge {
         }
     }
 
-    /// Counts a sent range. Without a place for its download it counts as plain traffic. Repeated bytes, and ranges
-    /// beyond the limit of separate ranges, count in the total only.
+    /// Takes the ranges of a count that goes off the sum of all downloads.
+    fn forget_ranges(&mut self, key: Key) {
+        let ranges = self.counts.get(&key).map_or(0, |c| c.sent.ranges().len());
+        debug_assert!(self.ranges >= ranges, "the ranges of all downloads are counted");
+        self.ranges = self.ranges.saturating_sub(ranges);
+    }
+
+    /// Counts a sent range. Without a place for its download it counts as plain traffic. Repeated bytes count in the
+    /// total only; of ranges beyond the limit of separate ranges the downloader says how many bytes were distinct.
     pub(super) fn on_served(
         &mut self,
         cx: &mut Context<'_>,
@@ -211,14 +252,21 @@ impl Edge {
         if range.is_empty() || !cx.cfg.ledger {
             return;
         }
+        let has_room = self.ranges < cx.cfg.all_ranges_max as usize;
         let Some((key, counted)) = self.count_for(cx, grant, version, provider) else {
             cx.push(Output::Count(Metric::CountOverflow));
             return cx.push(Output::GaveAway { bytes: range.end - range.start });
         };
         counted.total_bytes = counted.total_bytes.saturating_add(range.end - range.start);
         (counted.unreported, counted.unsaved) = (true, true);
-        if counted.grant.is_some() && !counted.sent.insert(range, cx.cfg.ranges_max as usize) {
-            cx.push(Output::Count(Metric::CountOverflow));
+        if counted.grant.is_some() {
+            let before = counted.sent.ranges().len();
+            let has_place = counted.add_range(range, cx.cfg.ranges_max as usize, has_room);
+            let after = counted.sent.ranges().len();
+            self.ranges = (self.ranges + after).saturating_sub(before);
+            if !has_place {
+                cx.push(Output::Count(Metric::CountOverflow));
+            }
         }
         self.touch(cx, key);
     }
@@ -332,6 +380,7 @@ impl Edge {
     pub(super) fn end_download(&mut self, cx: &mut Context<'_>, key: Key) {
         let Key::Download(download) = key else { return };
         self.timers.clear(Timer::Idle(key));
+        self.forget_ranges(key);
         self.counts.remove(&key);
         self.dirty.remove(&key);
         self.ended.insert(download);

@@ -365,6 +365,8 @@ pub struct Config {
     pub counts_max: u32,
     /// Largest number of separate ranges remembered for a download.
     pub ranges_max: u32,
+    /// Largest number of separate ranges remembered for all downloads, 16 bytes each.
+    pub all_ranges_max: u32,
     /// Downloads with peers that are challenged at their end, per thousand, drawn with the first grant. Conspicuous
     /// ones are challenged besides.
     pub challenge_permille: u32,
@@ -398,6 +400,7 @@ impl Config {
             idle_after: Duration::from_secs(60 * 60),
             counts_max: 100_000,
             ranges_max: 2_048,
+            all_ranges_max: 1 << 20,
             challenge_permille: 20,
             answer_within: Duration::from_secs(60),
             challenge_every: Duration::from_secs(10),

@@ -54,6 +54,8 @@ pub struct Edge {
     phase: Phase,
     admission: Admission,
     counts: BTreeMap<Key, Counted>,
+    /// Number of separate ranges of all counts.
+    ranges: usize,
     /// Life of the newest count. No two counts have the same, so a download that is counted anew can be told apart.
     life: u64,
     /// Whether the last write to the spool has failed.

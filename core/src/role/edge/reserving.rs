@@ -106,6 +106,9 @@ impl Edge {
         let Some((key, counted)) = self.count_for_request(cx, grant) else {
             return answer_uncounted(cx, req, grant.is_edge_only());
         };
+        if counted.is_scattered() && !grant.is_edge_only() {
+            return answer_uncounted(cx, req, false);
+        }
         let room = &mut counted.room;
         room.allowed = room.allowed.max(counted.total_bytes).saturating_add(bytes);
         if room.allowed <= room.durable && counted.granted.is_none() {

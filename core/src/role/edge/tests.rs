@@ -1,5 +1,6 @@
 mod clauses;
 mod possession;
+mod ranges;
 mod uncounted;
 
 use super::io::{Nonce, ObjectFacts, Renewal, ServedGrant};

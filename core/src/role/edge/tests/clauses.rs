@@ -54,6 +54,7 @@ const COUNTS: &[Clause<Edge>] = &[
     ("a download that is over has no count", |m| {
         m.ended.insert(DownloadId::numbered(1));
     }),
+    ("the ranges of all downloads are counted", |m| m.ranges += 1),
     ("what is idle is counted", |m| m.timers.set(Timer::Idle(Key::Plain(VersionId::numbered(9))), Some(Time(9)))),
 ];
 
