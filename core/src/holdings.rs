@@ -9,8 +9,8 @@
 //! - at the bound of the table, the first holding in turn of the network with most bytes that can go, if that has more
 //!   than the newcomer's own network; otherwise the first of its own network.
 //!
-//! So whoever fills the table pushes out its own holdings, and a network with few keeps them. Turns are the owner's: the
-//! time of the last use where the idlest goes first, or a rank. A holding that is kept, because its owner is being
+//! So whoever fills the table pushes out its own holdings, and a network with few keeps them. Turns are the owner's:
+//! the time of the last use where the idlest goes first, or a rank. A holding that is kept, because its owner is being
 //! served, never goes. [`Holdings`] decides only; what a holding is worth, and how it ends, is up to its user. Each
 //! operation takes time in the logarithm of the table's size.
 

@@ -1,5 +1,5 @@
-//! The least rate at which a receiver must take what it has asked for. Bytes are counted where they are written, and only
-//! while the writer waits for the receiver: who is served slowly is not blamed.
+//! The least rate at which a receiver must take what it has asked for. Bytes are counted where they are written, and
+//! only while the writer waits for the receiver: who is served slowly is not blamed.
 
 use crate::machine::Time;
 use core::time::Duration;

@@ -52,8 +52,9 @@ impl Cn {
     }
 
     /// Forwards a usage record to the ledger. A record that is on its way already keeps the log head that it was
-    /// submitted with: no checkpoint names a head that the ledger lacks. A record beyond the limit costs no check of its
-    /// signature; so a CN that loses its client before the ledger is back never sees whether that record forks a log.
+    /// submitted with: no checkpoint names a head that the ledger lacks. A record beyond the limit costs no check of
+    /// its signature; so a CN that loses its client before the ledger is back never sees whether that record forks a
+    /// log.
     pub(super) fn on_usage(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
         if self.sessions.get(conn).is_none_or(|s| s.guid != logged.record.reporter) {
             return self.refuse_violation(cx, conn);

@@ -93,9 +93,9 @@ impl Counted {
     }
 
     /// Adds a sent range to the distinct ones. Beyond the first few only ranges of at least the smallest piece have a
-    /// place of their own, and only while `room` is left for all downloads. Of others the downloader says how many bytes
-    /// were distinct, as of those that a crash has hidden: it is believed up to their sum. Returns whether the range has
-    /// a place.
+    /// place of their own, and only while `room` is left for all downloads. Of others the downloader says how many
+    /// bytes were distinct, as of those that a crash has hidden: it is believed up to their sum. Returns whether the
+    /// range has a place.
     fn add_range(&mut self, range: Range<u64>, most: usize, room: bool) -> bool {
         let len = range.end - range.start;
         let is_piece = len >= u64::from(PIECE_LEN_MIN);
