@@ -1,10 +1,11 @@
 //! Evidence: selects the records of a download that count for its bill. Reports of clients and edges are cumulative:
 //! of one reporter's records the newest counts, and of the older ones only those on which the bill still depends:
 //!
-//! - the first record of all, which sets the time at which the download expires; - the newest before each quarantine
-//! of the reporter, which limits what counts of its later reports; - the first final report (complete, cancelled or
-//! failed) with no later report that the download goes on, which sets the time at which the download closes; - a
-//! report that the download goes on, which takes back a final report that is held for one of the reasons above.
+//! - the first record of all, which sets the time at which the download expires;
+//! - the newest before each quarantine of the reporter, which limits what counts of its later reports;
+//! - the first final report (complete, cancelled or failed) with no later report that the download goes on, which sets
+//!   the time at which the download closes;
+//! - a report that the download goes on, which takes back a final report that is held for one of the reasons above.
 //!
 //! Of grants, the one that was issued first counts, and any that replaced a held grant to another client.
 //!

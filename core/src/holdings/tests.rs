@@ -63,7 +63,7 @@ impl Naive {
         let most = self.0.values().map(|h| self.loose(h.prefix)).max().unwrap_or(0);
         let rich =
             |h: &Holding<u8>| if most > self.loose(net) { self.loose(h.prefix) == most } else { h.prefix == net };
-        let turn = self.first(&rich).and_then(|id| self.0.get(&id)).map(|h| h.turn);
+        let turn = self.first(rich).and_then(|id| self.0.get(&id)).map(|h| h.turn);
         // of several networks with one turn the last by address
         let of = self.0.values().filter(|h| rich(h) && !h.kept && Some(h.turn) == turn).map(|h| h.prefix).max();
         instead(of.and_then(|of| self.first(|h| h.prefix == of)), Bound::Total)

@@ -1,5 +1,5 @@
-//! The edge's HTTP interface: [`Routes`] matches each request's method and path and makes the answer. The path is read in
-//! its normal form ([`normal_path`]), so that access is decided on the path that is served.
+//! The edge's HTTP interface: [`Routes`] matches each request's method and path and makes the answer. The path is read
+//! in its normal form ([`normal_path`]), so that access is decided on the path that is served.
 
 use super::access::RequestParts;
 pub use super::answer::Routes;

@@ -1,5 +1,5 @@
-//! Tests where `get` puts an object, how it treats the user's own files, and what it reports about them, with and without
-//! a background client.
+//! Tests where `get` puts an object, how it treats the user's own files, and what it reports about them, with and
+//! without a background client.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};

@@ -89,8 +89,6 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     options.proxy.as_ref().map_or(Ok(()), |_| refuse_another_proxy(&options.state, &reach))?;
     let interrupt = Interrupt::listen()?;
     let mut way = Way { options, request, reach, interrupt, own: None };
-    let result = way.go::<R>();
-    let mut way = Way { options, request, interrupt, own: None };
     let result = way.go::<R>().and_then(|shown| way.end(shown));
     match way.own {
         Some(own) => {

@@ -258,8 +258,8 @@ fn store_error(e: &io::Error) -> StoreError {
 /// Name of the directory of data files in the state directory.
 const PIECES: &str = "pieces";
 
-/// Returns the path of a version's data file in a state directory. Its bytes are verified once a download of the version
-/// is complete.
+/// Returns the path of a version's data file in a state directory. Its bytes are verified once a download of the
+/// version is complete.
 #[must_use]
 pub fn data_file(state: &Path, version: &str) -> PathBuf {
     state.join(PIECES).join(version)

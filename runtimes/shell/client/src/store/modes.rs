@@ -1,5 +1,5 @@
-//! The permission bits that users want for files that a client makes for them: their own umask decides, not the one that
-//! the client runs under.
+//! The permission bits that users want for files that a client makes for them: their own umask decides, not the one
+//! that the client runs under.
 
 use super::version::lock;
 use std::collections::VecDeque;

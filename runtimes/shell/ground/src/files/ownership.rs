@@ -18,8 +18,8 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Returns the ownership of the file at `path`. Without a file, or if its directory's owner cannot read what root has
-    /// left there, it is the directory's, and only the owner may write.
+    /// Returns the ownership of the file at `path`. Without a file, or if its directory's owner cannot read what root
+    /// has left there, it is the directory's, and only the owner may write.
     pub fn like(path: &Path) -> io::Result<Self> {
         let dir = Self::of(&fs::metadata(parent(path))?);
         let new = Self { mode: dir.mode & 0o644 | 0o600, ..dir };
@@ -34,8 +34,8 @@ impl Ownership {
         }
     }
 
-    /// Returns the ownership of the secret file at `path`: as [`Self::like`], but nobody else may read a new file, and at
-    /// most its group one that was there.
+    /// Returns the ownership of the secret file at `path`: as [`Self::like`], but nobody else may read a new file, and
+    /// at most its group one that was there.
     pub fn like_secret(path: &Path) -> io::Result<Self> {
         let there = fs::symlink_metadata(path).is_ok_and(|there| there.is_file());
         let like = Self::like(path)?;

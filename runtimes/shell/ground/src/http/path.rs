@@ -1,7 +1,8 @@
 //! The normal form of a URL's path (RFC 3986 §6.2.2), which servers and clients read alike.
 
-/// Returns the path without escapes of unreserved characters and without dot segments. Other escapes stay, so that `%2F`
-/// parts no segments. A `%` without two hexadecimal digits becomes `%25`, so that decoding the result gives it back.
+/// Returns the path without escapes of unreserved characters and without dot segments. Other escapes stay, so that
+/// `%2F` parts no segments. A `%` without two hexadecimal digits becomes `%25`, so that decoding the result gives it
+/// back.
 #[must_use]
 pub fn normal_path(path: &str) -> String {
     without_dot_segments(&with_plain_unreserved(path))

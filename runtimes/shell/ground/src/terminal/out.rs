@@ -60,8 +60,8 @@ pub fn print_document(text: &str) -> Result<(), Error> {
     print_result(writeln!(to, "{shown}").and_then(|()| to.flush()))
 }
 
-/// Copies `len` bytes of a file to standard output as they are; fails if it is shorter. Returns whether all were taken: a
-/// closed pipe is not an error.
+/// Copies `len` bytes of a file to standard output as they are; fails if it is shorter. Returns whether all were taken:
+/// a closed pipe is not an error.
 pub fn print_bytes(file: impl io::Read, len: u64) -> Result<bool, Error> {
     copy(file, len, &mut RetryingWriter(io::stdout().lock()))
 }

@@ -1,5 +1,5 @@
-//! Text from elsewhere on terminals: characters that a terminal obeys, or that turn the order of their neighbours round,
-//! are shown as escapes.
+//! Text from elsewhere on terminals: characters that a terminal obeys, or that turn the order of their neighbours
+//! round, are shown as escapes.
 
 use std::borrow::Cow;
 
