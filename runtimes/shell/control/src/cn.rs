@@ -6,6 +6,7 @@ use super::withdrawn;
 use crate::config::CnConfig;
 use std::collections::VecDeque;
 use std::future::{Future, ready};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use swarmedge_core::accounting::Trust;
@@ -22,6 +23,7 @@ use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, certificate, load_tls, sockets::listen};
+use swarmedge_ground::http::seats::FloodLog;
 use swarmedge_ground::http::{Origin, Signal};
 use swarmedge_ground::keys::{Key, verify};
 use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links, dial};
@@ -74,6 +76,7 @@ pub fn open<R: Rt>(
         directories: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_directory, cap: Cap::SERVER },
         ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger, cap: Cap::SERVER },
         geo: geo.clone(),
+        log: FloodLog::new(rt, "cn sessions"),
         stopped: false,
     };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone(), health.clone())).transpose()?;
@@ -173,6 +176,7 @@ struct CnPort<R: Rt> {
     directories: Inlet<ToDn, FromDn, Input>,
     ledgers: Inlet<ToLedger, FromLedger, Input>,
     geo: Geo,
+    log: Rc<FloodLog>,
     stopped: bool,
 }
 
@@ -211,7 +215,7 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
                 let signature = self.key.sign(context, &message);
                 local.push_back(Input::Signed { req, signature });
             }
-            Output::Count(metric) => count(metric),
+            Output::Count(metric) => self.count(metric),
             Output::Stopped => self.stopped = true,
         }
     }
@@ -227,8 +231,15 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
     }
 }
 
-fn count(metric: Metric) {
-    metrics::counter!(metric.name()).increment(1);
+impl<R: Rt> CnPort<R> {
+    fn count(&self, metric: Metric) {
+        metrics::counter!(metric.name()).increment(1);
+        if metric == Metric::Busy {
+            self.log.note_refused();
+        } else if metric == Metric::Displaced {
+            self.log.note_displaced();
+        }
+    }
 }
 
 fn gauge(name: &'static str, value: usize) {

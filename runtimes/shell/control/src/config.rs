@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use swarmedge_core::role::dn::COPIES_MAX;
+
 /// The `[cn]` section of `server.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +46,8 @@ pub struct CnConfig {
     /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
-    /// Most sessions at a time; further clients are told to come back later.
+    /// Most sessions at a time. Beyond it the idlest client of the network with most is told to come back later, or the
+    /// new one, if its own network has most.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: u32,
     /// Time over which a stopping CN sends its clients to other CNs, milliseconds.
@@ -69,6 +72,9 @@ pub struct DnConfig {
     /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
+    /// Most copies (clients' versions) that are listed, each of half a KiB; a quarter of them for one /24 (IPv6: /48).
+    #[serde(default = "default_copies_max")]
+    pub copies_max: u64,
 }
 
 /// The `[stun]` section of `server.toml`.
@@ -96,6 +102,10 @@ pub struct StunConfig {
 
 const fn default_sessions_max() -> u32 {
     15_000
+}
+
+const fn default_copies_max() -> u64 {
+    COPIES_MAX
 }
 
 const fn default_drain_ms() -> u64 {

@@ -6,6 +6,7 @@ use std::future::ready;
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::ConnId;
 use swarmedge_core::role::dn::{Config, Dn, Input, Output};
+use swarmedge_core::selection::directory;
 use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::records::ServerRole;
 use swarmedge_ground::config::OperatorConfig;
@@ -33,7 +34,8 @@ pub fn open<R: Rt>(
 ) -> Result<Server, Error> {
     let trust = Trust { root: operator.root, verify };
     let cert = certificate(&trust, ServerRole::Dn, &cfg.certificate, None)?;
-    let config = Config::new(operator.root, verify, cert);
+    let copies = directory::limits(cfg.copies_max);
+    let config = Config { copies, ..Config::new(operator.root, verify, cert) };
     let (listener, addr) = listen(rt, cfg.listen, "[dn] listen")?;
     let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
     let acceptor = Accept::<R> {

@@ -20,6 +20,7 @@ use swarmedge_ground::host::{
     sockets::{bind_udp, listen_tcp},
 };
 use swarmedge_ground::http::Signal;
+use swarmedge_ground::http::seats::Seats;
 use swarmedge_ground::http::signal::Gauge;
 use swarmedge_ground::mailbox::{Sender, mailbox};
 use swarmedge_ground::nat::read_message;
@@ -149,11 +150,11 @@ async fn serve_tcp<R: Rt>(rt: R, listeners: Vec<(SocketAddr, R::Listener)>, addr
     let answers = Answers::default();
     let dials_from = addresses.map(|a| [a.primary.ip(), a.alternate.ip()]);
     let cfg = Config { addresses, verified: true, dials_from, ..Config::default() };
-    let open = Gauge::default();
+    let seats = Seats::new(&rt, "stun", CONNECTIONS_MAX);
     let stopped = StopOnDrop(Signal::default());
     for (local, listener) in listeners {
-        let (open, inbox, answers) = (open.clone(), inbox.clone(), Rc::clone(&answers));
-        let accepting = accept(rt.clone(), listener, Connections { local, open, inbox, answers });
+        let (seats, inbox, answers) = (seats.clone(), inbox.clone(), Rc::clone(&answers));
+        let accepting = accept(rt.clone(), listener, Connections { local, seats, inbox, answers });
         let stop = stopped.0.clone();
         rt.spawn(async move { or(stop.wait(), accepting).await });
     }
@@ -174,7 +175,7 @@ impl Drop for StopOnDrop {
 #[derive(Clone)]
 struct Connections {
     local: SocketAddr,
-    open: Gauge,
+    seats: Seats,
     inbox: Sender<Input>,
     answers: Answers,
 }
@@ -182,18 +183,21 @@ struct Connections {
 async fn accept<R: Rt>(rt: R, listener: R::Listener, connections: Connections) {
     loop {
         match rt.accept(&listener).await {
-            Ok((tcp, from)) if connections.open.get() < CONNECTIONS_MAX => {
-                let counted = connections.open.enter();
+            Ok((tcp, from)) => {
+                let Some(seat) = connections.seats.take(from) else { continue };
                 let (rt2, connections) = (rt.clone(), connections.clone());
                 rt.spawn(async move {
-                    if let Err(error) = connection(&rt2, tcp, from, &connections).await {
+                    let lost = async {
+                        seat.lost().await;
+                        Err(io::Error::other("another one has its place"))
+                    };
+                    if let Err(error) = or(lost, connection(&rt2, tcp, from, &connections)).await {
                         tracing::debug!(%from, %error, "STUN connection ended");
                     }
                     connections.answers.borrow_mut().remove(&(from, connections.local));
-                    drop(counted);
+                    drop(seat);
                 });
             }
-            Ok((_, from)) => tracing::warn!(%from, "connection refused: too many are open"),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
                 rt.sleep_until(rt.now() + PAUSE).await;

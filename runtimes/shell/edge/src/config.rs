@@ -57,7 +57,8 @@ pub struct EdgeConfig {
     /// Limit for content sent to all clients together; 0: no limit.
     #[serde(default)]
     pub rate_limit: Rate,
-    /// Most HTTPS connections at a time; more are refused until some end.
+    /// Most HTTPS connections at a time, three quarters of them for one /24 (IPv6: /48). Beyond it the idlest one of
+    /// the network with most is closed for a new one.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
     /// Lifetime of a grant, milliseconds; at most 15 minutes.

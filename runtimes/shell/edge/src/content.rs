@@ -7,7 +7,7 @@ use super::pace::Pacer;
 use super::range::{Selection, content_range, select};
 use bytes::Bytes;
 use data_encoding::BASE64;
-use futures_lite::future::poll_once;
+use futures_lite::future::yield_now;
 use headers::{HeaderMapExt as _, LastModified};
 use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RANGE};
 use hyper::{HeaderMap, Response, StatusCode};
@@ -20,11 +20,15 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use swarmedge_core::ids::{Digest, VersionId};
+use swarmedge_ground::files::read_cached;
 use swarmedge_ground::http::{Body, Problem};
 use swarmedge_ground::rt::Rt;
 
-/// Bytes of one disk read; the next read runs while the last one is sent.
-const READ_LEN: usize = 256 * 1024;
+/// Bytes of one read. A client that takes nothing holds no more, besides the buffers of its connection; the system
+/// reads ahead of it.
+const READ_LEN: usize = 32 * 1024;
+/// Steps without waiting for the disk after which other connections have their turn.
+const STEPS_IN_A_ROW: u32 = 16;
 
 /// The version to send, with its HTTP metadata.
 #[derive(Clone, Debug)]
@@ -189,7 +193,7 @@ pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Bo
     });
     let step = sending.pacers.iter().map(|p| p.borrow().step(READ_LEN)).min().unwrap_or(READ_LEN);
     let len = len.sum();
-    let reader = Reader { sending, parts, file: Some(file), ahead: None, step };
+    let reader = Reader { sending, parts, file: Some(file), step, ready: 0 };
     Body::stream(
         len,
         futures_lite::stream::unfold(reader, |mut reader| async move {
@@ -199,17 +203,15 @@ pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Bo
     )
 }
 
-type Job = Pin<Box<dyn Future<Output = (File, io::Result<Vec<u8>>)>>>;
-
-/// Reads the parts in order, one read ahead of the sending.
+/// Reads the parts in order, one step at a time, so that a client which takes nothing holds one step.
 struct Reader<R> {
     sending: Sending<R>,
     parts: VecDeque<Part>,
-    /// The file; `None` while a read has it.
+    /// The file; `None` after a failed read.
     file: Option<File>,
-    /// The running read of the next bytes.
-    ahead: Option<Job>,
     step: usize,
+    /// Steps in a row that did not wait for the disk.
+    ready: u32,
 }
 
 impl<R: Rt> Reader<R> {
@@ -225,28 +227,9 @@ impl<R: Rt> Reader<R> {
 
     async fn content(&mut self, range: Range<u64>) -> io::Result<Bytes> {
         let this = range.start..range.end.min(range.start + self.step as u64);
-        if self.ahead.is_none() {
-            self.start(&this);
-        }
-        let Some(job) = self.ahead.take() else { return Err(io::Error::other("a read failed before")) };
-        let (file, bytes) = job.await;
-        self.file = Some(file);
-        let bytes = bytes.inspect_err(|e| (self.sending.on_read_error)(e))?;
+        let bytes = self.read(&this).await.inspect_err(|e| (self.sending.on_read_error)(e))?;
         if this.end < range.end {
             self.parts.push_front(Part::Content(this.end..range.end));
-        }
-        let next = self.parts.iter().find_map(|p| match p {
-            Part::Content(r) if !r.is_empty() => Some(r.start..r.end.min(r.start + self.step as u64)),
-            Part::Content(_) | Part::Text(_) => None,
-        });
-        if let Some(next) = next {
-            self.start(&next);
-            // some thread pools start a job at its first poll
-            if let Some(job) = &mut self.ahead
-                && let Some(done) = poll_once(job).await
-            {
-                self.ahead = Some(Box::pin(std::future::ready(done)));
-            }
         }
         if let Some(reserved) = self.sending.meter.next(this.end - this.start) {
             reserved.await?;
@@ -256,10 +239,22 @@ impl<R: Rt> Reader<R> {
         Ok(bytes.into())
     }
 
-    fn start(&mut self, range: &Range<u64>) {
-        let Some(file) = self.file.take() else { return };
+    /// Reads a range: from the system's memory at once, from the disk on the blocking pool.
+    async fn read(&mut self, range: &Range<u64>) -> io::Result<Vec<u8>> {
+        let Some(file) = self.file.take() else { return Err(io::Error::other("a read failed before")) };
+        if let Some(bytes) = read_cached(&file, range) {
+            self.file = Some(file);
+            self.ready += 1;
+            if self.ready.is_multiple_of(STEPS_IN_A_ROW) {
+                // a client on a fast network must not hold up the others of this thread
+                yield_now().await;
+            }
+            return Ok(bytes);
+        }
         let range = range.clone();
-        self.ahead = Some(Box::pin(self.sending.rt.blocking(move || read(file, &range))));
+        let (file, bytes) = self.sending.rt.blocking(move || read(file, &range)).await;
+        self.file = Some(file);
+        bytes
     }
 
     async fn wait_for_turn(&self, bytes: u64) {

@@ -8,6 +8,7 @@ use crate::error::Error;
 use ownership::{Ownership, parent};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -73,6 +74,31 @@ fn replace_by(
     written
 }
 
+/// Reads a range of a file if all of it is in the system's memory, without waiting for the disk. Returns `None` if it
+/// is not, or where the system cannot tell.
+#[must_use]
+pub fn read_cached(file: &fs::File, range: &Range<u64>) -> Option<Vec<u8>> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let rest = &mut [io::IoSliceMut::new(&mut bytes[filled..])];
+            match preadv2(file, rest, range.start + filled as u64, ReadWriteFlags::NOWAIT) {
+                Ok(n) if n > 0 => filled += n,
+                Ok(_) | Err(_) => return None,
+            }
+        }
+        Some(bytes)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, range);
+        None
+    }
+}
+
 /// Fails if a file that a command is about to create exists already, unless `force` is set.
 pub fn refuse_present(path: &Path, force: bool) -> Result<(), Error> {
     if path.is_file() && !force {
@@ -112,6 +138,16 @@ fn inode(_: &fs::Metadata) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_memory_is_read_at_once_and_never_beyond_the_end() {
+        let file = tempfile::tempfile().expect("a file");
+        (&file).write_all(b"0123456789").expect("written");
+        // a file system that cannot tell says nothing
+        let cached = read_cached(&file, &(2..6));
+        assert!(cached.is_none() || cached.as_deref() == Some(b"2345"), "{cached:?}");
+        assert_eq!(read_cached(&file, &(8..11)), None, "shorter than was said");
+    }
 
     #[test]
     fn an_existing_file_is_overwritten_only_with_force_and_atomically() {

@@ -1,5 +1,4 @@
-//! Tests the control plane (CN, DN, STUN, ledger) on loopback, on a real runtime, with clients that speak the wire
-//! protocol.
+//! Tests the control plane (CN, DN, STUN, ledger) on a real runtime, with clients that speak the wire protocol.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it names")]
 
@@ -147,6 +146,7 @@ impl<R: Start> Net<R> {
             tls_key: self.path("dn.key.pem"),
             certificate: self.path("dn.cert"),
             ops: None,
+            copies_max: swarmedge_core::role::dn::COPIES_MAX,
         };
         self.start(dn::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).expect("opens"))
     }

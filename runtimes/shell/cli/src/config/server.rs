@@ -82,6 +82,9 @@ impl ServerConfig {
         }
         if let Some(dn) = &self.dn {
             check_name(&dn.name).map_err(|why| ("dn", "name", why))?;
+            if dn.copies_max < 1_000 {
+                return Err(("dn", "copies_max", "must be at least 1000".into()));
+            }
         }
         if let Some(stun) = &self.stun {
             check_alternate(stun).map_err(|why| ("stun", "alternate", why))?;

@@ -12,6 +12,9 @@ use std::sync::Once;
 /// Most connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 1024;
 
+/// Most bytes of a connection that wait in the kernel to be sent.
+const UNSENT_MAX: u32 = 128 * 1024;
+
 /// Opens a listening, non-blocking TCP socket; on `[::]` it takes IPv4 too. `key` names the configuration entry in
 /// errors, as in `[cn] listen`.
 pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
@@ -22,6 +25,7 @@ pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
         }
         // a restarted server must not wait for old connections in TIME_WAIT
         socket.set_reuse_address(true)?;
+        bound_unsent(&socket)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
@@ -43,6 +47,15 @@ fn on_either<T>(addr: SocketAddr, open: impl Fn(SocketAddr) -> io::Result<T>) ->
 
 fn is_for_want_of_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
+}
+
+/// Bounds the bytes that the kernel keeps of each accepted connection before it can send them: for a client that takes
+/// nothing. The bytes on their way are bounded by what the client has room for, so fast and distant clients stay fast.
+fn bound_unsent(socket: &Socket) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return socket.set_tcp_notsent_lowat(UNSENT_MAX);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    socket.set_send_buffer_size(UNSENT_MAX as usize)
 }
 
 /// Listens on a TCP address for a runtime; returns the bound address too. `key` as in [`listen_tcp`].

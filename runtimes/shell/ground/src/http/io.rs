@@ -1,5 +1,6 @@
 //! futures-io streams as hyper wants them.
 
+use super::seats::Seat;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use hyper::rt::ReadBufCursor;
 use std::cell::{Cell, RefCell};
@@ -37,11 +38,52 @@ pub(crate) struct Pulse {
     pub(crate) beats: Cell<u64>,
     /// Counter of the connection's requests.
     pub(crate) requests: Cell<u64>,
+    /// Bytes that the other side, or the kernel for it, has taken.
+    pub(crate) taken: Cell<u64>,
+    /// Whether the last write waits for the other side to take something.
+    pub(crate) waits: Cell<bool>,
+    /// Seat of an accepted connection.
+    seat: Option<Seat>,
+    /// Whether the seat is kept.
+    served: Cell<bool>,
 }
 
 impl Pulse {
-    pub(crate) fn new(phase: Phase) -> Rc<Self> {
-        Rc::new(Self { phase: Cell::new(phase), beats: Cell::new(0), requests: Cell::new(0) })
+    pub(crate) fn new(phase: Phase, seat: Option<Seat>) -> Rc<Self> {
+        let (beats, requests, taken, waits) = (Cell::new(0), Cell::new(0), Cell::new(0), Cell::new(false));
+        Rc::new(Self { phase: Cell::new(phase), beats, requests, taken, waits, seat, served: Cell::new(false) })
+    }
+
+    /// Begins a phase. The seat is kept from a request's head to the last byte of its answer.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        if phase == Phase::Busy {
+            self.serve(true);
+        }
+    }
+
+    fn serve(&self, on: bool) {
+        if self.served.replace(on) != on
+            && let Some(seat) = &self.seat
+        {
+            seat.serve(on);
+        }
+    }
+
+    /// Notes how a write ended: it moved so many bytes, or it waits for the other side.
+    fn note_write(&self, moved: &Poll<io::Result<usize>>) {
+        self.waits.set(moved.is_pending());
+        if let Poll::Ready(Ok(n)) = moved {
+            self.taken.set(self.taken.get().wrapping_add(*n as u64));
+            self.beat();
+        }
+    }
+
+    /// Notes that all that was written has left.
+    fn note_flushed(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.serve(false);
+        }
     }
 
     fn beat(&self) {
@@ -61,7 +103,7 @@ pub struct Io<T> {
 impl<T> Io<T> {
     /// Wraps a stream for hyper, without a watchdog.
     pub fn new(inner: T) -> Self {
-        Self::with_pulse(inner, Pulse::new(Phase::Busy))
+        Self::with_pulse(inner, Pulse::new(Phase::Busy, None))
     }
 
     pub(crate) const fn with_pulse(inner: T, pulse: Rc<Pulse>) -> Self {
@@ -105,7 +147,7 @@ impl<T: AsyncRead + Unpin> hyper::rt::Read for Io<T> {
             if n > 0 {
                 self.pulse.beat();
                 if self.pulse.phase.get() == Phase::Idle {
-                    self.pulse.phase.set(Phase::Head);
+                    self.pulse.enter(Phase::Head);
                 }
             }
             cursor.put_slice(&scratch[..n]);
@@ -116,9 +158,9 @@ impl<T: AsyncRead + Unpin> hyper::rt::Read for Io<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
-        self.pulse.beat();
-        Poll::Ready(Ok(n))
+        let moved = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.pulse.note_write(&moved);
+        moved
     }
 
     fn poll_write_vectored(
@@ -126,9 +168,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
-        self.pulse.beat();
-        Poll::Ready(Ok(n))
+        let moved = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.pulse.note_write(&moved);
+        moved
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -137,7 +179,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.pulse.waits.set(flushed.is_pending());
+        if let Poll::Ready(Ok(())) = flushed {
+            self.pulse.note_flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

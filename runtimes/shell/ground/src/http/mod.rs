@@ -5,6 +5,7 @@ pub mod client;
 pub mod io;
 pub mod path;
 pub mod problem;
+pub mod seats;
 pub mod server;
 pub mod signal;
 

@@ -2,7 +2,8 @@
 
 use super::Body;
 use super::io::{Io, Phase, Pulse};
-use super::signal::{Gauge, Signal};
+use super::seats::{Seat, Seats};
+use super::signal::Signal;
 use crate::rt::Rt;
 use futures_lite::future::or;
 use futures_rustls::TlsAcceptor;
@@ -17,18 +18,22 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use swarmedge_core::holdings::taking::{LeastRate, Taker};
+use swarmedge_core::machine::Time;
 
 /// Maximum length of a request's head (request line and header fields) in bytes.
 const HEAD_LEN_MAX: usize = 8 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 64;
+/// Most bytes that wait in a connection's TLS layer: about a record. The rest waits where it is read from.
+const TLS_BUFFER_LEN: usize = 16 * 1024;
 /// The wait after an accept that failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bounds of a server.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; what comes above is closed at once.
+    /// Connections at once; beyond that idle ones make room, see [`super::seats`].
     pub connections_max: usize,
     /// Time-out for the TLS handshake.
     pub handshake_within: Duration,
@@ -37,6 +42,8 @@ pub struct Limits {
     pub head_within: Duration,
     /// A connection that moves no byte for so long is closed.
     pub idle_after: Duration,
+    /// The rate at which a client must take what it has asked for.
+    pub least: LeastRate,
     /// Time-out for running requests when the server is told to stop.
     pub drain_within: Duration,
 }
@@ -48,6 +55,7 @@ impl Default for Limits {
             handshake_within: Duration::from_secs(10),
             head_within: Duration::from_secs(10),
             idle_after: Duration::from_secs(60),
+            least: LeastRate::USUAL,
             drain_within: Duration::from_secs(10),
         }
     }
@@ -72,7 +80,7 @@ struct Server<R, S> {
     stop: Signal,
     /// The signal to close all connections at once.
     kill: Signal,
-    open: Gauge,
+    seats: Seats,
 }
 
 /// The parameters of an HTTPS server.
@@ -96,6 +104,7 @@ impl<R: Rt, S> fmt::Debug for Site<R, S> {
 /// Serves until `stop` is set, then lets running requests finish for at most [`Limits::drain_within`].
 pub async fn serve<R: Rt, S: Service>(rt: R, site: Site<R, S>, stop: Signal) {
     let Site { listener, tls, limits, service } = site;
+    let seats = Seats::new(&rt, "https", limits.connections_max);
     let server = Rc::new(Server {
         rt: rt.clone(),
         tls: TlsAcceptor::from(tls),
@@ -103,12 +112,12 @@ pub async fn serve<R: Rt, S: Service>(rt: R, site: Site<R, S>, stop: Signal) {
         service,
         stop: stop.clone(),
         kill: Signal::default(),
-        open: Gauge::default(),
+        seats,
     });
     or(stop.wait(), accept_all(&server, &listener)).await;
     drop(listener);
     let deadline = rt.now() + server.limits.drain_within;
-    while server.open.get() > 0 && rt.now() < deadline {
+    while server.seats.taken() > 0 && rt.now() < deadline {
         rt.sleep_until((rt.now() + Duration::from_millis(20)).min(deadline)).await;
     }
     server.kill.set();
@@ -117,15 +126,13 @@ pub async fn serve<R: Rt, S: Service>(rt: R, site: Site<R, S>, stop: Signal) {
 async fn accept_all<R: Rt, S: Service>(server: &Rc<Server<R, S>>, listener: &R::Listener) {
     loop {
         match server.rt.accept(listener).await {
-            Ok((tcp, peer)) if server.open.get() < server.limits.connections_max => {
-                let counted = server.open.enter();
-                let server2 = server.clone();
+            Ok((tcp, peer)) => {
+                let Some(seat) = server.seats.take(peer) else { continue };
+                let (server2, lost) = (server.clone(), seat.lost());
                 server.rt.spawn(async move {
-                    or(server2.kill.wait(), connection(&server2, tcp, peer)).await;
-                    drop(counted);
+                    or(or(server2.kill.wait(), lost), connection(&server2, tcp, peer, seat)).await;
                 });
             }
-            Ok((_, peer)) => tracing::warn!(%peer, "connection refused: too many are open"),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 server.rt.sleep_until(server.rt.now() + ACCEPT_PAUSE).await;
@@ -134,10 +141,11 @@ async fn accept_all<R: Rt, S: Service>(server: &Rc<Server<R, S>>, listener: &R::
     }
 }
 
-async fn connection<R: Rt, S: Service>(server: &Rc<Server<R, S>>, tcp: R::Tcp, peer: SocketAddr) {
+async fn connection<R: Rt, S: Service>(server: &Rc<Server<R, S>>, tcp: R::Tcp, peer: SocketAddr, seat: Seat) {
     let rt = &server.rt;
     let deadline = rt.now() + server.limits.handshake_within;
-    let handshake = async { Some(server.tls.accept(tcp).await) };
+    let bounded = |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER_LEN));
+    let handshake = async { Some(server.tls.accept_with(tcp, bounded).await) };
     let give_up = async {
         or(rt.sleep_until(deadline), server.stop.wait()).await;
         None
@@ -147,7 +155,7 @@ async fn connection<R: Rt, S: Service>(server: &Rc<Server<R, S>>, tcp: R::Tcp, p
         Some(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         None => return tracing::debug!(%peer, "TLS handshake given up"),
     };
-    let pulse = Pulse::new(Phase::Head);
+    let pulse = Pulse::new(Phase::Head, Some(seat));
     let service = service_fn(|request| {
         let answer = server.service.clone().call(request, peer);
         let busy = Busy::new(&pulse);
@@ -178,7 +186,7 @@ struct Busy(Rc<Pulse>);
 
 impl Busy {
     fn new(pulse: &Rc<Pulse>) -> Self {
-        pulse.phase.set(Phase::Busy);
+        pulse.enter(Phase::Busy);
         pulse.requests.set(pulse.requests.get().wrapping_add(1));
         Self(pulse.clone())
     }
@@ -186,15 +194,17 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.phase.set(Phase::Idle);
+        self.0.enter(Phase::Idle);
     }
 }
 
-/// Ends when the connection is to be given up: a head that takes too long, or no byte moved for too long.
+/// Ends when the connection is to be given up: a head that takes too long, no byte moved for too long, or too few
+/// taken.
 async fn watch<R: Rt>(rt: &R, limits: &Limits, pulse: &Pulse) {
     let tick = (limits.head_within / 4).max(Duration::from_millis(1));
     let (mut head_since, mut quiet_since) = (rt.now(), rt.now());
     let (mut beats, mut requests) = (pulse.beats.get(), pulse.requests.get());
+    let (began, mut taker) = (rt.now(), Taker::default());
     loop {
         rt.sleep_until(rt.now() + tick).await;
         let now = rt.now();
@@ -206,7 +216,9 @@ async fn watch<R: Rt>(rt: &R, limits: &Limits, pulse: &Pulse) {
             beats = pulse.beats.get();
             quiet_since = now;
         }
-        if now - head_since >= limits.head_within || now - quiet_since >= limits.idle_after {
+        let (at, taken) = (Time::ZERO.after(now - began), pulse.taken.get());
+        let trickles = taker.is_too_slow(&limits.least, at, taken, pulse.waits.get());
+        if trickles || now - head_since >= limits.head_within || now - quiet_since >= limits.idle_after {
             return;
         }
     }

@@ -1,7 +1,7 @@
 //! Accepting of links.
 
 use super::{End, Inlet, Peer};
-use crate::http::signal::Gauge;
+use crate::http::seats::Seats;
 use crate::rt::Rt;
 use crate::tls::peer_key;
 use futures_lite::future::or;
@@ -22,7 +22,10 @@ const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// Pause after an accept failed, as when file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Refused connections that are logged one by one.
-const LINES_PER_SECOND: u32 = 10;
+const LINES_PER_MINUTE: u32 = 10;
+
+/// End of a handshake whose seat went to another connection; counted there.
+const LOST: &str = "too many are open";
 
 /// The settings for accepting links.
 pub struct Accept<R: Rt> {
@@ -30,7 +33,7 @@ pub struct Accept<R: Rt> {
     pub listener: R::Listener,
     /// The TLS configuration, which requires a client key.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Maximum number of connections, in handshake or open; more are closed at once.
+    /// Maximum number of connections. Beyond it those in handshake make room; open ones belong to the machine.
     pub connections_max: usize,
     /// The server's name in logs and metrics.
     pub server: &'static str,
@@ -39,23 +42,23 @@ pub struct Accept<R: Rt> {
 /// A rate-limited log of refused connections: all are counted, but a flood of them is not a flood of lines.
 struct Refusals {
     server: &'static str,
-    second: Cell<Option<Instant>>,
+    minute: Cell<Option<Instant>>,
     lines: Cell<u32>,
 }
 
 impl Refusals {
     fn note(&self, now: Instant, from: SocketAddr, why: impl fmt::Display) {
         metrics::counter!("swarmedge_link_refused_total", "server" => self.server).increment(1);
-        if self.second.get().is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
-            let hushed = self.lines.get().saturating_sub(LINES_PER_SECOND);
+        if self.minute.get().is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(60)) {
+            let hushed = self.lines.get().saturating_sub(LINES_PER_MINUTE);
             if hushed > 0 {
                 tracing::info!(server = self.server, "{hushed} more connections refused");
             }
-            self.second.set(Some(now));
+            self.minute.set(Some(now));
             self.lines.set(0);
         }
         self.lines.set(self.lines.get() + 1);
-        if self.lines.get() <= LINES_PER_SECOND {
+        if self.lines.get() <= LINES_PER_MINUTE {
             tracing::info!(server = self.server, %from, "connection refused: {why}");
         }
     }
@@ -69,8 +72,8 @@ where
     I: Send + 'static,
 {
     let acceptor = TlsAcceptor::from(accept.tls);
-    let open = Gauge::default();
-    let refusals = Rc::new(Refusals { server: accept.server, second: Cell::default(), lines: Cell::default() });
+    let seats = Seats::new(&rt, accept.server, accept.connections_max);
+    let refusals = Rc::new(Refusals { server: accept.server, minute: Cell::default(), lines: Cell::default() });
     let mut next = ConnId::ACCEPTED;
     loop {
         let (tcp, from) = match rt.accept(&accept.listener).await {
@@ -81,25 +84,30 @@ where
                 continue;
             }
         };
-        if open.get() >= accept.connections_max {
-            refusals.note(rt.now(), from, "too many are open");
-            continue;
-        }
-        let (counted, conn) = (open.enter(), next.step());
+        let Some(seat) = seats.take(from) else { continue };
+        let conn = next.step();
         let (rt2, acceptor, inlet) = (rt.clone(), acceptor.clone(), inlet.clone());
         let refusals = Rc::clone(&refusals);
         rt.spawn(async move {
             let deadline = rt2.now() + FIRST_FRAME_WITHIN;
-            let ended = match handshake(&rt2, acceptor, tcp, deadline).await {
+            let shaken = or(handshake(&rt2, acceptor, tcp, deadline), async {
+                seat.lost().await;
+                Err(LOST.into())
+            });
+            let ended = match shaken.await {
                 Ok((stream, key)) => {
+                    // from now on the machine decides who has a place
+                    seat.serve(true);
                     blame(inlet.run(&rt2, conn, stream, Some(deadline), Some(Peer { key, from })).await)
                 }
                 Err(why) => Err(why),
             };
-            if let Err(why) = ended {
+            if let Err(why) = ended
+                && why != LOST
+            {
                 refusals.note(rt2.now(), from, why);
             }
-            drop(counted);
+            drop(seat);
         });
     }
 }
