@@ -82,7 +82,7 @@ pub fn open<R: Rt>(
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone(), health.clone())).transpose()?;
     let edges = cfg.edges.iter().map(String::as_str).map(edge_origin).collect::<Result<Vec<_>, _>>()?;
     let edge_tls = client_config(&read(&operator.ca)?, None)?;
-    let seals = port.seals.clone();
+    let (rt, stop, name, seals) = (rt.clone(), stop.clone(), cfg.name.clone(), port.seals.clone());
     let role = Role {
         machine: Cn::default(),
         config,
@@ -93,7 +93,6 @@ pub fn open<R: Rt>(
         clock: |unix_ms| Input::WallClock { unix_ms },
         shutdown: Some(Input::Shutdown),
     };
-    let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
         tracing::info!(%addr, name, "CN is ready");
         // the spool's records must be the machine's first input
