@@ -5,9 +5,8 @@ use crate::Rt as R;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
 use swarmedge_ground::reach::race;
-use swarmedge_ground::rt::{Rt as _, Start as _};
+use swarmedge_ground::rt::Start as _;
 
 /// A proxy that tunnels to wherever it is asked to, for those with the right login; it tells every request.
 struct TestProxy {
@@ -98,16 +97,10 @@ fn an_address_that_swallows_packets_delays_the_next_by_little() {
     let open = TcpListener::bind("127.0.0.1:0").expect("a port");
     let there = open.local_addr().expect("bound");
     R::block_on(move |rt| async move {
-        let began = Instant::now();
-        race(&rt, vec![dead, there]).await.expect("the second answers");
-        // the first alone takes until its time-out, 8 s
-        assert!(began.elapsed().as_secs() < 6, "{:?}", began.elapsed());
-        let late = rt.now() + std::time::Duration::from_secs(1);
-        let never = futures_lite::future::or(async { race(&rt, vec![dead]).await.is_ok() }, async {
-            rt.sleep_until(late).await;
-            false
-        });
-        assert!(!never.await, "nobody answers there");
+        let with_another = async { race(&rt, vec![dead, there]).await.is_ok() };
+        // ends with the time-out of an attempt
+        let alone = async { race(&rt, vec![dead]).await.is_ok() };
+        assert!(futures_lite::future::or(with_another, alone).await, "the second address answers long before");
     });
 }
 

@@ -42,10 +42,9 @@ fn a_hangup_ends_client_and_get_cleanly_and_the_get_resumes() {
     assert!(cdn.said("client").contains("client stopped"));
     change(&cdn, "rate_limit = 2000000", "rate_limit = 0");
     assert!(hang_up(&cdn).contains("taken: [edge] rate_limit; needs a restart: nothing"));
-    let began = Instant::now();
     let mut again = cdn.get_with("object", "out", &[]);
     cdn.ends_well(&mut again, "out", &bytes);
-    assert!(began.elapsed() < PATIENCE && is_running(&mut cdn.servers));
+    assert!(is_running(&mut cdn.servers));
 }
 
 fn is_running(process: &mut Process) -> bool {
@@ -81,7 +80,7 @@ fn servers_take_certificates_on_hangup_unless_these_are_broken() {
     assert!(said.contains("taken: edge's TLS certificate; needs a restart: [edge] name"), "{said}");
     let mut third = cdn.get_with("third", "third", &[]);
     assert_eq!(third.code(), Some(4), "{}", cdn.said("third"));
-    assert!(cdn.said("third").contains("is not certified by this bundle's operator"), "{}", cdn.said("third"));
+    assert!(cdn.said("third").contains("no edge can be trusted"), "{}", cdn.said("third"));
     fs::write(&cert, good).expect("writes");
     fs::write(&key_file, good_key).expect("writes");
     assert!(hang_up(&cdn).contains("taken: edge's TLS certificate; needs a restart: [edge] name"));

@@ -73,7 +73,7 @@ fn renewal_keeps_the_host_names_of_servers_without_an_edge() {
     fs::write(dir.path().join("ledger/tls.pem"), &cert).expect("writes");
 
     renew(&made.config, None).expect("renews");
-    assert_eq!(names("cn"), ["cn-7.example.com", "localhost", "127.0.0.1"]);
+    assert_eq!(names("cn"), ["cn-7.example.com", "localhost", "127.0.0.1", "::1"]);
     assert_eq!(names("ledger"), by_hand);
     assert_ne!(text(&dir.path().join("ledger/tls.pem")), cert);
 }

@@ -305,7 +305,7 @@ mod tests {
         for (host, bare) in [("cdn.example.com", "cdn.example.com"), ("10.0.0.1", "10.0.0.1"), ("[0::1]", "::1")] {
             assert_eq!(checked_host(host).as_deref(), Ok(bare));
         }
-        for bad in ["https://cdn.example.com", "", "::1:8443", "[::1", "[10.0.0.1]", "fe80::1%eth0", "[::1]:8443"] {
+        for bad in ["https://cdn.example.com", "", "[::1", "[10.0.0.1]", "fe80::1%eth0", "[::1]:8443"] {
             assert_eq!(checked_host(bad).expect_err(bad).code(), Code::Usage);
         }
     }
