@@ -34,10 +34,10 @@ impl Ownership {
         }
     }
 
-    /// Returns the ownership of the secret file at `path`: as [`Self::like`], but nobody else may read a new file, and
-    /// at most its group one that was there.
+    /// Returns the ownership of the secret file at `path`: as [`Self::like`], but only the owner may read it, and its
+    /// group where that was so and others could not.
     pub fn like_secret(path: &Path) -> io::Result<Self> {
-        let there = fs::symlink_metadata(path).is_ok_and(|there| there.is_file());
+        let there = fs::symlink_metadata(path).is_ok_and(|there| there.is_file() && there.mode() & 0o044 == 0o040);
         let like = Self::like(path)?;
         Ok(Self { mode: 0o600 | if there { like.mode & 0o040 } else { 0 }, ..like })
     }
@@ -155,10 +155,10 @@ mod tests {
             }
         }
         let secret = |path| Ownership::like_secret(path).expect("there").mode;
-        made(&old, 0o664);
-        assert_eq!((secret(&old), secret(&new)), (0o640, 0o600));
-        made(&old, 0o600);
-        assert_eq!(secret(&old), 0o600);
+        for (old_mode, expected) in [(0o640, 0o640), (0o664, 0o600), (0o600, 0o600)] {
+            made(&old, old_mode);
+            assert_eq!((secret(&old), secret(&new)), (expected, 0o600), "{old_mode:o}");
+        }
         assert!(Ownership::like(&dir.path().join("none/x")).is_err());
     }
 
