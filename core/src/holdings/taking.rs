@@ -14,7 +14,7 @@ pub struct LeastRate {
 }
 
 impl LeastRate {
-    /// Least rate in production: 64 KiB a minute, a fifth of what a modem of 56 kbit/s takes in ten seconds.
+    /// Least rate in production: 64 KiB a minute, about what a modem of 56 kbit/s takes in ten seconds.
     pub const USUAL: Self = Self { bytes: 64 * 1024, every: Duration::from_secs(60) };
 }
 

@@ -27,7 +27,7 @@ const SMALL: Limits = Limits {
     key: Amount { items: 5, bytes: 30 },
 };
 
-/// The same rules by walks over a list.
+/// Table without indexes that applies the rules of [`Holdings`] by walking over all entries.
 #[derive(Default)]
 struct Naive(BTreeMap<u32, Holding<u8>>);
 

@@ -281,7 +281,7 @@ pub struct PublishArgs {
     /// The object's path in URLs, without a leading slash
     #[arg(long)]
     pub path: String,
-    /// Who may download the object
+    /// Access to the object: for everybody, or with a token
     #[arg(long, value_name = "public|token")]
     pub access: Option<AccessText>,
     /// The policy for clients: a TOML file, see below [default: as it is]

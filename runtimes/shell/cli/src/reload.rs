@@ -30,7 +30,7 @@ pub(super) struct Reload {
     expiries: Rc<RefCell<Vec<Expiry>>>,
 }
 
-/// What was found, in words.
+/// Changed entries of the configuration, by name: those in force now, and those that need a restart.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     taken: Vec<String>,

@@ -188,7 +188,8 @@ mod tests {
         }
     }
 
-    /// What root writes belongs to whom the place belongs to; so does what replaces a file that root left unreadable.
+    /// A file that root writes belongs to the owner of its directory, also if it replaces a file of root's that this
+    /// owner could not read.
     #[test]
     fn files_of_roots_commands_belong_to_the_places_owner() {
         let dir = tempfile::tempdir().expect("a directory");

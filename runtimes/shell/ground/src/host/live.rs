@@ -39,7 +39,7 @@ impl LiveTls {
 
 type Take = Box<dyn Fn(Value) -> Result<(), String> + Send>;
 
-/// What a running server can take from changed files.
+/// Settings and certificates that a running server can load again after SIGHUP.
 #[derive(Default)]
 pub struct Live {
     tls: Option<LiveTls>,

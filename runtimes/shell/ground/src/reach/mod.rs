@@ -84,7 +84,7 @@ impl Reach {
     }
 }
 
-/// Whom a connection trusts, and the way to it.
+/// Route of a connection to a server: the certificates that it trusts, and the proxy, if any.
 #[derive(Clone, Debug)]
 pub struct Way {
     /// The TLS configuration.
