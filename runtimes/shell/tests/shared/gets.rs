@@ -304,6 +304,8 @@ fn a_get_without_memory_for_threads_fails_and_says_why() {
         let said = fs::read_to_string(cdn.at(&format!("{output}.log"))).unwrap_or_default();
         match code {
             Some(0) => assert!(fs::read(cdn.at(&output)).expect("it is there") == bytes, "{output} has other bytes"),
+            // where the heap, not a thread, has no room, Rust says so and aborts
+            None if said.contains("memory allocation of") => {}
             _ => assert!(said.contains("swarmedge: "), "{kib} KiB: {code:?}: {said}"),
         }
     }
