@@ -529,8 +529,8 @@ pub enum BenchCommand {
 
 /// Arguments of `swarmedge bench transfer`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Rounds are interleaved and medians shown. Use a release build on a quiet machine.\n\n\
-    Example:\n  cargo run --release --bin swarmedge -- bench transfer")]
+#[command(after_help = "Rounds are interleaved and medians shown. Use the profile dist, on a quiet machine.\n\n\
+    Example:\n  cargo run --profile dist --bin swarmedge -- bench transfer")]
 pub struct BenchTransferArgs {
     /// Bytes of the file
     #[arg(long, default_value = "1GiB")]
