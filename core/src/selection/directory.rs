@@ -127,6 +127,12 @@ impl Directory {
         self.peers.len()
     }
 
+    /// Returns the number of copies of all registrations.
+    #[must_use]
+    pub const fn copies(&self) -> u64 {
+        self.copies_bytes() / COPY_BYTES
+    }
+
     /// Returns whether no client is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -108,6 +108,12 @@ impl LedgerLink {
         self.records.len()
     }
 
+    /// Returns whether the connection to the ledger is open.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.dialer.up().is_some()
+    }
+
     /// Returns whether this record is still unacknowledged.
     #[must_use]
     pub fn holds(&self, id: RecordId) -> bool {

@@ -129,6 +129,17 @@ impl Cn {
         self.dns.iter().filter(|d| d.is_up()).count()
     }
 
+    /// Returns for each configured DN, in order, whether it is connected.
+    pub fn each_dn_up(&self) -> impl Iterator<Item = bool> {
+        self.dns.iter().map(|d| d.is_up())
+    }
+
+    /// Returns whether the connection to the ledger is open.
+    #[must_use]
+    pub const fn is_ledger_up(&self) -> bool {
+        self.ledger.is_up()
+    }
+
     /// Returns the number of records that the ledger has not acknowledged.
     #[must_use]
     pub fn usage_waiting(&self) -> usize {

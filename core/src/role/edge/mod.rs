@@ -129,6 +129,12 @@ impl Edge {
         self.ledger.waiting()
     }
 
+    /// Returns whether the connection to the ledger is open.
+    #[must_use]
+    pub const fn is_ledger_up(&self) -> bool {
+        self.ledger.is_up()
+    }
+
     /// Returns the number of counts: of downloads, and of versions with plain traffic.
     #[must_use]
     pub fn counting(&self) -> usize {

@@ -14,6 +14,9 @@ pub struct EdgeConfig {
     pub name: String,
     /// Socket address on which HTTPS is served.
     pub listen: SocketAddr,
+    /// Socket address of `/metrics`, `/healthz` and `/livez` (plain HTTP: keep it private).
+    #[serde(default)]
+    pub ops: Option<SocketAddr>,
     /// URL by which clients reach this edge: `https://host:port`, without a path.
     pub url: String,
     /// The edge's region, as the bootstrap answer names it.
@@ -57,6 +60,9 @@ pub struct EdgeConfig {
     /// Limit for content sent to all clients together; 0: no limit.
     #[serde(default)]
     pub rate_limit: Rate,
+    /// Rate at which stored content is read again from the disk to find what has rotted; 0: not at all.
+    #[serde(default = "default_scrub_rate")]
+    pub scrub_rate: Rate,
     /// Most HTTPS connections at a time, three quarters of them for one /24 (IPv6: /48). Beyond it the idlest one of
     /// the network with most is closed for a new one.
     #[serde(default = "default_connections_max")]
@@ -123,6 +129,10 @@ fn default_region() -> String {
 
 fn default_client_version_min() -> String {
     "0.1.0".into()
+}
+
+const fn default_scrub_rate() -> Rate {
+    Rate(4_000_000)
 }
 
 const fn default_connections_max() -> usize {

@@ -13,17 +13,19 @@ pub struct LiveConfig(Arc<Shared>);
 struct Shared {
     now: RwLock<Arc<EdgeConfig>>,
     rate: Arc<AtomicU64>,
+    scrub_rate: Arc<AtomicU64>,
 }
 
 impl LiveConfig {
     /// Keys of `[edge]` that a running edge takes.
-    pub const KEYS: &[&str] = &["rate_limit", "region", "client_version_min", "cns", "edges", "stun"];
+    pub const KEYS: &[&str] = &["rate_limit", "scrub_rate", "region", "client_version_min", "cns", "edges", "stun"];
 
     /// Begins with this section.
     #[must_use]
     pub fn new(cfg: &EdgeConfig) -> Self {
         let rate = Arc::new(AtomicU64::new(cfg.rate_limit.0));
-        Self(Arc::new(Shared { now: RwLock::new(Arc::new(cfg.clone())), rate }))
+        let scrub_rate = Arc::new(AtomicU64::new(cfg.scrub_rate.0));
+        Self(Arc::new(Shared { now: RwLock::new(Arc::new(cfg.clone())), rate, scrub_rate }))
     }
 
     /// Returns the section as it is now.
@@ -38,14 +40,21 @@ impl LiveConfig {
         self.0.rate.clone()
     }
 
+    /// Returns the present rate of reading stored content again, bytes a second; 0: not at all.
+    #[must_use]
+    pub fn scrub_rate(&self) -> Arc<AtomicU64> {
+        self.0.scrub_rate.clone()
+    }
+
     /// Takes [`Self::KEYS`] from a changed section.
     pub fn take(&self, section: Value) -> Result<(), String> {
         let new: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
-        let EdgeConfig { rate_limit, region, client_version_min, cns, edges, stun, .. } = new;
+        let EdgeConfig { rate_limit, scrub_rate, region, client_version_min, cns, edges, stun, .. } = new;
         self.0.rate.store(rate_limit.0, Ordering::Relaxed);
+        self.0.scrub_rate.store(scrub_rate.0, Ordering::Relaxed);
         let mut now = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
         let old = EdgeConfig::clone(&now);
-        *now = Arc::new(EdgeConfig { rate_limit, region, client_version_min, cns, edges, stun, ..old });
+        *now = Arc::new(EdgeConfig { rate_limit, scrub_rate, region, client_version_min, cns, edges, stun, ..old });
         Ok(())
     }
 }
@@ -62,6 +71,7 @@ mod tests {
         let rate = live.rate();
         let new = EdgeConfig {
             rate_limit: Rate(7),
+            scrub_rate: Rate(8),
             stun: vec!["s:1".into()],
             edges: vec!["https://e:1".into()],
             region: "r".into(),
@@ -71,7 +81,7 @@ mod tests {
         };
         live.take(serde_json::to_value(&new).expect("a section")).expect("taken");
         assert_eq!(*live.get(), EdgeConfig { name: minimal().name, ..new.clone() });
-        assert_eq!(rate.load(Ordering::Relaxed), 7);
+        assert_eq!((rate.load(Ordering::Relaxed), live.scrub_rate().load(Ordering::Relaxed)), (7, 8));
         let (old, new) = (serde_json::to_value(minimal()), serde_json::to_value(new));
         let (old, new) = (old.expect("a section"), new.expect("a section"));
         let changed = new.as_object().expect("keys").iter().filter(|(key, value)| old.get(key) != Some(value));

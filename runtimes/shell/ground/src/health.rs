@@ -1,5 +1,7 @@
-//! Readiness of a process: the reasons why a part of it cannot work, as plain sentences for `/healthz` and the log.
+//! Readiness of a process: the reasons why a part of it cannot work, or soon cannot, as plain sentences for `/healthz`
+//! and the log, and as words for programs and strangers.
 
+use serde::Serialize;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,28 +10,200 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What hinders a part, in one word that says nothing private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// A file system has no space left, or a quota is used up.
+    DiskFull,
+    /// A file system has little space left.
+    DiskNearlyFull,
+    /// The process has too many open files.
+    OpenFiles,
+    /// A file cannot be read or written for another reason.
+    File,
+    /// Stored content is not what was published.
+    ContentDamaged,
+    /// There is no connection to another server.
+    LinkDown,
+    /// A certificate ends soon.
+    CertificateEnds,
+    /// A certificate has expired.
+    CertificateExpired,
+    /// The clocks of two servers differ.
+    ClockWrong,
+    /// Nothing of the above.
+    Other,
+}
+
+impl Cause {
+    /// Returns the word for programs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk-full",
+            Self::DiskNearlyFull => "disk-nearly-full",
+            Self::OpenFiles => "open-files",
+            Self::File => "file",
+            Self::ContentDamaged => "content-damaged",
+            Self::LinkDown => "link-down",
+            Self::CertificateEnds => "certificate-ends",
+            Self::CertificateExpired => "certificate-expired",
+            Self::ClockWrong => "clock-wrong",
+            Self::Other => "other",
+        }
+    }
+
+    /// Returns what is said to strangers.
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::DiskFull => "the disk is full",
+            Self::DiskNearlyFull => "the disk is nearly full",
+            Self::OpenFiles => "too many files are open",
+            Self::File => "a file cannot be used",
+            Self::ContentDamaged => "stored content is damaged",
+            Self::LinkDown => "no connection",
+            Self::CertificateEnds => "it ends soon",
+            Self::CertificateExpired => "it has expired",
+            Self::ClockWrong => "the clock differs",
+            Self::Other => "it does not work",
+        }
+    }
+
+    /// Returns the cause of an I/O error.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
+            return Self::OpenFiles;
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::File,
+        }
+    }
+}
+
+/// Why a part cannot work, or soon cannot.
+#[derive(Clone, Debug)]
+struct Reason {
+    /// Role of the server that it hinders; empty for the whole process.
+    role: &'static str,
+    cause: Cause,
+    why: String,
+    /// Whether the part cannot do its work; otherwise this is a warning.
+    failing: bool,
+    /// From when on the reason is told.
+    from: Instant,
+}
+
+/// A reason as `/healthz` tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// The part that is hindered.
+    pub part: String,
+    /// What hinders it.
+    pub cause: Cause,
+    /// Whether the part cannot do its work; otherwise this is a warning.
+    pub failing: bool,
+    /// The whole sentence, or as much of it as a stranger may know.
+    pub why: String,
+}
+
+/// To whom reasons are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The operator: everything about the process.
+    Operator,
+    /// Strangers: what hinders the role of this handle, without paths, names and addresses.
+    Strangers,
+}
+
 /// Reasons why a process is not ready, at most one per part. Clones share the same table.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Health {
+    table: Arc<Mutex<BTreeMap<String, Reason>>>,
+    role: &'static str,
+}
 
 impl Health {
+    /// Returns a handle of the same table whose reasons hinder the server of this role.
+    #[must_use]
+    pub fn of(&self, role: &'static str) -> Self {
+        Self { table: Arc::clone(&self.table), role }
+    }
+
     /// Sets the reason why `part` cannot work, one sentence that says what to do; replaces an earlier reason.
     pub fn set(&self, part: &str, why: impl Into<String>) {
+        self.fail(part, Cause::Other, why);
+    }
+
+    /// Sets the reason why `part` cannot work, and its cause.
+    pub fn fail(&self, part: &str, cause: Cause, why: impl Into<String>) {
+        self.put(part, cause, (true, why.into()), Duration::ZERO);
+    }
+
+    /// Sets the reason why `part` cannot work; it is told once it has lasted for `patience`.
+    pub fn fail_after(&self, patience: Duration, part: &str, cause: Cause, why: impl Into<String>) {
+        self.put(part, cause, (true, why.into()), patience);
+    }
+
+    /// Sets what may soon hinder `part`, which works.
+    pub fn warn(&self, part: &str, cause: Cause, why: impl Into<String>) {
+        self.put(part, cause, (false, why.into()), Duration::ZERO);
+    }
+
+    /// Sets what hinders `part` though it works; it is told once it has lasted for `patience`.
+    pub fn warn_after(&self, patience: Duration, part: &str, cause: Cause, why: impl Into<String>) {
+        self.put(part, cause, (false, why.into()), patience);
+    }
+
+    fn put(&self, part: &str, cause: Cause, (failing, why): (bool, String), patience: Duration) {
         // a reason must be one line, even if an error's text has line breaks
-        let why = why.into().replace(char::is_control, " ");
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), why);
+        let why = why.replace(char::is_control, " ");
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = Instant::now().checked_add(patience).unwrap_or_else(Instant::now);
+        let from = table.get(part).map_or(later, |known| known.from.min(later));
+        table.insert(part.to_owned(), Reason { role: self.role, cause, why, failing, from });
     }
 
     /// Removes the reason of `part`, which works again.
     pub fn clear(&self, part: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+    }
+
+    /// Returns whether this cause hinders the role of this handle, or the whole process.
+    #[must_use]
+    pub fn has(&self, cause: Cause) -> bool {
+        let reasons = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.values().any(|r| r.cause == cause && self.concerns(r))
+    }
+
+    fn concerns(&self, reason: &Reason) -> bool {
+        reason.role.is_empty() || reason.role == self.role
+    }
+
+    /// Returns what hinders the parts, sorted by part: first what keeps them from working, then the warnings.
+    #[must_use]
+    pub fn told(&self, view: View) -> Vec<Told> {
+        let now = Instant::now();
+        let reasons = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = reasons.iter().filter(|(_, r)| r.from <= now && (view == View::Operator || self.concerns(r)));
+        let tell = |(part, r): (&String, &Reason)| Told {
+            part: part.clone(),
+            cause: r.cause,
+            failing: r.failing,
+            why: if view == View::Operator { r.why.clone() } else { r.cause.in_words().to_owned() },
+        };
+        let (failing, warnings): (Vec<_>, Vec<_>) = due.map(tell).partition(|told| told.failing);
+        failing.into_iter().chain(warnings).collect()
     }
 
     /// Returns a line `part: why` for each part that cannot work, sorted by part.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.iter().map(|(part, why)| format!("{part}: {why}")).collect()
+        let failing = self.told(View::Operator).into_iter().filter(|told| told.failing);
+        failing.map(|told| format!("{}: {}", told.part, told.why)).collect()
     }
 }
 
@@ -52,13 +226,18 @@ impl Condition {
 
     /// Records a failed attempt with its reason and what to do.
     pub fn failed(&mut self, why: impl fmt::Display) {
+        self.failed_by(Cause::Other, why);
+    }
+
+    /// Records a failed attempt with its cause, its reason and what to do.
+    pub fn failed_by(&mut self, cause: Cause, why: impl fmt::Display) {
         let why = why.to_string();
         let (_, tried) = self.failing.get_or_insert_with(|| (Instant::now(), 0));
         if *tried == 0 {
             tracing::error!(part = self.part, "{why}; trying again");
         }
         *tried += 1;
-        self.health.set(&self.part, why);
+        self.health.fail(&self.part, cause, why);
     }
 
     /// Records a successful attempt.
@@ -76,6 +255,10 @@ impl Condition {
         self.failing.is_some()
     }
 }
+
+/// "Too many open files" of the system and of the process (errno(3), the same on all systems).
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 
 /// Minimum time between two log lines of one kind.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -103,9 +286,6 @@ pub fn file_trouble(doing: &str, path: &Path, error: &io::Error) -> String {
 
 /// Returns the advice that ends an I/O error.
 fn advice(error: &io::Error) -> &'static str {
-    /// "Too many open files" of the system and of the process (errno(3), the same on all systems).
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
     if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
         return "raise the limit of open files: LimitNOFILE= of the service, or `ulimit -n`";
     }
@@ -172,5 +352,42 @@ mod tests {
         assert_eq!(written.get(), 1);
         limiter.0.set(None);
         limiter.say(|left_out| assert_eq!(left_out, 4));
+    }
+
+    #[test]
+    fn strangers_learn_what_hinders_their_role_and_no_more() {
+        let process = Health::default();
+        let (edge, cn) = (process.of("edge"), process.of("cn"));
+        edge.warn("edge's disk", Cause::DiskFull, "/srv/secret has no space left");
+        cn.fail("CN's link to the DN", Cause::LinkDown, "10.0.0.1:7 is away");
+        process.fail("clock", Cause::ClockWrong, "by 7 s from 10.0.0.1");
+        let strangers = edge.told(View::Strangers);
+        let lines: Vec<_> = strangers.iter().map(|t| format!("{} {}: {}", t.failing, t.part, t.why)).collect();
+        assert_eq!(lines, ["true clock: the clock differs", "false edge's disk: the disk is full"]);
+        assert_eq!(edge.told(View::Operator).len(), 3);
+        assert!(edge.has(Cause::DiskFull) && !cn.has(Cause::DiskFull) && !edge.has(Cause::LinkDown));
+    }
+
+    #[test]
+    fn a_reason_that_may_pass_is_told_once_it_has_lasted() {
+        let health = Health::default();
+        let hour = Duration::from_secs(3600);
+        health.warn_after(hour, "link", Cause::LinkDown, "away");
+        assert_eq!(health.told(View::Operator), []);
+        health.warn("link", Cause::LinkDown, "away");
+        health.warn_after(hour, "link", Cause::LinkDown, "away still");
+        assert_eq!(health.told(View::Operator)[0].why, "away still", "what was told stays told");
+        assert_eq!(health.reasons(), [""; 0], "a warning hinders nothing");
+        health.clear("link");
+        health.fail_after(hour, "link", Cause::LinkDown, "away");
+        assert_eq!(health.told(View::Operator), [], "it has begun anew");
+    }
+
+    #[test]
+    fn an_error_of_the_disk_has_a_word_for_programs() {
+        for (error, word) in [(28, "disk-full"), (122, "disk-full"), (24, "open-files"), (5, "file"), (13, "file")] {
+            let cause = Cause::of(&io::Error::from_raw_os_error(error));
+            assert_eq!((cause.word(), serde_json::json!(cause)), (word, serde_json::json!(word)));
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! Operations: logs, metrics in Prometheus' text format, and a small HTTP server for `/metrics` and `/healthz`.
+//! Operations: logs, metrics in Prometheus' text format, and a small HTTP server for `/metrics`, `/healthz` and
+//! `/livez`.
 
 use crate::error::Error;
-use crate::health::Health;
+use crate::health::{Health, Told, View};
 use crate::host::sockets::listen;
 use crate::http::io::Io;
 use crate::http::signal::Gauge;
@@ -10,7 +11,7 @@ use crate::rt::Rt;
 use crate::terminal::log::Log;
 use futures_lite::future::or;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -68,33 +69,50 @@ pub fn metrics_text() -> String {
     metrics.render()
 }
 
-/// Returns the response to a request of `/metrics` or `/healthz`; `None` for other paths. `/healthz` of a process that
-/// is not ready is 503 with one reason per line.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Returns the response to a request of `/livez` or `/healthz`, and for the operator of `/metrics`; `None` for other
+/// paths. `/livez` says that the process answers. `/healthz` is 503 if a part cannot work, with one reason per line, and
+/// otherwise 200, with the warnings after the first line; it is JSON for who accepts that or adds `?json`.
 #[must_use]
-pub fn answer(method: &Method, path: &str, health: &Health) -> Option<Response<Body>> {
+pub fn answer<B>(request: &Request<B>, path: &str, health: &Health, view: View) -> Option<Response<Body>> {
     let (code, text, kind) = match path {
-        "/metrics" => (StatusCode::OK, metrics_text(), "text/plain; version=0.0.4; charset=utf-8"),
-        "/healthz" => {
-            let (code, text) = readiness(health);
-            (code, text, "text/plain; charset=utf-8")
+        "/metrics" if view == View::Operator => {
+            (StatusCode::OK, metrics_text(), "text/plain; version=0.0.4; charset=utf-8")
         }
+        "/livez" => (StatusCode::OK, "ok\n".to_owned(), TEXT),
+        "/healthz" => readiness(&health.told(view), wants_json(request)),
         _ => return None,
     };
-    if *method != Method::GET && *method != Method::HEAD {
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
         return Some(status(StatusCode::METHOD_NOT_ALLOWED));
     }
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
 }
 
-fn readiness(health: &Health) -> (StatusCode, String) {
-    let reasons = health.reasons();
-    if reasons.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
+fn wants_json<B>(request: &Request<B>) -> bool {
+    let asked = request.uri().query().is_some_and(|q| q.split('&').any(|name| name == "json"));
+    let mut accepted = request.headers().get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    asked || accepted.any(|kinds| kinds.contains("application/json"))
+}
+
+fn readiness(told: &[Told], json: bool) -> (StatusCode, String, &'static str) {
+    let ready = told.iter().all(|t| !t.failing);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if json {
+        let text = serde_json::json!({ "ready": ready, "reasons": told }).to_string();
+        return (code, text, "application/json");
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
+    let mut text = if ready { "ok\n".to_owned() } else { String::new() };
+    for Told { part, why, failing, .. } in told {
+        let warning = if *failing { "" } else { "warning: " };
+        text.push_str(&format!("{warning}{part}: {why}\n"));
+    }
+    (code, text, TEXT)
 }
 
 fn status(code: StatusCode) -> Response<Body> {
@@ -103,7 +121,7 @@ fn status(code: StatusCode) -> Response<Body> {
     response
 }
 
-/// Serves `/metrics` and `/healthz` over plain HTTP until `stop` is set. `key` names the configuration entry for
+/// Serves `/metrics`, `/healthz` and `/livez` over plain HTTP until `stop` is set. `key` names the configuration entry for
 /// errors. Returns the bound address, which differs from `addr` if its port was 0.
 pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal, health: Health) -> Result<SocketAddr, Error> {
     init_metrics();
@@ -137,7 +155,7 @@ async fn accept_all<R: Rt>(rt: R, listener: R::Listener, health: Health) {
 
 async fn connection(tcp: impl crate::rt::AsyncRead + crate::rt::AsyncWrite + Unpin + 'static, health: &Health) {
     let service = service_fn(async |request: Request<Incoming>| {
-        let found = answer(request.method(), request.uri().path(), health);
+        let found = answer(&request, request.uri().path(), health, View::Operator);
         Ok::<_, Infallible>(found.unwrap_or_else(|| status(StatusCode::NOT_FOUND)))
     });
     let served =
@@ -187,8 +205,30 @@ mod tests {
             assert!(ask(&rt, addr, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 404"));
             assert!(ask(&rt, addr, "POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 405"));
             assert!(ask(&rt, addr, "\x16\x03\x01 no http at all\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+            parts.warn("disk", crate::health::Cause::DiskNearlyFull, "/srv has 7 MB left");
+            let warned = ask(&rt, addr, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert!(warned.ends_with("\r\n\r\nok\nwarning: disk: /srv has 7 MB left\n"), "{warned}");
+            parts.set("spool", "away");
+            for request in ["GET /healthz?json HTTP/1.1\r\n", "GET /healthz HTTP/1.1\r\naccept: application/json\r\n"] {
+                let json = ask(&rt, addr, &format!("{request}host: x\r\n\r\n")).await;
+                let (head, body) = json.split_once("\r\n\r\n").expect("a body");
+                assert!(head.starts_with("HTTP/1.1 503") && head.contains("application/json"), "{head}");
+                let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+                assert_eq!((&body["ready"], &body["reasons"][1]["cause"]), (&false.into(), &"disk-nearly-full".into()));
+            }
+            let alive = ask(&rt, addr, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert!(alive.starts_with("HTTP/1.1 200") && alive.ends_with("\r\n\r\nok\n"), "{alive}");
             stop.set();
         });
+    }
+
+    #[test]
+    fn strangers_get_no_metrics() {
+        let get = |path: &str| Request::get(path).body(()).expect("a request");
+        for (view, there) in [(View::Operator, true), (View::Strangers, false)] {
+            assert_eq!(answer(&get("/metrics"), "/metrics", &Health::default(), view).is_some(), there);
+            assert!(answer(&get("/livez"), "/livez", &Health::default(), view).is_some());
+        }
     }
 
     #[test]

@@ -329,6 +329,7 @@ fn another_edge(dir: &Path, like: &EdgeConfig, number: u8) -> EdgeConfig {
         certificate,
         objects,
         spool,
+        ops: None,
         ..like.clone()
     }
 }

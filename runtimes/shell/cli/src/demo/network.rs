@@ -61,10 +61,10 @@ impl Server {
     }
 
     fn is_ready(self, ports: &Ports) -> bool {
-        let [cn, dn, stun, ledger] = ports.ops;
+        let [cn, dn, stun, ledger, edge] = ports.ops;
         match self {
-            Self::Edge => TcpStream::connect(local(ports.edge)).is_ok() && is_healthy(local(ledger)),
-            Self::EdgeAlone => TcpStream::connect(local(ports.edge)).is_ok(),
+            Self::Edge => is_healthy(local(edge)) && is_healthy(local(ledger)),
+            Self::EdgeAlone => is_healthy(local(edge)),
             Self::Ledger => is_healthy(local(ledger)),
             Self::Cn => is_healthy(local(cn)),
             Self::Dn => is_healthy(local(dn)),

@@ -24,12 +24,12 @@ pub struct Ports {
     pub ledger: u16,
     /// STUN over UDP and TCP.
     pub stun: u16,
-    /// `/healthz` and `/metrics` of cn, dn, stun and ledger.
-    pub ops: [u16; 4],
+    /// `/healthz` and `/metrics` of cn, dn, stun, ledger and edge.
+    pub ops: [u16; 5],
 }
 
 /// Number of ports in [`Ports`].
-const COUNT: u16 = 9;
+const COUNT: u16 = 10;
 /// Ports of one block of [`SEARCH`]: a guard, then the ports of a deployment. The process that takes a block keeps the
 /// guard's UDP port bound until its end. Processes that search at the same time so get different blocks, and never bind
 /// a port of another's block, not even for a moment.
@@ -54,7 +54,7 @@ impl Ports {
         Self::at(USUAL_BASE).or_else(|_| Self::free())
     }
 
-    /// Takes nine free ports between 20000 and 32000. No other process gets them while this one lives, so that several
+    /// Takes ten free ports between 20000 and 32000. No other process gets them while this one lives, so that several
     /// deployments can be made at once.
     pub fn free() -> Result<Self, Error> {
         let mut random = [0; 2];
@@ -79,7 +79,8 @@ impl Ports {
     }
 
     const fn from_base(p: u16) -> Self {
-        Self { edge: p, cn: p + 1, dn: p + 2, ledger: p + 3, stun: p + 4, ops: [p + 5, p + 6, p + 7, p + 8] }
+        let ops = [p + 5, p + 6, p + 7, p + 8, p + 9];
+        Self { edge: p, cn: p + 1, dn: p + 2, ledger: p + 3, stun: p + 4, ops }
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
     let url = &made.edge_url;
     let listen = plan.listen();
     let inner = "127.0.0.1";
-    let [ops_cn, ..] = p.ops;
+    let [ops_cn, .., ops_edge] = p.ops;
     let clients_side = format!(
         r#"# A Swarmedge deployment. Each server reads [operator] and the sections of its own roles; relative paths start from
 # this file's directory. An unknown key is an error. DIR/root.key signs for everything: keep it off line.
@@ -21,7 +21,8 @@ pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
 root = "{root}"
 ca = "ca.pem"
 
-# HTTPS: content, manifests, grants, bootstrap. /healthz and /metrics are on the same port.
+# HTTPS: content, manifests, grants, bootstrap. `ops` is plain HTTP for the operator (/metrics, /healthz, /livez): keep
+# it private. /healthz and /livez are on the content port too, where they tell nothing private.
 [edge]
 name = "edge-1"
 listen = "{listen}:{edge}"
@@ -38,6 +39,9 @@ ledger = "{inner}:{ledger}"
 stun = ["{stun}"]
 # the most that is sent to all clients together, as in "20MB/s" or in bytes a second; 0: no limit
 rate_limit = 0
+# stored content is read again from the disk at this rate, to find what has rotted; 0: never
+scrub_rate = "4MB/s"
+ops = "{inner}:{ops_edge}"
 
 # what the bootstrap tells clients, nearest first
 [[edge.cns]]
@@ -74,7 +78,7 @@ ops = "{inner}:{ops_cn}"
 
 /// Returns the sections of DN, STUN server and ledger.
 fn inner_servers(p: Ports, listen: &str, inner: &str) -> String {
-    let [_, ops_dn, ops_stun, ops_ledger] = p.ops;
+    let [_, ops_dn, ops_stun, ops_ledger, _] = p.ops;
     format!(
         r#"# The directory of who holds what (TLS, from CNs only).
 [dn]

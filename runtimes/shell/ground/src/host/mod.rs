@@ -7,6 +7,7 @@ pub mod crew;
 mod live;
 mod role;
 pub mod sockets;
+pub mod space;
 
 pub use live::{Live, LiveTls, Lives, load_tls};
 pub use role::{Role, certificate};

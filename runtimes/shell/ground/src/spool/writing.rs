@@ -3,7 +3,7 @@
 //! the disk works again.
 
 use super::Spool;
-use crate::health::{Condition, Health, file_trouble};
+use crate::health::{Cause, Condition, Health, file_trouble};
 use crate::mailbox::{Permit, Sender, mailbox};
 use crate::rt::Rt;
 use futures_lite::future::or;
@@ -99,7 +99,7 @@ pub fn write<R: Rt, I: Send + 'static>(
                 try_at = rt.now() + TRY_EVERY;
                 match &written {
                     Ok(()) => condition.succeeded(),
-                    Err(error) => condition.failed(file_trouble("write", &spool.path, error)),
+                    Err(error) => condition.failed_by(Cause::of(error), file_trouble("write", &spool.path, error)),
                 }
                 written.is_ok()
             };
