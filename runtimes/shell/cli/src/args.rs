@@ -309,8 +309,9 @@ pub struct UnpublishArgs {
 /// Arguments of the commands that run one server: `edge`, `cn`, `dn`, `stun`, `ledger`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Ends cleanly on SIGTERM and Ctrl-C; on SIGHUP it reads configuration and certificates again. /healthz and \
-    /metrics are served on the configured `ops` address."
+    after_help = "Ends cleanly on SIGTERM and Ctrl-C; on SIGHUP it reads configuration and certificates again. /metrics, \
+    /healthz and /livez are served on the configured `ops` address, and /healthz and /livez of the edge on its port for \
+    content too, without details."
 )]
 pub struct ServerArgs {
     /// Configuration file of the deployment.

@@ -13,6 +13,7 @@ use swarmedge_core::ids::PublicKey;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{CertBody, ServerCert, SigningContext};
 use swarmedge_ground::files::read;
+use swarmedge_ground::health::{Cause, Health};
 use swarmedge_ground::keys::{Key, certify, load_cert, replace_secret, save_cert, verify};
 use swarmedge_ground::rt::Rt;
 use swarmedge_ground::terminal::out::{print_json, say};
@@ -28,8 +29,9 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 const WARN_BEFORE_S: u64 = 30 * DAY_S;
 const WARN_BEFORE_PART: u64 = 6;
 const DAY_S: u64 = 24 * 3600;
-/// Interval at which a server checks its certificates.
-const CHECK_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which a server checks its certificates, and the number of checks after which the log warns again.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+const LINE_EVERY: u32 = 60;
 
 /// Expiry of one certificate of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -56,6 +58,23 @@ impl Expiry {
     /// Returns whether this is an X.509 certificate, which a running server takes on SIGHUP.
     pub(super) fn is_of_tls(&self) -> bool {
         self.kind == "tls"
+    }
+
+    /// Tells in health that the certificate ends soon, or has expired.
+    fn tell(&self, health: &Health) {
+        let (health, part) = (health.of(self.role), format!("{}'s {} certificate", self.role, self.kind));
+        let expired = self.not_after_s <= now().as_secs();
+        match self.days_left_if_few() {
+            _ if expired => {
+                let why = format!("it has expired: {}", self.next_step());
+                health.fail(&part, Cause::CertificateExpired, why);
+            }
+            Some(days) => {
+                let why = format!("it ends in {days} days: {}", self.next_step());
+                health.warn(&part, Cause::CertificateEnds, why);
+            }
+            None => health.clear(&part),
+        }
     }
 
     /// Returns what the operator must do before the certificate expires.
@@ -221,15 +240,19 @@ pub(super) fn with_new_validity(body: CertBody) -> CertBody {
     CertBody { not_before_ms: ms(now.saturating_sub(CLOCK_SKEW)), not_after_ms: ms(now + CERTIFIED_FOR), ..body }
 }
 
-/// Reports the remaining validity of certificates by metric, and warns in the log, until the process ends.
-pub(super) async fn watch<R: Rt>(rt: R, all: Rc<RefCell<Vec<Expiry>>>) {
+/// Reports the remaining validity of certificates by metric, and warns in log and health, until the process ends.
+pub(super) async fn watch<R: Rt>(rt: R, all: Rc<RefCell<Vec<Expiry>>>, health: Health) {
+    let mut checks = 0_u32;
     loop {
+        let speaks = checks.is_multiple_of(LINE_EVERY);
+        checks = checks.wrapping_add(1);
         let now = now().as_secs();
         for e in all.borrow().iter() {
             let left = e.not_after_s.saturating_sub(now);
             let gauge = metrics::gauge!("swarmedge_certificate_expires_seconds", "role" => e.role, "kind" => e.kind);
             gauge.set(f64::from(u32::try_from(left).unwrap_or(u32::MAX)));
-            if let Some(days) = e.days_left_if_few() {
+            e.tell(&health);
+            if let Some(days) = e.days_left_if_few().filter(|_| speaks) {
                 let (file, next) = (e.file.display(), e.next_step());
                 let what = if left == 0 { "has expired" } else { "expires soon" };
                 tracing::warn!(%file, days, "a certificate {what}: {next}");

@@ -35,7 +35,7 @@ pub(super) fn run<R: Start>(roles: &[Role], path: &Path, exit_with_parent: bool)
         let (hangup, asked) = mailbox(1);
         let stop = stop_signal(&rt, exit_with_parent, Some(hangup))?;
         let reload = Reload::new(&path, roles.into_iter().map(name).collect(), config, lives)?;
-        rt.spawn(certificates::watch(rt.clone(), reload.expiries()));
+        rt.spawn(certificates::watch(rt.clone(), reload.expiries(), health));
         rt.spawn(reload.follow(asked));
         crew::run(members, stop).await
     })

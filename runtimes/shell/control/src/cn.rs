@@ -21,8 +21,9 @@ use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
-use swarmedge_ground::health::Health;
-use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, certificate, load_tls, sockets::listen};
+use swarmedge_ground::health::{Cause, Health};
+use swarmedge_ground::host::watched::{PATIENCE, WatchedLink};
+use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, certificate, load_tls, sockets::listen, space};
 use swarmedge_ground::http::seats::FloodLog;
 use swarmedge_ground::http::{Origin, Signal};
 use swarmedge_ground::keys::{Key, verify};
@@ -49,6 +50,7 @@ pub fn open<R: Rt>(
     stop: &Signal,
     health: &Health,
 ) -> Result<Server, Error> {
+    let health = &health.of("cn");
     let key = Key::load(&cfg.signing_key)?;
     let trust = Trust { root: operator.root, verify };
     let cert = certificate(&trust, ServerRole::Cn, &cfg.certificate, Some((&cfg.signing_key, key.public())))?;
@@ -56,12 +58,8 @@ pub fn open<R: Rt>(
     let config = machine_config(operator, cfg, cert, geo.has_database());
     let (listener, addr) = listen(rt, cfg.listen, "[cn] listen")?;
     let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
-    let acceptor = Accept::<R> {
-        listener,
-        tls,
-        connections_max: usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS),
-        server: "cn",
-    };
+    let connections_max = usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS);
+    let acceptor = Accept::<R> { listener, tls, connections_max, server: "cn" };
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (records, spool, writing) = open_spool(rt, cfg, health)?;
     let port = CnPort {
@@ -77,11 +75,13 @@ pub fn open<R: Rt>(
         ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger, cap: Cap::SERVER },
         geo: geo.clone(),
         log: FloodLog::new(rt, "cn sessions"),
+        watch: Watch::new(cfg, health),
         stopped: false,
     };
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[cn] ops", stop.clone(), health.clone())).transpose()?;
     let edges = cfg.edges.iter().map(String::as_str).map(edge_origin).collect::<Result<Vec<_>, _>>()?;
     let edge_tls = client_config(&read(&operator.ca)?, None)?;
+    let health = health.clone();
     let (rt, stop, name, seals) = (rt.clone(), stop.clone(), cfg.name.clone(), port.seals.clone());
     let role = Role {
         machine: Cn::default(),
@@ -102,7 +102,7 @@ pub fn open<R: Rt>(
         rt.spawn(seals.follow(rt.clone()));
         rt.spawn(geo.follow(rt.clone()));
         if !edges.is_empty() {
-            rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone()));
+            rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone(), health));
         }
         rt.spawn(announce(stop.clone()));
         role.serve(rt, stop, ready(())).await;
@@ -121,6 +121,7 @@ fn open_spool<R: Rt>(
 ) -> Result<OpenSpool<impl Future<Output = ()> + use<R>>, Error> {
     let Some(path) = cfg.spool.as_deref() else { return Ok((Vec::new(), None, None)) };
     let (spool, (records, _)) = Spool::open_remembered(path, "cn")?;
+    rt.spawn(space::watch(rt.clone(), health.clone(), vec![("CN's disk", path.to_owned())]));
     let (saver, writing) = spool::write(rt.clone(), spool, health, "CN's spool", |req, ok| Input::Saved { req, ok });
     Ok((records, Some(saver), Some(writing)))
 }
@@ -176,7 +177,48 @@ struct CnPort<R: Rt> {
     ledgers: Inlet<ToLedger, FromLedger, Input>,
     geo: Geo,
     log: Rc<FloodLog>,
+    watch: Watch,
     stopped: bool,
+}
+
+/// The CN's links to other servers, as metrics and health show them.
+struct Watch {
+    health: Health,
+    dns: Vec<WatchedLink>,
+    ledger: Option<WatchedLink>,
+    /// Whether a DN was connected at the last look.
+    any_dn: Option<bool>,
+}
+
+/// The part in `/healthz`.
+const INTRODUCING: &str = "CN's introductions";
+
+impl Watch {
+    fn new(cfg: &CnConfig, health: &Health) -> Self {
+        let link = |to: String| WatchedLink::new(health, "cn", to);
+        Self {
+            health: health.clone(),
+            dns: cfg.dns.iter().map(|addr| link(format!("the DN at {addr}"))).collect(),
+            ledger: cfg.ledger.as_ref().map(|_| link("the ledger".to_owned())),
+            any_dn: None,
+        }
+    }
+
+    fn look(&mut self, cn: &Cn) {
+        self.dns.iter_mut().zip(cn.each_dn_up()).for_each(|(link, up)| link.note(up));
+        if let Some(link) = &mut self.ledger {
+            link.note(cn.is_ledger_up());
+        }
+        let any = cn.dns_up() > 0;
+        if self.any_dn.replace(any) == Some(any) {
+            return;
+        }
+        if any {
+            return self.health.clear(INTRODUCING);
+        }
+        let why = "no DN is connected, so nobody is introduced (start a DN)";
+        self.health.fail_after(PATIENCE, INTRODUCING, Cause::LinkDown, why);
+    }
 }
 
 impl<R: Rt> Port<Cn> for CnPort<R> {
@@ -223,6 +265,7 @@ impl<R: Rt> Port<Cn> for CnPort<R> {
         gauge("swarmedge_cn_sessions", cn.sessions());
         gauge("swarmedge_cn_dns_up", cn.dns_up());
         gauge("swarmedge_cn_usage_waiting", cn.usage_waiting());
+        self.watch.look(cn);
     }
 
     fn is_over(&self) -> bool {

@@ -32,6 +32,7 @@ pub fn open<R: Rt>(
     stop: &Signal,
     health: &Health,
 ) -> Result<Server, Error> {
+    let health = &health.of("dn");
     let trust = Trust { root: operator.root, verify };
     let cert = certificate(&trust, ServerRole::Dn, &cfg.certificate, None)?;
     let copies = directory::limits(cfg.copies_max);
@@ -83,7 +84,12 @@ impl Port<Dn> for DnPort {
     }
 
     fn observe(&mut self, dn: &Dn) {
-        metrics::gauge!("swarmedge_dn_cns").set(f64::from(u32::try_from(dn.cns()).unwrap_or(u32::MAX)));
+        let gauge = |name: &'static str, value: u64| {
+            metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)))
+        };
+        gauge("swarmedge_dn_cns", dn.cns() as u64);
+        gauge("swarmedge_dn_peers", dn.directory().len() as u64);
+        gauge("swarmedge_dn_copies", dn.directory().copies());
     }
 }
 

@@ -44,6 +44,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a STUN server, which runs until `stop` is set.
 pub fn open<R: Rt>(rt: &R, cfg: &StunConfig, stop: &Signal, health: &Health) -> Result<Server, Error> {
+    let health = &health.of("stun");
     let addresses = cfg.alternate.map(|alternate| Addresses { primary: cfg.listen, alternate });
     let mut wanted: Vec<(SocketAddr, &str)> = vec![(cfg.listen, "[stun] listen")];
     wanted.extend(addresses.iter().flat_map(|a| a.all().into_iter().skip(1)).map(|a| (a, "[stun] alternate")));

@@ -2,6 +2,7 @@
 
 use super::content::set;
 use super::handle::EdgeHandle;
+use super::keeper::Keeper;
 use super::live::LiveConfig;
 use super::pace::Pacer;
 use super::published::PublishedFiles;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::DownloadId;
-use swarmedge_ground::health::{Health, LogLimiter};
+use swarmedge_ground::health::Health;
 use swarmedge_ground::http::{Body, Problem};
 use swarmedge_ground::seals::Seals;
 
@@ -36,9 +37,14 @@ pub struct Routes<R> {
     pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
     /// Conditions that `/healthz` reports.
     pub health: Health,
-    /// Limits the log lines about unreadable published files.
-    pub read_errors: Rc<LogLimiter>,
+    /// Says which stored bytes are right.
+    pub keeper: Keeper<R>,
 }
+
+/// Name of the problem that the edge cannot answer now.
+pub(super) const UNAVAILABLE: &str = "unavailable";
+/// Name of the problem that the bytes of a download with peers cannot be counted now.
+pub(super) const UNCOUNTED: &str = "uncounted";
 
 /// An HTTP answer, or the problem document to send in its place.
 pub(super) type Answer = Result<Response<Body>, Box<Problem>>;

@@ -3,8 +3,10 @@
 //! [`plan`] decides the answer from the request alone; [`body`] streams it.
 
 use super::conditional::{Validators, Verdict, evaluate, time};
+use super::keeper::{Keeper, Refused};
 use super::pace::Pacer;
 use super::range::{Selection, content_range, select};
+use super::stored::Stored;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_lite::future::yield_now;
@@ -15,11 +17,14 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::rc::Rc;
-use swarmedge_core::ids::{Digest, VersionId};
+use std::sync::Arc;
+use swarmedge_core::content::verdicts::FileIdentity;
+use swarmedge_core::ids::{Digest, PieceIndex, VersionId};
 use swarmedge_ground::files::read_cached;
 use swarmedge_ground::http::{Body, Problem};
 use swarmedge_ground::rt::Rt;
@@ -27,6 +32,8 @@ use swarmedge_ground::rt::Rt;
 /// Bytes of one read. A client that takes nothing holds no more, besides the buffers of its connection; the system
 /// reads ahead of it.
 const READ_LEN: usize = 32 * 1024;
+/// Times that a step is read again because somebody writes to the file.
+const TRIES_MAX: u32 = 4;
 /// Steps without waiting for the disk after which other connections have their turn.
 const STEPS_IN_A_ROW: u32 = 16;
 
@@ -63,8 +70,10 @@ pub struct Sending<R> {
     pub pacers: Vec<Rc<RefCell<Pacer>>>,
     /// Counter of the sent bytes.
     pub meter: Box<dyn Meter>,
-    /// Called with the error if the file cannot be read.
-    pub on_read_error: Box<dyn Fn(&io::Error)>,
+    /// Says which bytes of the file are right.
+    pub keeper: Keeper<R>,
+    /// Called with the reason if a part of the file cannot be sent.
+    pub on_refused: Box<dyn Fn(&Refused)>,
 }
 
 impl Representation {
@@ -184,16 +193,17 @@ fn multipart(repr: &Representation, ranges: &[Range<u64>], boundary: &str) -> (R
     (response, parts)
 }
 
-/// Makes a body of `parts`, streamed from `file`.
+/// Makes a body of `parts`, streamed from stored content. A piece is sent after its hash was right; the body breaks off
+/// before one that is not.
 #[must_use]
-pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Body {
+pub fn body<R: Rt>(stored: Stored, parts: VecDeque<Part>, sending: Sending<R>) -> Body {
     let len = parts.iter().map(|p| match p {
         Part::Text(text) => text.len() as u64,
         Part::Content(range) => range.end - range.start,
     });
     let step = sending.pacers.iter().map(|p| p.borrow().step(READ_LEN)).min().unwrap_or(READ_LEN);
     let len = len.sum();
-    let reader = Reader { sending, parts, file: Some(file), step, ready: 0 };
+    let reader = Reader { sending, parts, stored, checked: None, step, ready: 0 };
     Body::stream(
         len,
         futures_lite::stream::unfold(reader, |mut reader| async move {
@@ -207,8 +217,9 @@ pub fn body<R: Rt>(file: File, parts: VecDeque<Part>, sending: Sending<R>) -> Bo
 struct Reader<R> {
     sending: Sending<R>,
     parts: VecDeque<Part>,
-    /// The file; `None` after a failed read.
-    file: Option<File>,
+    stored: Stored,
+    /// The piece that was found right, and the state of the file then.
+    checked: Option<(PieceIndex, FileIdentity)>,
     step: usize,
     /// Steps in a row that did not wait for the disk.
     ready: u32,
@@ -226,8 +237,13 @@ impl<R: Rt> Reader<R> {
     }
 
     async fn content(&mut self, range: Range<u64>) -> io::Result<Bytes> {
-        let this = range.start..range.end.min(range.start + self.step as u64);
-        let bytes = self.read(&this).await.inspect_err(|e| (self.sending.on_read_error)(e))?;
+        let piece = self.stored.piece_of(range.start);
+        let piece_end = self.stored.manifest.layout().piece_range(piece).end;
+        let this = range.start..range.end.min(range.start + self.step as u64).min(piece_end);
+        let bytes = self.read_right(piece, &this, range.end).await.map_err(|why| {
+            (self.sending.on_refused)(&why);
+            io::Error::other(format!("{why:?}"))
+        })?;
         if this.end < range.end {
             self.parts.push_front(Part::Content(this.end..range.end));
         }
@@ -239,11 +255,31 @@ impl<R: Rt> Reader<R> {
         Ok(bytes.into())
     }
 
+    /// Reads a range within a piece that is right. `end` is where the bytes that the client wants end.
+    async fn read_right(&mut self, piece: PieceIndex, range: &Range<u64>, end: u64) -> Result<Vec<u8>, Refused> {
+        for _ in 0..TRIES_MAX {
+            let state = match self.checked {
+                Some((checked, state)) if checked == piece => state,
+                _ => {
+                    let state = self.sending.keeper.admit(&self.stored, piece).await?;
+                    self.sending.keeper.look_ahead(&self.stored, piece, end);
+                    self.checked = Some((piece, state));
+                    state
+                }
+            };
+            let bytes = self.read(range).await;
+            // a write after the piece was found right changes the state of the file before its bytes
+            if self.stored.identity().is_ok_and(|now| now == state) {
+                return bytes.map_err(Refused::Busy);
+            }
+            self.checked = None;
+        }
+        Err(Refused::Busy(io::Error::other("somebody writes to the file")))
+    }
+
     /// Reads a range: from the system's memory at once, from the disk on the blocking pool.
     async fn read(&mut self, range: &Range<u64>) -> io::Result<Vec<u8>> {
-        let Some(file) = self.file.take() else { return Err(io::Error::other("a read failed before")) };
-        if let Some(bytes) = read_cached(&file, range) {
-            self.file = Some(file);
+        if let Some(bytes) = read_cached(&self.stored.file, range) {
             self.ready += 1;
             if self.ready.is_multiple_of(STEPS_IN_A_ROW) {
                 // a client on a fast network must not hold up the others of this thread
@@ -251,10 +287,8 @@ impl<R: Rt> Reader<R> {
             }
             return Ok(bytes);
         }
-        let range = range.clone();
-        let (file, bytes) = self.sending.rt.blocking(move || read(file, &range)).await;
-        self.file = Some(file);
-        bytes
+        let (file, range) = (Arc::clone(&self.stored.file), range.clone());
+        self.sending.rt.blocking(move || read(&file, &range)).await
     }
 
     async fn wait_for_turn(&self, bytes: u64) {
@@ -271,16 +305,10 @@ impl<R: Rt> Reader<R> {
     }
 }
 
-fn read(mut file: File, range: &Range<u64>) -> (File, io::Result<Vec<u8>>) {
-    let len = range.end - range.start;
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(READ_LEN));
-    let result = file.seek(SeekFrom::Start(range.start)).and_then(|_| (&file).take(len).read_to_end(&mut bytes));
-    let result = match result {
-        Ok(n) if n as u64 == len => Ok(bytes),
-        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Err(e) => Err(e),
-    };
-    (file, result)
+fn read(file: &File, range: &Range<u64>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(READ_LEN)];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
 }
 
 /// Returns the media type for a path's extension.

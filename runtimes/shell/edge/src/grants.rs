@@ -1,7 +1,7 @@
 //! `POST /v1/grants`: checks signatures and finds the object; the edge machine decides about the grant.
 
 use super::access::withheld;
-use super::answer::{Answer, Routes, json, problem};
+use super::answer::{Answer, Routes, UNAVAILABLE, json, problem};
 use super::handle::GrantAnswer;
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
@@ -172,6 +172,6 @@ fn denied(why: Denial) -> Box<Problem> {
             let too_many = problem(StatusCode::TOO_MANY_REQUESTS, "too-many-grants", detail);
             Box::new(too_many.again_after(retry_after_ms))
         }
-        Denial::Unavailable => problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again"),
+        Denial::Unavailable => problem(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "try again"),
     }
 }

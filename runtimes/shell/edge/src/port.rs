@@ -1,7 +1,7 @@
 //! The port of the edge machine: signs and seals grants, writes the spool, and keeps the link to the ledger.
 
-use super::catalogue::Files;
 use super::handle::{EdgeHandle, ServeDecision};
+use super::keeper::Keeper;
 use super::possession;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{Grant, SealedGrant, ServerCert, SignedGrant, SigningContext};
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::health::Health;
+use swarmedge_ground::host::watched::WatchedLink;
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::link::{Event, Inlet, dial};
 use swarmedge_ground::rt::Rt;
@@ -28,12 +29,14 @@ pub(super) struct EdgePort<R: Rt> {
     pub(super) cert: ServerCert,
     pub(super) seals: Seals,
     pub(super) machine: EdgeHandle,
-    pub(super) files: Files,
+    pub(super) keeper: Keeper<R>,
     pub(super) spool: Saver<Input>,
     pub(super) ledger: Option<String>,
     pub(super) ledger_tls: Arc<rustls::ClientConfig>,
     pub(super) ledgers: Inlet<ToLedger, FromLedger, Input>,
     pub(super) health: Health,
+    /// The link to the ledger, if one is configured.
+    pub(super) ledger_link: Option<WatchedLink>,
     /// Makes the spool refuse every batch while set: a fault injected by tests.
     pub(super) refuses: Arc<AtomicBool>,
     pub(super) stopped: bool,
@@ -68,9 +71,9 @@ impl<R: Rt> EdgePort<R> {
         let Ok(permit) = self.machine.inbox().reserve() else {
             return local.push_back(Input::Proven { req, own: None });
         };
-        let (rt, files) = (self.rt.clone(), self.files.clone());
+        let (rt, keeper) = (self.rt.clone(), self.keeper.clone());
         self.rt.spawn(async move {
-            let own = rt.blocking(move || possession::compute_proof(&files, version, &challenge)).await;
+            let own = possession::compute_proof(&rt, &keeper, version, challenge).await;
             permit.send(Input::Proven { req, own });
         });
     }
@@ -106,6 +109,12 @@ impl<R: Rt> Port<Edge> for EdgePort<R> {
             Output::Count(metric) => count(metric, 1),
             Output::GaveAway { bytes } => count(Metric::GivenAway, bytes),
             Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn observe(&mut self, edge: &Edge) {
+        if let Some(link) = &mut self.ledger_link {
+            link.note(edge.is_ledger_up());
         }
     }
 

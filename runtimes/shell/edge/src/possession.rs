@@ -1,13 +1,12 @@
 //! `POST /v1/completed` and `POST /v1/proofs`: a client reports a completed download and answers the possession
 //! challenge. The machine decides; whether a proof was right is told to the ledger, never to the client.
 
-use super::answer::{Answer, Routes, json, problem};
-use super::catalogue::Files;
+use super::answer::{Answer, Routes, UNAVAILABLE, json, problem};
 use super::grants::read_body;
+use super::keeper::Keeper;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use swarmedge_core::accounting::possession::{Challenge, Prover, part_range};
 use swarmedge_core::ids::{Digest, VersionId};
 use swarmedge_core::role::edge::io::{Completed, ServedGrant};
@@ -26,7 +25,7 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
         let missing = || problem(StatusCode::UNAUTHORIZED, "grant-missing", "the download's grant comes with it");
         routes.open_grant(&head.headers, version)?.ok_or_else(missing)
     };
-    let unavailable = || problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many requests");
+    let unavailable = || problem(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "too many requests");
     if path == COMPLETED_PATH {
         let told: CompletedRequest = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         let g = granted(&told.version)?;
@@ -51,20 +50,29 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     Ok(response)
 }
 
-/// Computes the expected proof from the edge's own content; `None` if it cannot be read. Blocks the thread.
-pub(super) fn compute_proof(files: &Files, version: VersionId, challenge: &Challenge) -> Option<Digest> {
-    let read = || -> std::io::Result<Digest> {
-        let mut file = File::open(files.content(version))?;
-        let size = file.metadata()?.len();
-        let mut prover = Prover::new(challenge);
-        for part in &challenge.parts {
-            let range = part_range(size, *part);
+/// Computes the expected proof from the edge's own content; `None` if that cannot be read, or is damaged.
+pub(super) async fn compute_proof<R: Rt>(
+    rt: &R,
+    keeper: &Keeper<R>,
+    version: VersionId,
+    challenge: Challenge,
+) -> Option<Digest> {
+    let stored = keeper.open(version).await.ok()?;
+    let layout = stored.manifest.layout();
+    let ranges: Vec<_> = challenge.parts.iter().map(|part| part_range(layout.size(), *part)).collect();
+    for range in &ranges {
+        // a part is no longer than the shortest piece, and begins where a piece does or within it
+        keeper.admit(&stored, stored.piece_of(range.start)).await.ok()?;
+    }
+    let read = move || -> std::io::Result<Digest> {
+        let mut prover = Prover::new(&challenge);
+        for range in ranges {
             let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(std::io::Error::other)?];
-            file.seek(SeekFrom::Start(range.start))?;
-            file.read_exact(&mut bytes)?;
+            stored.file.read_exact_at(&mut bytes, range.start)?;
             prover.add(&bytes);
         }
         Ok(prover.finish())
     };
-    read().map_err(|error| tracing::error!(%version, %error, "a published file cannot be read")).ok()
+    let proof = rt.blocking(read).await;
+    proof.map_err(|error| tracing::error!(%version, %error, "a published file cannot be read")).ok()
 }

@@ -99,7 +99,8 @@ pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
 }
 
 /// Publishes a file: copies it, computes its piece roots, and makes it the object's current version durably. The file
-/// is read once. What is written belongs to the owner of what is there, so that servers of another user can read it.
+/// is read once. What is stored of the same version already is replaced, since it may be damaged. What is written belongs
+/// to the owner of what is there, so that servers of another user can read it.
 pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     let path = check_path(&what.path)?;
     let files = Files::new(objects);
@@ -118,12 +119,9 @@ pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
         Some(object) if object.current == id => Change::None,
         Some(_) => Change::Version,
     };
-    if !catalogue.versions.contains_key(&id) {
-        let (content, manifest_file) = (files.content(id), files.manifest(id));
-        rename_durably(&staged.path, &content).map_err(Error::at(&content))?;
-        replace_durably(&manifest_file, &manifest.to_bytes(), &files.ownership()?)
-            .map_err(Error::at(&manifest_file))?;
-    }
+    let (content, manifest_file) = (files.content(id), files.manifest(id));
+    rename_durably(&staged.path, &content).map_err(Error::at(&content))?;
+    replace_durably(&manifest_file, &manifest.to_bytes(), &files.ownership()?).map_err(Error::at(&manifest_file))?;
     let version = Version { key: key.clone(), size: layout.size(), sha256, published_ms: unix_ms() };
     let gone = catalogue.publish(id, version, what.access, what.policy.clone());
     files.save(&catalogue)?;
@@ -218,6 +216,22 @@ mod tests {
         assert!(!files.content(old.version).exists() && !files.manifest(new.version).exists());
         assert!(matches!(unpublish(&at, ProviderId(7), "a/b.bin"), Err(Error::NotFound(..))));
         assert_eq!(objects(&at).expect("listed"), []);
+    }
+
+    #[test]
+    fn publishing_the_same_file_again_repairs_what_is_stored() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = dir.path().join("objects");
+        let first = publish(&at, &put(dir.path(), b"some text")).expect("published");
+        let files = Files::new(&at);
+        let (content, manifest) = (files.content(first.version), files.manifest(first.version));
+        let good = std::fs::read(&manifest).expect("there");
+        std::fs::write(&content, b"some xxxt").expect("written");
+        std::fs::write(&manifest, b"no manifest").expect("written");
+        let again = publish(&at, &put(dir.path(), b"some text")).expect("published");
+        assert_eq!((again.version, again.change), (first.version, Change::None));
+        assert_eq!(std::fs::read(content).expect("there"), b"some text");
+        assert_eq!(std::fs::read(manifest).expect("there"), good);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use swarmedge_ground::files::Stamp;
-use swarmedge_ground::health::{Condition, Health};
+use swarmedge_ground::health::{Cause, Condition, Health};
 use swarmedge_ground::rt::Rt;
 
 /// The published objects and the providers' token keys; clones share one state.
@@ -104,7 +104,8 @@ impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
             }
             Some((_, Err(error))) => {
                 let why = format!("{error} (mend the file; until then its last state counts)");
-                self.view.borrow_mut().condition.failed(why);
+                let cause = if let Error::File { error, .. } = &error { Cause::of(error) } else { Cause::File };
+                self.view.borrow_mut().condition.failed_by(cause, why);
             }
         }
         self.view.borrow().value.clone()

@@ -3,11 +3,13 @@
 
 use super::access::RequestParts;
 pub use super::answer::Routes;
-use super::answer::{Answer, json, problem};
-use super::catalogue::{Object, Version};
+use super::answer::{Answer, UNAVAILABLE, UNCOUNTED, json, problem};
+use super::catalogue::{Object, ObjectKey, Version};
 use super::conditional::time;
-use super::content::{Plan, Representation, Sending, attachment, body, media_type, plan, set};
+use super::content::{Part, Plan, Representation, Sending, attachment, body, media_type, plan, set};
+use super::damage::What;
 use super::grants;
+use super::keeper::Refused;
 use super::pace::Pacer;
 use super::possession;
 use super::tally::Tally;
@@ -16,21 +18,27 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
-use std::fs::File;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use swarmedge_core::content::Access;
 use swarmedge_core::ids::{ProviderId, VersionId};
+use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::Grant;
-use swarmedge_ground::edge_api::{Bootstrap, COMPLETED_PATH, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_PATH, Withdrawn};
-use swarmedge_ground::health::{LogLimiter, file_trouble};
+use swarmedge_ground::edge_api::{
+    Bootstrap, COMPLETED_PATH, CONTENT_DAMAGED, DISK_FULL, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_PATH, Withdrawn,
+};
+use swarmedge_ground::health::{Cause, View};
 use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::http::{Body, Problem, Service, normal_path};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
+/// Time after which an answer that could not be given is worth asking for again, milliseconds.
+const RETRY_AFTER_MS: u32 = 5_000;
+/// Time after which damaged content is worth asking for again, milliseconds: somebody must repair it.
+const RETRY_DAMAGED_AFTER_MS: u32 = 30_000;
+/// Time after which an edge with a full disk is worth asking again, milliseconds.
+const RETRY_FULL_AFTER_MS: u32 = 30_000;
 /// Number of single downloads' rate limiters above which those of ended downloads are dropped.
 const PACERS_KEPT: usize = 1024;
 
@@ -61,6 +69,7 @@ impl<R: Rt> Service for Routes<R> {
         let mut response = match self.route(request, &path, peer.ip()).await {
             Ok(response) => response,
             Err(problem) => {
+                let problem = if self.health.has(Cause::DiskFull) { for_a_full_disk(problem) } else { problem };
                 tracing::debug!(%peer, %method, path, status = problem.status, kind = problem.name(), "refused");
                 let mut response = problem.response();
                 if problem.status == StatusCode::UNAUTHORIZED.as_u16() {
@@ -73,6 +82,7 @@ impl<R: Rt> Service for Routes<R> {
                 response
             }
         };
+        count_request(response.status());
         set(&mut response, NOSNIFF, "nosniff");
         response.headers_mut().typed_insert(Date::from(time(unix_ms() / 1000)));
         response
@@ -113,11 +123,12 @@ impl<R: Rt> Routes<R> {
             "/v1/bootstrap" => Ok(json(&self.bootstrap())),
             WITHDRAWN_PATH => {
                 let catalogue = self.published.catalogue().await;
-                let versions = catalogue.withdrawn_since(unix_ms()).map(|v| v.to_string()).collect();
-                Ok(json(&Withdrawn { versions }))
+                let now_ms = unix_ms();
+                let versions = catalogue.withdrawn_since(now_ms).map(|v| v.to_string()).collect();
+                Ok(json(&Withdrawn { versions, now_ms }))
             }
             _ => {
-                if let Some(answer) = ops::answer(request.method(), path, &self.health) {
+                if let Some(answer) = ops::answer(request, path, &self.health, View::Strangers) {
                     return Ok(answer);
                 }
                 if let Some(version) = path.strip_prefix("/v1/manifests/") {
@@ -150,9 +161,11 @@ impl<R: Rt> Routes<R> {
         let (object, version) = catalogue.version(id).ok_or_else(unknown_version)?;
         self.admit(asked, (&version.key, object, id)).await?;
         check_expiry(object)?;
-        let file = self.published.files().manifest(id);
-        let bytes = self.read_published(id, file, |file| std::fs::read(file)).await?;
-        let mut response = Response::new(Body::full(bytes));
+        let manifest = match self.keeper.manifest(id).await {
+            Ok(manifest) => manifest,
+            Err(why) => return Err(self.refuse(id, &version.key, &why).await),
+        };
+        let mut response = Response::new(Body::full(manifest.to_bytes()));
         set(&mut response, CONTENT_TYPE, "application/vnd.swarmedge.manifest");
         set(&mut response, CACHE_CONTROL, immutable(object.access));
         Ok(response)
@@ -203,38 +216,57 @@ impl<R: Rt> Routes<R> {
             media_type: media_type(&version.key.1),
             fields: extra,
         };
-        let (response, parts) = match plan(&repr, head_only, fields, unix_ms() / 1000, &boundary()) {
+        let planned = plan(&repr, head_only, fields, unix_ms() / 1000, &boundary());
+        let (response, parts) = match planned {
+            Plan::Done(response) if response.status() == StatusCode::OK => (response, None),
             Plan::Done(response) => return Ok(response),
-            Plan::Send(response, parts) => (response, parts),
+            Plan::Send(response, parts) => (response, Some(parts)),
         };
-        let file = self.read_published(id, self.published.files().content(id), |path| File::open(path)).await?;
+        let wanted = parts.iter().flatten().filter_map(|part| match part {
+            Part::Content(range) => Some(range.clone()),
+            Part::Text(_) => None,
+        });
+        let mut wanted: Vec<_> = wanted.collect();
+        if parts.is_none() {
+            wanted.push(0..version.size);
+        }
+        let stored = match self.keeper.open(id).await {
+            Ok(stored) => stored,
+            Err(why) => return Err(self.refuse(id, &version.key, &why).await),
+        };
+        if let Err(why) = self.keeper.prepare(&stored, &wanted, parts.is_some()).await {
+            return Err(self.refuse(id, &version.key, &why).await);
+        }
+        let Some(parts) = parts else { return Ok(response) };
         let mut pacers = vec![self.pacer.clone()];
         pacers.extend(self.policy_pacer(grant.as_deref(), object.policy.edge_rate_max));
         let meter = Box::new(Tally::new(self, grant, id, version.key.0).await?);
-        let (lines, path) = (Rc::clone(&self.read_errors), self.published.files().content(id));
-        let on_read_error = Box::new(move |error: &io::Error| log_read_error(&lines, &path, error));
-        let sending = Sending { rt: self.rt.clone(), pacers, meter, on_read_error };
-        Ok(response.map(|_| body(file, parts, sending)))
+        let (keeper, key) = (self.keeper.clone(), version.key.clone());
+        let on_refused = Box::new(move |why: &Refused| keeper.note(id, &key, why));
+        let sending = Sending { rt: self.rt.clone(), pacers, meter, keeper: self.keeper.clone(), on_refused };
+        Ok(response.map(|_| body(stored, parts, sending)))
     }
 
-    /// Reads or opens a version's file. The answer is 404 if the version was unpublished meanwhile, and 503 after any
-    /// other failure, which the operator must repair.
-    async fn read_published<T: Send + 'static>(
-        &self,
-        id: VersionId,
-        path: PathBuf,
-        read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, Box<Problem>> {
-        let own = path.clone();
-        let error = match self.rt.blocking(move || read(&own)).await {
-            Ok(done) => return Ok(done),
-            Err(error) => error,
-        };
-        if error.kind() == io::ErrorKind::NotFound && self.published.catalogue().await.version(id).is_none() {
-            return Err(unknown_version());
+    /// Returns the answer to a request whose content cannot be sent: 404 if the version was unpublished meanwhile, and
+    /// otherwise 503, since the operator must repair it, or it passes.
+    async fn refuse(&self, id: VersionId, key: &ObjectKey, why: &Refused) -> Box<Problem> {
+        if self.published.catalogue().await.version(id).is_none() {
+            return unknown_version();
         }
-        log_read_error(&self.read_errors, &path, &error);
-        Err(problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the content cannot be read now"))
+        self.keeper.note(id, key, why);
+        let (name, detail, after_ms) = match why {
+            Refused::Damaged(What::Pieces(_)) => (
+                CONTENT_DAMAGED,
+                "a part of what this edge has stored is damaged; the rest is served",
+                RETRY_DAMAGED_AFTER_MS,
+            ),
+            Refused::Damaged(_) => (CONTENT_DAMAGED, "what this edge has stored is damaged", RETRY_DAMAGED_AFTER_MS),
+            Refused::Busy(error) => {
+                tracing::debug!(%error, "content cannot be read now");
+                (UNAVAILABLE, "the content cannot be read now", RETRY_AFTER_MS)
+            }
+        };
+        Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, name, detail).again_after(after_ms))
     }
 
     /// Returns the rate limiter of the grant's download, shared by its requests; without a grant, a new one.
@@ -261,8 +293,28 @@ fn parse_version(text: &str) -> Result<VersionId, Box<Problem>> {
     text.parse().map_err(|_| problem(StatusCode::NOT_FOUND, "not-found", "not a version id"))
 }
 
-fn log_read_error(lines: &LogLimiter, path: &Path, error: &io::Error) {
-    lines.say(|left_out| tracing::error!(left_out, "{}", file_trouble("read", path, error)));
+/// Returns what is answered in place of a problem while the disk is full, if that may be its cause.
+fn for_a_full_disk(problem: Box<Problem>) -> Box<Problem> {
+    let uncounted = problem.name() == UNCOUNTED;
+    if !uncounted && problem.name() != UNAVAILABLE {
+        return problem;
+    }
+    let detail = "the edge's disk is full: its operator must free some space";
+    if uncounted {
+        return Box::new(Problem { detail: format!("{detail}; {}", problem.detail), ..*problem });
+    }
+    Box::new(Problem::new(StatusCode::SERVICE_UNAVAILABLE, DISK_FULL, detail).again_after(RETRY_FULL_AFTER_MS))
+}
+
+fn count_request(status: StatusCode) {
+    let class = match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    };
+    metrics::counter!("swarmedge_edge_requests_total", "status" => class).increment(1);
 }
 
 fn unknown_version() -> Box<Problem> {
@@ -283,4 +335,24 @@ fn boundary() -> String {
     // without randomness two answers share a boundary, which is allowed
     let _ = getrandom::fill(&mut bytes);
     data_encoding::HEXLOWER.encode(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_that_where_it_may_be_the_cause() {
+        let told = |status, name| for_a_full_disk(problem(status, name, "in words"));
+        let full = told(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
+        assert_eq!((full.status, full.name(), full.retry_after_s), (503, DISK_FULL, Some(30)));
+        assert!(full.detail.starts_with("the edge's disk is full"));
+        let uncounted = told(StatusCode::CONFLICT, UNCOUNTED);
+        assert_eq!((uncounted.status, uncounted.name()), (409, UNCOUNTED));
+        assert!(uncounted.detail.starts_with("the edge's disk is full") && uncounted.detail.ends_with("in words"));
+        for (status, name) in [(StatusCode::SERVICE_UNAVAILABLE, CONTENT_DAMAGED), (StatusCode::NOT_FOUND, "not-found")]
+        {
+            assert_eq!(told(status, name), problem(status, name, "in words"), "for another reason");
+        }
+    }
 }

@@ -3,11 +3,14 @@
 use super::catalogue::Files;
 use super::config::EdgeConfig;
 use super::handle::EdgeHandle;
+use super::keeper::Keeper;
 use super::live::LiveConfig;
+use super::mend;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
 use super::published::PublishedFiles;
 use super::routes::Routes;
+use super::scrub;
 use futures_lite::future::or;
 use std::cell::RefCell;
 use std::future::Future;
@@ -23,7 +26,8 @@ use swarmedge_ground::error::Error;
 use swarmedge_ground::files::read;
 use swarmedge_ground::health::Health;
 use swarmedge_ground::host::sockets::listen;
-use swarmedge_ground::host::{INBOX_MAX, Live, Server, certificate, load_tls, send_clock, unix_ms};
+use swarmedge_ground::host::watched::WatchedLink;
+use swarmedge_ground::host::{INBOX_MAX, Live, Server, certificate, load_tls, send_clock, space, unix_ms};
 use swarmedge_ground::http::{self, Limits, Signal, Site};
 use swarmedge_ground::keys::{Key, verify};
 use swarmedge_ground::link::{Cap, Inlet, Links};
@@ -50,17 +54,17 @@ pub fn open_on<R: Rt>(
     health: &Health,
     refuses: Arc<AtomicBool>,
 ) -> Result<Server, Error> {
+    let health = &health.of("edge");
     let trust = trust(cfg)?;
     let (key, cert) = identity(cfg, &trust)?;
-    let files = Files::new(&cfg.objects);
-    files.create()?;
-    let published = PublishedFiles::open(rt.clone(), files.clone(), health)?;
+    let (published, keeper) = stored_content(rt, cfg, health)?;
     let (spool, (records, counts)) = Spool::open_remembered(&cfg.spool, "edge")?;
     let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, false)?;
     let ledger_tls = client_config(&read(&cfg.ca)?, Some(&key))?;
     let seals = Seals::open(&cfg.seal_key)?;
     ops::init_metrics();
     let (listener, addr) = listen(rt, cfg.listen, "[edge] listen")?;
+    let ops = cfg.ops.map(|at| ops::serve(rt, at, "[edge] ops", stop.clone(), health.clone())).transpose()?;
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (spool, writing) = spool::write(rt.clone(), spool, health, "edge's spool", |req, ok| Input::Saved { req, ok });
     let machine = EdgeHandle::new(inbox.clone());
@@ -70,12 +74,13 @@ pub fn open_on<R: Rt>(
         cert: cert.clone(),
         seals: seals.clone(),
         machine: machine.clone(),
-        files: files.clone(),
+        keeper: keeper.clone(),
         spool,
         ledger: cfg.ledger.clone(),
         ledger_tls,
         ledgers: Inlet { inbox: inbox.clone(), links: Links::default(), wrap: from_ledger, cap: Cap::SERVER },
         health: health.clone(),
+        ledger_link: cfg.ledger.as_ref().map(|_| WatchedLink::new(health, "edge", "the ledger")),
         refuses,
         stopped: false,
     };
@@ -84,21 +89,19 @@ pub fn open_on<R: Rt>(
     let routes = Rc::new(Routes {
         rt: rt.clone(),
         cfg: live.clone(),
-        published,
+        published: published.clone(),
         machine,
         seals: seals.clone(),
         trust,
         pacer: Rc::new(RefCell::new(Pacer::following(live.rate()))),
         pacers: RefCell::default(),
         health: health.clone(),
-        read_errors: Rc::default(),
+        keeper: keeper.clone(),
     });
-    let limits = Limits {
-        connections_max: cfg.connections_max,
-        drain_within: Duration::from_millis(cfg.drain_ms),
-        ..Limits::default()
-    };
-    let site = Site { listener, tls, limits, service: routes };
+    let site = Site { listener, tls, limits: limits(cfg), service: routes };
+    rt.spawn(space::watch(rt.clone(), health.clone(), places(cfg)));
+    rt.spawn(mend::follow(rt.clone(), keeper.clone(), published.clone()));
+    rt.spawn(scrub::follow(rt.clone(), keeper, published, live.scrub_rate()));
     let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
         tracing::info!(%addr, name, "edge is ready");
@@ -111,7 +114,29 @@ pub fn open_on<R: Rt>(
         Ok(())
     };
     let live = Live::tls(live_tls).section(LiveConfig::KEYS, move |section| live.take(section));
-    Ok(Server::new(addr, None, run).living(live))
+    Ok(Server::new(addr, ops, run).living(live))
+}
+
+/// Opens the published objects and their stored content.
+fn stored_content<R: Rt>(rt: &R, cfg: &EdgeConfig, health: &Health) -> Result<(PublishedFiles<R>, Keeper<R>), Error> {
+    let files = Files::new(&cfg.objects);
+    files.create()?;
+    let published = PublishedFiles::open(rt.clone(), files.clone(), health)?;
+    Ok((published, Keeper::new(rt.clone(), files, health.clone())))
+}
+
+/// Returns the bounds of the HTTPS server.
+fn limits(cfg: &EdgeConfig) -> Limits {
+    Limits {
+        connections_max: cfg.connections_max,
+        drain_within: Duration::from_millis(cfg.drain_ms),
+        ..Limits::default()
+    }
+}
+
+/// Returns where the edge writes, and where published objects are written.
+fn places(cfg: &EdgeConfig) -> Vec<space::Place> {
+    vec![("edge's disk", cfg.spool.clone()), ("edge's disk of objects", cfg.objects.clone())]
 }
 
 /// Returns the configuration of the machine.

@@ -1,7 +1,7 @@
 //! Reports the bytes of one HTTP answer to the edge machine: asks for a reservation before bytes leave, and reports
 //! sent bytes after.
 
-use super::answer::{Routes, problem};
+use super::answer::{Routes, UNCOUNTED, problem};
 use super::content::Meter;
 use super::handle::{EdgeHandle, ServeDecision};
 use hyper::StatusCode;
@@ -60,7 +60,7 @@ impl<R: Rt> Tally<R> {
         let tally = Self { rt, machine, grant, version, provider, sent: 0..0, counted: true, reserved };
         if let Some(reserve) = tally.reserve(0) {
             let detail = "this edge cannot count the download now: ask for one without peers in its place";
-            reserve.await.map_err(|_| problem(StatusCode::CONFLICT, "uncounted", detail))?;
+            reserve.await.map_err(|_| problem(StatusCode::CONFLICT, UNCOUNTED, detail))?;
         }
         Ok(tally)
     }
@@ -93,6 +93,7 @@ impl<R: Rt> Tally<R> {
             return;
         }
         let range = std::mem::replace(&mut self.sent, 0..0);
+        metrics::counter!("swarmedge_edge_sent_bytes_total").increment(range.end - range.start);
         let grant = self.grant.as_deref().map(ServedGrant::of);
         self.send(match self.counted {
             true => Input::BytesSent { grant, version: self.version, provider: self.provider, range },

@@ -10,6 +10,12 @@ use swarmedge_core::ids::Signature;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::SealedGrant;
 
+/// Name of the problem that stored content is damaged, until the operator publishes it again.
+pub const CONTENT_DAMAGED: &str = "content-damaged";
+
+/// Name of the problem that the server's disk is full.
+pub const DISK_FULL: &str = "disk-full";
+
 /// Header field of a content or manifest request with the sealed grant, base64url.
 pub const GRANT: &str = "swarmedge-grant";
 /// Header field of a grant request: the client key's signature over [`signed_message`], base64url.
@@ -51,6 +57,8 @@ pub struct Bootstrap {
 pub struct Withdrawn {
     /// Ids of the withdrawn versions, hexadecimal.
     pub versions: Vec<String>,
+    /// The edge's clock, Unix milliseconds.
+    pub now_ms: u64,
 }
 
 /// Body of `POST /v1/completed`; the request carries the download's grant.

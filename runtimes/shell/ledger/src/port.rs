@@ -19,7 +19,7 @@ use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
 use swarmedge_ground::health::{Condition, Health};
-use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, load_tls, sockets::listen, unix_ms};
+use swarmedge_ground::host::{INBOX_MAX, Live, Role, Server, load_tls, sockets::listen, space, unix_ms};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::keys::verify;
 use swarmedge_ground::link::{Accept, Cap, Event, Inlet, Links};
@@ -52,6 +52,7 @@ pub async fn open<R: Rt>(
     stop: &Signal,
     health: &Health,
 ) -> Result<Server, Error> {
+    let health = &health.of("ledger");
     let config = Config::new(operator.root, verify);
     let (listener, addr) = listen(rt, cfg.listen, "[ledger] listen")?;
     let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
@@ -71,6 +72,9 @@ pub async fn open<R: Rt>(
     let ops = cfg.ops.map(|at| ops::serve(rt, at, "[ledger] ops", stop.clone(), health.clone())).transpose()?;
     let [storing, reading, closing] =
         ["ledger", "ledger's quarantine", "ledger's days"].map(|part| Condition::new(health, part));
+    if let Database::Sqlite(file) = &cfg.database {
+        rt.spawn(space::watch(rt.clone(), health.clone(), vec![("ledger's disk", file.clone())]));
+    }
     let (rt, stop, config_of_days) = (rt.clone(), stop.clone(), cfg.clone());
     let role = Role {
         machine: Ledger::default(),

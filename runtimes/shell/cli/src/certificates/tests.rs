@@ -5,6 +5,7 @@ use crate::init::{self, Deployment, Plan, Ports};
 use swarmedge_core::accounting::Trust;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_core::wire::records::ServerRole;
+use swarmedge_ground::health::View;
 use tempfile::TempDir;
 
 fn deployment(host: &str) -> (TempDir, Deployment) {
@@ -129,4 +130,15 @@ fn a_warning_depends_on_the_lifetime_and_says_how_to_renew() {
     let expiry = |own| Expiry { role: "edge", kind: "tls", file: "tls.pem".into(), own, not_after_s: 0, lifetime_s: 0 };
     assert!(expiry(true).next_step().contains("certificates renew"));
     assert!(!expiry(false).next_step().contains("certificates renew"));
+    let health = Health::default();
+    let told = |not_after_s| {
+        let lifetime_s = 365 * DAY_S;
+        Expiry { role: "edge", kind: "tls", file: "tls.pem".into(), own: true, not_after_s, lifetime_s }.tell(&health);
+        health.told(View::Operator).pop().map(|told| (told.part, told.cause, told.failing))
+    };
+    let part = "edge's tls certificate".to_owned();
+    let in_days = |days: u64| now().as_secs() + days * DAY_S;
+    assert_eq!(told(in_days(7)), Some((part.clone(), Cause::CertificateEnds, false)));
+    assert_eq!(told(1), Some((part, Cause::CertificateExpired, true)));
+    assert_eq!(told(in_days(300)), None);
 }

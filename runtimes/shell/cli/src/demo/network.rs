@@ -4,7 +4,7 @@
 use crate::init::{self, Deployment, Plan, Ports};
 use crate::process::{Process, is_healthy};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use swarmedge_client::client::local::Call;

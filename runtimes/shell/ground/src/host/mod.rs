@@ -8,6 +8,7 @@ mod live;
 mod role;
 pub mod sockets;
 pub mod space;
+pub mod watched;
 
 pub use live::{Live, LiveTls, Lives, load_tls};
 pub use role::{Role, certificate};

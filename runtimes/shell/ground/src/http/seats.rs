@@ -177,11 +177,18 @@ impl Seats {
         let holding = Holding { prefix: net, key: (), bytes: CONNECTION_BYTES, turn: (0, self.now()), kept: false };
         self.0.table.borrow_mut().put(id, holding);
         self.0.leave.borrow_mut().insert(id, leave.clone());
+        self.show();
         Some(Seat { seats: self.clone(), id, leave })
+    }
+
+    fn show(&self) {
+        let taken = u32::try_from(self.taken()).unwrap_or(u32::MAX);
+        metrics::gauge!("swarmedge_connections", "server" => self.0.log.server).set(f64::from(taken));
     }
 
     fn give_up(&self, id: u64) -> Option<Signal> {
         self.0.table.borrow_mut().take(id);
+        self.show();
         self.0.leave.borrow_mut().remove(&id)
     }
 }
