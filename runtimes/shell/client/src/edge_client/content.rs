@@ -1,7 +1,7 @@
 //! Requests for content: transfers of adjacent blocks are merged into one HTTP range request, and at most
 //! [`REQUESTS_MAX`] requests run on an edge at a time.
 
-use super::request::{failure, refusal};
+use super::request::{JSON_LEN_MAX, failure, refusal};
 use super::{EdgeClient, News, Trouble};
 use crate::store::Sink;
 use bytes::Bytes;
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use swarmedge_core::ids::{PieceIndex, VersionId, XferId};
 use swarmedge_core::role::client::io::{EdgeError, FetchEnd, Input};
 use swarmedge_core::wire::records::SealedGrant;
-use swarmedge_ground::edge_api::{GRANT, grant_text};
+use swarmedge_ground::edge_api::{CONTENT_DAMAGED, GRANT, grant_text};
 use swarmedge_ground::http::client::Answer;
-use swarmedge_ground::http::{Body, Origin};
+use swarmedge_ground::http::{Body, Origin, Problem};
 use swarmedge_ground::mailbox::{Permit, Sender};
 use swarmedge_ground::rt::Rt;
 
@@ -42,6 +42,18 @@ pub(super) struct Job {
     /// The blocks' byte range within the version.
     pub(super) bytes: Range<u64>,
     pub(super) permit: Permit<Input>,
+    pub(super) turn: Turn,
+}
+
+/// When a transfer is requested, and with which others. An edge refuses a request of which a piece is damaged there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Together with adjacent ones.
+    Together,
+    /// In a request of its own, since one of several pieces is damaged.
+    Alone,
+    /// After all others, since it was refused in a request of its own.
+    Last,
 }
 
 impl Job {
@@ -123,10 +135,11 @@ fn next_jobs<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Option<VecDeque<J
             first.end(FetchEnd::Cancelled);
             continue;
         }
-        let (version, start, mut end) = (first.version, first.bytes.start, first.bytes.end);
+        let (version, turn, start, mut end) = (first.version, first.turn, first.bytes.start, first.bytes.end);
         let mut jobs = VecDeque::from([first]);
         while let Some(next) = edge_queue.queue.front() {
             let fits = next.version == version && next.bytes.start == end && next.bytes.end - start <= REQUEST_LEN_MAX;
+            let fits = fits && [turn, next.turn] == [Turn::Together; 2];
             if !fits || is_cancelled(edges, next.xfer) {
                 break;
             }
@@ -157,13 +170,17 @@ async fn run_request<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: Ve
             for cancel in &all {
                 cancel.cancelled().await;
             }
-            Err(FetchEnd::Cancelled)
+            Err(Refusal::of(FetchEnd::Cancelled))
         })
         .await
     };
     let mut body = match opened {
         Ok(answer) => Content { answer, rest: Bytes::new() },
-        Err(end) => {
+        Err(Refusal { damaged: true, .. }) if jobs.iter().all(|job| job.turn != Turn::Last) => {
+            // the end of one transfer ends the others of this edge, so all that can be had is fetched before
+            return ask_singly(edges, origin, jobs);
+        }
+        Err(Refusal { end, .. }) => {
             for job in jobs {
                 let cancelled = is_cancelled(edges, job.xfer);
                 finish(edges, origin, job, if cancelled { FetchEnd::Cancelled } else { end });
@@ -222,8 +239,31 @@ fn requeue<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: VecDeque<Job>) {
     }
 }
 
-async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job>) -> Result<Answer<R>, FetchEnd> {
-    let (Some(first), Some(last)) = (jobs.front(), jobs.back()) else { return Err(FetchEnd::Broken) };
+/// Queues jobs of a request that was refused for a damaged piece: several each by itself, a single one as the last.
+fn ask_singly<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<Job>) {
+    if jobs.len() > 1 {
+        jobs.iter_mut().for_each(|job| job.turn = Turn::Alone);
+        return requeue(edges, origin, jobs);
+    }
+    jobs.iter_mut().for_each(|job| job.turn = Turn::Last);
+    edges.0.queues.borrow_mut().entry(origin.clone()).or_default().queue.extend(jobs);
+}
+
+/// Why a range request was not answered with content.
+struct Refusal {
+    end: FetchEnd,
+    /// Whether a piece of the range is damaged at the edge.
+    damaged: bool,
+}
+
+impl Refusal {
+    const fn of(end: FetchEnd) -> Self {
+        Self { end, damaged: false }
+    }
+}
+
+async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job>) -> Result<Answer<R>, Refusal> {
+    let (Some(first), Some(last)) = (jobs.front(), jobs.back()) else { return Err(Refusal::of(FetchEnd::Broken)) };
     let (start, end) = (first.bytes.start, last.bytes.end);
     let path = format!("/v1/content/{}", first.version);
     // the last job has the newest grant, which expires last
@@ -234,17 +274,24 @@ async fn open<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, jobs: &VecDeque<Job
         request.body(Body::empty()).expect("hexadecimal, base64 and numbers")
     };
     let sent = edges.0.http.send(origin, request).await;
-    let answer = sent.map_err(|e| FetchEnd::EdgeRefused(failure(edges, origin, &e)))?;
+    let refused = |why| Refusal::of(FetchEnd::EdgeRefused(why));
+    let answer = sent.map_err(|e| refused(failure(edges, origin, &e)))?;
     match answer.head.status {
         StatusCode::PARTIAL_CONTENT => {
             let field = answer.head.headers.get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
             let expected = format!("bytes {start}-{}/", end.saturating_sub(1));
-            if field.starts_with(&expected) { Ok(answer) } else { Err(FetchEnd::EdgeRefused(EdgeError::Invalid)) }
+            if field.starts_with(&expected) { Ok(answer) } else { Err(refused(EdgeError::Invalid)) }
         }
-        status if status.is_success() => Err(FetchEnd::EdgeRefused(EdgeError::Invalid)),
+        status if status.is_success() => Err(refused(EdgeError::Invalid)),
         status => {
-            tracing::info!(edge = %origin.authority(), %status, "content refused");
-            Err(FetchEnd::EdgeRefused(refusal(status)))
+            let why = refusal(status);
+            let body = answer.collect(JSON_LEN_MAX).await.unwrap_or_default();
+            let name = serde_json::from_slice::<Problem>(&body).map_or_else(|_| String::new(), |p| p.name().to_owned());
+            tracing::info!(edge = %origin.authority(), %status, name, "content refused");
+            if why == EdgeError::Unavailable {
+                edges.tell(News::Trouble(Trouble::status(origin, status, &body)));
+            }
+            Err(Refusal { damaged: name == CONTENT_DAMAGED, ..refused(why) })
         }
     }
 }

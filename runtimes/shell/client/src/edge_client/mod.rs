@@ -98,11 +98,9 @@ impl<R: Rt> EdgeClient<R> {
                 match (self.0.inbox.reserve(), self.edge(edge), layout) {
                     (Ok(permit), Some(origin), Some(layout)) => {
                         let bytes = layout.block_range(piece, blocks.clone());
-                        content::fetch(
-                            self,
-                            origin,
-                            content::Job { xfer, version, grant, piece, blocks, bytes, permit },
-                        );
+                        let turn = content::Turn::Together;
+                        let job = content::Job { xfer, version, grant, piece, blocks, bytes, permit, turn };
+                        content::fetch(self, origin, job);
                     }
                     (Err(_), _, _) | (_, None, _) | (_, _, None) => {
                         local.push_back(Input::FetchEnded { xfer, end: FetchEnd::Broken });

@@ -60,7 +60,7 @@ pub(super) async fn get<R: Rt>(
             (why, _) => why,
         };
         if matches!(why, EdgeError::Unavailable | EdgeError::Busy { .. }) {
-            edges.tell(News::Trouble(Trouble::status(origin, status)));
+            edges.tell(News::Trouble(Trouble::status(origin, status, &body)));
         }
         return Err(why);
     }

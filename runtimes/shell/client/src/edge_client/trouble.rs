@@ -2,8 +2,9 @@
 
 use rustls::CertificateError as Cert;
 use std::io;
-use swarmedge_ground::http::Origin;
+use swarmedge_ground::edge_api::{CONTENT_DAMAGED, DISK_FULL};
 use swarmedge_ground::http::client::Error as HttpError;
+use swarmedge_ground::http::{Origin, Problem};
 use swarmedge_ground::reach::ProxyError;
 
 /// News about the edges for a waiting user.
@@ -50,11 +51,26 @@ impl Trouble {
         Self { what, next, wrong: matches!(error, HttpError::TooLong) }
     }
 
-    /// Describes a status that means "try again later".
-    pub(super) fn status(origin: &Origin, status: hyper::StatusCode) -> Self {
+    /// Describes an answer that means "try again later"; its body may name the problem.
+    pub(super) fn status(origin: &Origin, status: hyper::StatusCode, body: &[u8]) -> Self {
+        let edge = origin.authority();
+        let problem = serde_json::from_slice::<Problem>(body).ok();
+        let known = match problem.as_ref().map_or("", Problem::name) {
+            DISK_FULL => {
+                Some((format!("the edge's disk is full ({edge})"), "tell the operator: some space must be freed there"))
+            }
+            CONTENT_DAMAGED => Some((
+                format!("the copy of this object on the edge {edge} is damaged"),
+                "tell the operator: publishing the same file again repairs it; what is whole is fetched meanwhile",
+            )),
+            _ => None,
+        };
+        if let Some((what, next)) = known {
+            return Self { what, next, wrong: false };
+        }
         let next =
             if status.is_server_error() { "if that goes on, tell the operator: its server needs care" } else { "" };
-        Self { what: format!("the edge {} answers {status}", origin.authority()), next, wrong: false }
+        Self { what: format!("the edge {edge} answers {status}"), next, wrong: false }
     }
 
     /// Describes content that does not match the version's hashes.
@@ -101,6 +117,23 @@ fn plain(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_and_damaged_content_of_an_edge_are_told_as_that() {
+        let origin = Origin { host: "edge.example".into(), port: 443 };
+        let status = hyper::StatusCode::SERVICE_UNAVAILABLE;
+        let told = |name: &str| {
+            let body = serde_json::to_vec(&Problem::new(status, name, "in words")).expect("JSON");
+            Trouble::status(&origin, status, &body)
+        };
+        let full = told(DISK_FULL);
+        assert_eq!(full.what, "the edge's disk is full (edge.example:443)");
+        assert!(full.next.contains("operator") && !full.next.contains("network"), "{full:?}");
+        assert!(told(CONTENT_DAMAGED).what.contains("damaged"));
+        for other in [told("unavailable"), Trouble::status(&origin, status, b"<html>")] {
+            assert_eq!(other.what, "the edge edge.example:443 answers 503 Service Unavailable");
+        }
+    }
 
     #[test]
     fn certificate_errors_advise_the_user() {
