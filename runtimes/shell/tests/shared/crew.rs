@@ -91,7 +91,8 @@ fn check_that_a_stuck_role_delays_no_other<R: Start>() {
     is_stuck.recv_timeout(PATIENCE).expect("it gets stuck");
     let (health, content) =
         R::block_on(move |rt: R| async move { (ask(&rt, &made, "/healthz").await, ask(&rt, &made, "/1/a").await) });
-    assert_eq!((&health[..], &content[..]), (&b"ok\n"[..], &b"content"[..]));
+    // a warning may follow, of a nearly full disk
+    assert!(health.starts_with(b"ok\n") && content == b"content");
     drop(tell);
     drop(free);
     assert_eq!(servers.join().expect("no panic"), Ok(()));

@@ -16,6 +16,7 @@ mod networks;
 mod outputs;
 mod peers;
 mod publishing;
+mod rot;
 mod scenarios;
 mod servers;
 mod signals;
