@@ -19,7 +19,7 @@ use swarmedge_core::content::Manifest;
 use swarmedge_core::content::verdicts::{FileIdentity, Limits, Verdict, Verdicts};
 use swarmedge_core::ids::{PieceIndex, VersionId};
 use swarmedge_core::machine::Time;
-use swarmedge_ground::health::{Cause, Health, file_trouble};
+use swarmedge_ground::health::{Cause, Health, LogLimiter, file_trouble};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::rt::Rt;
 
@@ -51,6 +51,8 @@ struct Inner<R> {
     /// Pieces that are being hashed, and the signals of those who wait for that.
     checking: RefCell<BTreeMap<(VersionId, PieceIndex), Signal>>,
     damage: Damage,
+    /// Limits the log lines about content that cannot be read for want of a resource.
+    busy: LogLimiter,
 }
 
 /// The manifests that were asked for last.
@@ -91,6 +93,7 @@ impl<R: Rt> Keeper<R> {
             manifests: RefCell::default(),
             checking: RefCell::default(),
             damage: Damage::new(health),
+            busy: LogLimiter::default(),
         }))
     }
 
@@ -133,8 +136,11 @@ impl<R: Rt> Keeper<R> {
     /// Notes that an answer was refused; what is damaged is told in log and health.
     pub fn note(&self, id: VersionId, key: &ObjectKey, why: &Refused) {
         metrics::counter!("swarmedge_edge_content_refused_total").increment(1);
-        if let Refused::Damaged(what) = why {
-            self.0.damage.note(id, key, what.clone());
+        match why {
+            Refused::Damaged(what) => self.0.damage.note(id, key, what.clone()),
+            Refused::Busy(error) => self.0.busy.say(|left_out| {
+                tracing::error!(left_out, "{}", file_trouble("read", &self.0.files.content(id), error));
+            }),
         }
     }
 

@@ -261,10 +261,7 @@ impl<R: Rt> Routes<R> {
                 RETRY_DAMAGED_AFTER_MS,
             ),
             Refused::Damaged(_) => (CONTENT_DAMAGED, "what this edge has stored is damaged", RETRY_DAMAGED_AFTER_MS),
-            Refused::Busy(error) => {
-                tracing::debug!(%error, "content cannot be read now");
-                (UNAVAILABLE, "the content cannot be read now", RETRY_AFTER_MS)
-            }
+            Refused::Busy(_) => (UNAVAILABLE, "the content cannot be read now", RETRY_AFTER_MS),
         };
         Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, name, detail).again_after(after_ms))
     }
