@@ -116,8 +116,11 @@ impl<R: Rt> Keeper<R> {
     /// Opens a version's content file, which must have the version's size.
     pub async fn open(&self, id: VersionId) -> Result<Stored, Refused> {
         let (known, files) = (self.0.manifests.borrow_mut().get(id), self.0.files.clone());
+        let is_new = known.is_none();
         let opened = self.0.rt.blocking(move || open(&files, id, known)).await;
-        if let Ok(stored) = &opened {
+        if let Ok(stored) = &opened
+            && is_new
+        {
             self.0.manifests.borrow_mut().put(id, Arc::clone(&stored.manifest));
         }
         opened
