@@ -228,6 +228,9 @@ fn edge_answer(u: &mut Unstructured<'_>) -> Result<std::result::Result<EdgeAnswe
             EdgeError::Changed,
             EdgeError::GrantExpired,
             EdgeError::Invalid,
+            EdgeError::Expired,
+            EdgeError::Blocked,
+            EdgeError::Forbidden,
         ])?),
     })
 }

@@ -64,6 +64,8 @@ pub struct Object {
     pub edge_rate: u64,
     /// Maximum upload rate of a client, in bytes per second; 0: no limit.
     pub upload_rate: u64,
+    /// Number of times that one client may upload the whole object; 0: no limit.
+    pub uploads_max: u32,
 }
 
 /// Options of a client's start.
@@ -164,6 +166,9 @@ pub trait Rig {
     fn copy_client(&mut self, from: u8, to: u8);
     /// Returns the number of GUIDs that the ledger lists as retired, and the number of their replacements.
     fn retired(&mut self) -> (usize, usize);
+    /// Returns a duration that is long for an outage of the edges: longer than a grant can be renewed, where time is
+    /// simulated.
+    fn long_outage(&self) -> Duration;
     /// Kills a node without warning (SIGKILL). Its disk is kept.
     fn crash(&mut self, node: Name);
     /// Starts a crashed node again, on its disk.
@@ -210,6 +215,8 @@ pub const ALL: &[Scenario] = &[
         play: edges::edge_alone,
     },
     Scenario { name: "the_edge_is_away_for_a_while", plan: ONE_OF_EACH, play: edges::edge_outage },
+    Scenario { name: "every_edge_is_away_for_longer_than_a_grant_lasts", plan: ONE_OF_EACH, play: edges::long_outage },
+    Scenario { name: "a_client_starts_while_every_edge_is_away", plan: ONE_OF_EACH, play: edges::start_without_edge },
     Scenario {
         name: "an_edge_dies_and_another_goes_on",
         plan: Plan { edges: 2, ..ONE_OF_EACH },
@@ -222,6 +229,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "who_has_completed_proves_that_it_holds_what_peers_delivered", plan: ONE_OF_EACH, play: proven },
     Scenario { name: "a_quarantined_client_is_served_by_the_edge_alone", plan: ONE_OF_EACH, play: quarantined },
     Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },
+    Scenario { name: "a_forgotten_download_leaves_a_shared_copy", plan: ONE_OF_EACH, play: forgotten },
+    Scenario { name: "a_copy_is_uploaded_no_more_often_than_allowed", plan: ONE_OF_EACH, play: used_up },
     Scenario { name: "pause_resume_cancel", plan: ONE_OF_EACH, play: pause_resume_cancel },
     Scenario { name: "two_copies_of_a_client_run", plan: ONE_OF_EACH, play: copies },
     Scenario { name: "two_copies_of_a_client_run_on_two_cns", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: copies },
@@ -234,7 +243,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Film of the scenarios: an object of 4 MiB in 64 pieces, limited to a rate at which faults can happen in
 /// mid-download.
-const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB / 2, upload_rate: MIB / 2 };
+const FILM: Object = Object { path: "film", size: 4 * MIB, edge_rate: MIB / 2, upload_rate: MIB / 2, uploads_max: 0 };
 /// The film without an edge limit, for clients that are to share it soon.
 const AT_ONCE: Object = Object { edge_rate: 0, ..FILM };
 /// Trailer of the scenarios: an object of 1 MiB, for which the edge needs two seconds, so that peers are found in
@@ -548,4 +557,40 @@ fn restarts(rig: &mut dyn Rig) -> Result<(), String> {
     let completed = rig.run_until(LIMIT, &mut |r| done(r));
     need(completed, || format!("client0 did not complete: {:?}", rig.status(0, FILM.path)))?;
     need(rig.retired() == (0, 0), || "a restart was taken for a copy".into())
+}
+
+/// Checks that a client shares a copy after a restart, though the user has cancelled its finished download.
+fn forgotten(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    rig.command(0, Command::Cancel(FILM.path));
+    let gone = rig.run_until(LIMIT, &mut |r| r.status(0, FILM.path).is_none());
+    need(gone, || "a cancelled download is still listed".to_owned())?;
+    rig.crash(Name(Role::Client, 0));
+    rig.restart(Name(Role::Client, 0));
+    rig.publish(&CRAWLING);
+    wants(rig, 1);
+    from_peers(rig, 1).map(drop)
+}
+
+/// Checks that a client uploads an object once where the policy allows that, also across a restart.
+fn used_up(rig: &mut dyn Rig) -> Result<(), String> {
+    const SILENT: ClientOptions = ClientOptions { uploads: false, ..HONEST };
+    rig.publish(&Object { uploads_max: 1, ..AT_ONCE });
+    wants(rig, 0);
+    completes(rig, 0)?;
+    let object = Object { uploads_max: 1, edge_rate: MIB / 4, ..FILM };
+    rig.publish(&object);
+    let mut sum = 0;
+    for client in [1, 2, 3] {
+        rig.start_client(client, SILENT);
+        rig.command(client, Command::Get(FILM.path));
+        let s = completes(rig, client)?;
+        need(client > 1 || s.peer_bytes > 0, || format!("nobody uploads: {s:?}"))?;
+        sum += s.peer_bytes;
+        // what was sent is remembered within seconds
+        rig.run_until(Duration::from_secs(3), &mut |_| false);
+        rig.crash(Name(Role::Client, 0));
+        rig.restart(Name(Role::Client, 0));
+    }
+    need(sum <= FILM.size, || format!("a copy of {} bytes was uploaded once: {sum} bytes", FILM.size))
 }

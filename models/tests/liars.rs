@@ -82,7 +82,7 @@ impl Victim {
         up.input(Input::Wall(Wall::showing(NOW_MS, up.now)));
         let layout = Layout::new(SIZE, 1 << 20).expect("a layout");
         let have = Bitfield::full(layout.pieces());
-        up.input(Input::Share { version: VERSION, layout, have, policy: Policy::default() });
+        up.input(Input::Share { version: VERSION, layout, have, policy: Policy::default(), spent: 0 });
         let intros = vec![intro(n)];
         let cn = keys::cert(Name(Role::Cn, 0), ServerRole::Cn);
         let signature = keys::sign(&cn.body.key, SigningContext::Introductions, &introductions::root(&intros).0);

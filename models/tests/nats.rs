@@ -21,7 +21,7 @@ fn deployment(kinds: &[Kind], seed: u64) -> SimRig {
     let ix = |n| rig.cfg.find(Name(Role::Client, n)).expect("the plan has it");
     let access = Access::of((0..clients).map(ix).zip(kinds.iter().copied()));
     rig.world.env.access = access;
-    rig.publish(&Object { path: "film", size: SIZE, edge_rate: 64 << 10, upload_rate: 0 });
+    rig.publish(&Object { path: "film", size: SIZE, edge_rate: 64 << 10, upload_rate: 0, uploads_max: 0 });
     rig
 }
 

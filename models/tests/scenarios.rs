@@ -41,6 +41,8 @@ scenarios! {
     a_seeder_sends_wrong_bytes
     there_is_no_control_plane
     the_edge_is_away_for_a_while
+    every_edge_is_away_for_longer_than_a_grant_lasts
+    a_client_starts_while_every_edge_is_away
     an_edge_dies_and_another_goes_on
     an_edge_that_can_count_nothing_serves_on
     a_client_dies_and_resumes
@@ -49,6 +51,8 @@ scenarios! {
     who_has_completed_proves_that_it_holds_what_peers_delivered
     a_quarantined_client_is_served_by_the_edge_alone
     the_sealing_keys_are_rotated_twice
+    a_forgotten_download_leaves_a_shared_copy
+    a_copy_is_uploaded_no_more_often_than_allowed
     pause_resume_cancel
     two_copies_of_a_client_run
     two_copies_of_a_client_run_on_two_cns
@@ -65,7 +69,7 @@ fn a_crowd_takes_from_each_other(requery: Option<Duration>) -> u64 {
         lives.iter_mut().for_each(|life| life.session.requery.0 = requery.unwrap_or(life.session.requery.0));
     }
     let crowd = 0..plan.clients;
-    rig.publish(&Object { path: "film", size: 4 << 20, edge_rate: 1 << 20, upload_rate: 1 << 20 });
+    rig.publish(&Object { path: "film", size: 4 << 20, edge_rate: 1 << 20, upload_rate: 1 << 20, uploads_max: 0 });
     for n in crowd.clone() {
         rig.start_client(n, HONEST);
         rig.command(n, Command::Get("film"));
@@ -88,7 +92,7 @@ fn an_early_second_query_finds_peers_that_started_together() {
 fn resumed_after(rest: Duration, seed: u64) -> (Totals, usize) {
     let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
     let mut rig = SimRig::new(&plan, seed);
-    let film = Object { path: "film", size: 4 << 20, edge_rate: 1 << 19, upload_rate: 1 << 19 };
+    let film = Object { path: "film", size: 4 << 20, edge_rate: 1 << 19, upload_rate: 1 << 19, uploads_max: 0 };
     rig.publish(&Object { edge_rate: 0, ..film });
     let done = |rig: &mut dyn Rig, n| rig.status(n, film.path).is_some_and(|s| s.progress == Progress::Completed);
     let begin = |rig: &mut SimRig, n| {
@@ -149,7 +153,7 @@ fn a_paused_download_is_billed_once_with_a_renewed_or_new_grant() {
 fn a_peer_moves(seed: u64, moving: u8) {
     let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
     let mut rig = SimRig::new(&plan, seed);
-    let film = Object { path: "film", size: 8 << 20, edge_rate: 1 << 16, upload_rate: 1 << 20 };
+    let film = Object { path: "film", size: 8 << 20, edge_rate: 1 << 16, upload_rate: 1 << 20, uploads_max: 0 };
     rig.publish(&Object { edge_rate: 0, ..film });
     let begin = |rig: &mut SimRig, n| {
         rig.start_client(n, HONEST);

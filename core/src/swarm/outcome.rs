@@ -18,8 +18,12 @@ pub enum EdgeError {
     /// The edge cannot count the bytes of this download and sends none (HTTP 409): request a grant that permits no
     /// peers instead.
     Uncounted,
-    /// The edge does not know the object or version (HTTP 404, 410).
+    /// The edge does not know the object or version (HTTP 404).
     NotFound,
+    /// The object has expired: its provider's policy lets nobody have it any more (HTTP 410).
+    Expired,
+    /// The operator has blocked this version of the client (HTTP 426).
+    Blocked,
     /// The edge refuses access (HTTP 401, 403).
     Forbidden,
     /// The object has another version now (HTTP 412).
@@ -81,6 +85,12 @@ pub enum FailReason {
     Forbidden,
     /// No edge has answered within the configured time.
     EdgeUnreachable,
+    /// The object has expired: its provider's policy lets nobody have it any more.
+    Expired,
+    /// The download's grant is too old to be renewed, and the edge gives no new one without a valid token.
+    TokenExpired,
+    /// The operator has blocked this version of the client.
+    Blocked,
     /// The object was withdrawn or replaced while it was downloaded; the same `get` starts the new version.
     VersionGone,
     /// The disk is full.

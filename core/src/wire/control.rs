@@ -304,6 +304,8 @@ crate::wire! {
         Violation = 4,
         /// The client sent nothing for too long.
         Idle = 5,
+        /// The client's version is older than the operator lets take part: the edges alone serve it.
+        Outdated = 6,
     }
 }
 impl Copy for Refusal {}

@@ -342,6 +342,7 @@ pub(crate) fn to_client() -> Vec<ToClient> {
         ToClient::Ping,
         ToClient::Pong,
         ToClient::Refused(Refused { why: Refusal::Replaced }),
+        ToClient::Refused(Refused { why: Refusal::Outdated }),
         ToClient::Go(Go { intro: IntroId::numbered(2) }),
         ToClient::Withdraw(Withdraw { versions: List::truncated([VersionId::numbered(3)]) }),
         ToClient::Rekey,

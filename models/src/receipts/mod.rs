@@ -245,8 +245,8 @@ fn drive<M: Machine>(m: &mut M, cfg: &M::Config, at: (Time, &mut dyn Rng), input
 fn fresh_uploader(cfg: &Cfg, ix: NodeIx) -> Node {
     let mut up = Uploads::new(true);
     let have = has(ix);
-    let share =
-        upload::Input::Share { version: VersionId::numbered(1), layout: layout(), have, policy: Policy::default() };
+    let (version, policy) = (VersionId::numbered(1), Policy::default());
+    let share = upload::Input::Share { version, layout: layout(), have, policy, spent: 0 };
     let mut rng = super::rng::Seeded::new(1);
     for input in [upload::Input::Wall(Wall::showing(keys::WALL_MS, Time::ZERO)), share] {
         drive(&mut up, &upload_cfg(cfg, ix), (Time::ZERO, &mut rng), Some(input));
@@ -335,6 +335,8 @@ impl Swarm {
             upload::Output::Close { .. }
             | upload::Output::Send { .. }
             | upload::Output::Sent { .. }
+            | upload::Output::Spent { .. }
+            | upload::Output::UsedUp { .. }
             | upload::Output::Ended { .. } => {}
         }
     }

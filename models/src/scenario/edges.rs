@@ -21,6 +21,39 @@ pub(super) fn edge_outage(rig: &mut dyn Rig) -> Result<(), String> {
     completes(rig, 0).map(drop)
 }
 
+/// Checks that a download whose only source, the edge, is away for very long goes on by itself, and fetches no piece
+/// twice, though its grant may be too old to be renewed.
+pub(super) fn long_outage(rig: &mut dyn Rig) -> Result<(), String> {
+    rig.publish(&FILM);
+    wants(rig, 0);
+    half_way(rig, 0)?;
+    rig.crash(Name(Role::Edge, 0));
+    let outage = rig.long_outage();
+    rig.run_until(outage, &mut |_| false);
+    let s = rig.status(0, FILM.path);
+    need(s.is_some_and(|s| s.progress == Progress::Running), || format!("{outage:?} without an edge ended it: {s:?}"))?;
+    rig.restart(Name(Role::Edge, 0));
+    let done = |r: &mut dyn Rig| r.status(0, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
+    let completed = rig.run_until(LIMIT, &mut |r| done(r));
+    need(completed, || format!("it did not go on: {:?}", rig.status(0, FILM.path)))?;
+    // the bytes of both grants together
+    let told = |t: Totals| t.completed == 1 && t.edge_bytes == FILM.size;
+    let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)));
+    need(good, || format!("the ledger has {:?}", rig.totals(FILM.path)))
+}
+
+/// Checks that a client which starts while every edge is away gets from a peer what it was granted before.
+pub(super) fn start_without_edge(rig: &mut dyn Rig) -> Result<(), String> {
+    begin(rig, &[(0, HONEST)])?;
+    rig.publish(&CRAWLING);
+    wants(rig, 1);
+    half_way(rig, 1)?;
+    rig.crash(Name(Role::Client, 1));
+    rig.crash(Name(Role::Edge, 0));
+    rig.restart(Name(Role::Client, 1));
+    from_peers(rig, 1).map(drop)
+}
+
 /// Checks that a download gets bytes from an edge, from a second edge after the first has crashed, and from a peer.
 pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;

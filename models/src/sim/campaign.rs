@@ -74,7 +74,13 @@ impl Campaign {
         for path in PATHS {
             let size = SIZES[dice.below(6) as usize];
             let rate = |d: &mut Seeded| u64::from(d.below(3)) << 19;
-            rig.publish(&Object { path, size, edge_rate: rate(&mut dice), upload_rate: rate(&mut dice) });
+            rig.publish(&Object {
+                path,
+                size,
+                edge_rate: rate(&mut dice),
+                upload_rate: rate(&mut dice),
+                uploads_max: 0,
+            });
         }
         if seed % 2 == 1 {
             // separate dice, so that NATs do not change the rest of a seed

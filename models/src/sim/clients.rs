@@ -11,12 +11,12 @@ use crate::scenario::Role;
 use crate::world::{Lane, NodeIx, World};
 use std::net::SocketAddr;
 use std::time::Duration;
-use swarmedge_core::content::{Access, Bitfield};
+use swarmedge_core::content::{Access, Bitfield, Layout};
 use swarmedge_core::ids::{ConnId, Guid, PublicKey, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
     ControlOutput, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, Granted, Input, KeyOutput, Notice, Output, PeerOutput,
 };
-use swarmedge_core::role::client::{self, Client, Restore};
+use swarmedge_core::role::client::{self, Client, KeptServers, Restore};
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::session::client as session;
 use swarmedge_core::wire::Text;
@@ -85,7 +85,8 @@ fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
 /// Returns what a client's disk holds, in the form in which the store passes it to a starting client.
 fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
-    let mut restore = Restore { uploads: disk.uploads, ..Restore::default() };
+    let mut restore =
+        Restore { uploads: disk.uploads, terms: disk.terms.clone(), servers: disk.servers, ..Restore::default() };
     for record in disk.downloads.values() {
         let version = record.granted.as_ref().map(|g| g.version);
         let known = version.map_or_else(|| (Bitfield::empty(0), Sources::new()), |v| left(w, disk, v));
@@ -122,6 +123,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::Retired
         | session::Output::Disconnected
         | session::Output::NoServers
+        | session::Output::Outdated
         | session::Output::PeerComing(_)
         | session::Output::Go(_)
         | session::Output::Withdrawn { .. }
@@ -238,11 +240,17 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
         Notice::Download(status) => {
             w.env.status.insert((node, status.handle), status);
         }
-        Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Meeting(..) | Notice::Session { .. } => {}
+        Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Meeting(..) => {}
+        Notice::Session { .. } | Notice::Outdated => {}
     }
 }
 
 fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, u32), ask: EdgeAsk) {
+    if let EdgeAsk::Manifest { version, .. } = &ask
+        && let Some(layout) = kept_layout(w, client, *version)
+    {
+        return answer(w, cfg, client, req, Ok(EdgeAnswer::Manifest { layout }));
+    }
     let Some(edge) = cfg.edge(edge).filter(|&e| w.node(e).is_some()) else {
         return answer(w, cfg, client, req, Err(EdgeError::Unreachable));
     };
@@ -250,6 +258,7 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
         EdgeAsk::Bootstrap => {
             let now_ms = keys::WALL_MS + w.now.0 / 1000;
             let (cns, edges) = (cfg.count(Role::Cn), cfg.count(Role::Edge));
+            w.env.disks.entry(client).or_default().servers = Some(KeptServers { cns, edges, now_ms: keys::WALL_MS });
             answer(w, cfg, client, req, Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }));
         }
         EdgeAsk::Manifest { version, grant: _ } => {
@@ -269,6 +278,12 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
             w.send(Lane { to: edge, what: "https", id }, cfg.latency, Event::AskGrant(ask));
         }
     }
+}
+
+/// Returns the layout of a version whose manifest a client's store has, since it has pieces of it.
+fn kept_layout(w: &World<Net>, client: NodeIx, version: VersionId) -> Option<Layout> {
+    let kept = w.env.disks.get(&client).is_some_and(|disk| disk.pieces.contains_key(&version));
+    w.env.objects.values().find(|o| kept && o.version == version).map(|o| o.layout)
 }
 
 /// Fails the pending grant requests to an edge that crashed, and drops those of a client that crashed.
@@ -351,7 +366,7 @@ pub(super) fn denied(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, wh
     let Some(ask) = w.env.asks.remove(&(edge, req)) else { return };
     let why = match why {
         edge::Denial::WrongKey | edge::Denial::Withheld(_) => EdgeError::Forbidden,
-        edge::Denial::Gone => EdgeError::NotFound,
+        edge::Denial::Gone => EdgeError::Expired,
         edge::Denial::Changed => EdgeError::Changed,
         edge::Denial::GrantExpired => EdgeError::GrantExpired,
         edge::Denial::TooMany { retry_after_ms } => EdgeError::Busy { retry_after_ms },

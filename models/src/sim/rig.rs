@@ -46,6 +46,7 @@ fn names(plan: &Plan) -> Vec<Name> {
 /// Returns a client's configuration with production's limits; the client listens on TCP.
 fn config(identity: Identity) -> client::Config {
     let mut config = client::Config::new(identity, keys::verify);
+    config.background = true;
     config.connectivity.crosses_from = Some(access::PORT);
     config
 }
@@ -188,7 +189,12 @@ impl Rig for SimRig {
     fn publish(&mut self, o: &Object) {
         let objects = &self.world.env.objects;
         let n = u32::try_from(objects.len()).expect("few objects") + 1;
-        let policy = Policy { edge_rate_max: o.edge_rate, upload_rate_max: o.upload_rate, ..Policy::default() };
+        let policy = Policy {
+            edge_rate_max: o.edge_rate,
+            upload_rate_max: o.upload_rate,
+            uploads_max: o.uploads_max,
+            ..Policy::default()
+        };
         let layout = Layout::for_size(o.size).expect("a usual size");
         // the same bytes published again are the same version, perhaps under another policy
         let same = objects.get(o.path).filter(|known| known.layout == layout);
@@ -264,6 +270,11 @@ impl Rig for SimRig {
         });
         let (old, new): (BTreeSet<_>, BTreeSet<_>) = rekeys.map(|r| (r.old, r.new)).unzip();
         (old.len(), new.len())
+    }
+
+    fn long_outage(&self) -> Duration {
+        // a grant lasts a quarter of an hour, and can be renewed for ten minutes more
+        Duration::from_secs(40 * 60)
     }
 
     fn crash(&mut self, node: Name) {

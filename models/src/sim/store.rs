@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use swarmedge_core::accounting::logs::head_alone;
 use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::{Guid, Handle, IntroId, PieceIndex, RecordId, ReqId, VersionId};
+use swarmedge_core::role::client::KeptServers;
 use swarmedge_core::role::client::io::{
-    DownloadRecord, DownloadState, Input, KeptReceipt, Save, SourceName, StoreError,
+    CopyTerms, DownloadRecord, DownloadState, Input, KeptReceipt, Save, SourceName, StoreError,
 };
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::role::{cn, ledger};
@@ -33,6 +34,10 @@ pub struct Disk {
     pub receipts: BTreeMap<IntroId, KeptReceipt>,
     /// Versions placed at the user's destination.
     pub finished: BTreeSet<VersionId>,
+    /// What sharing of each version depends on.
+    pub terms: BTreeMap<VersionId, CopyTerms>,
+    /// Numbers of servers in the last bootstrap.
+    pub servers: Option<KeptServers>,
     /// Newest checkpoint of the client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// GUID that the stored usage records belong to; `None` if never set.
@@ -82,6 +87,10 @@ impl Disk {
     fn change(&mut self, what: Save) {
         match what {
             Save::Download(record) => {
+                if let Some(granted) = &record.granted {
+                    let fresh = || CopyTerms { policy: granted.policy.clone(), spent: 0 };
+                    self.terms.entry(granted.version).or_insert_with(fresh).policy = granted.policy.clone();
+                }
                 self.downloads.insert(record.handle, record);
             }
             Save::Piece { handle: _, version, piece, from } => {
@@ -123,6 +132,10 @@ impl Disk {
                 }
             }
             Save::Uploads(on) => self.uploads = Some(on),
+            Save::Copy { version, terms } => {
+                self.terms.insert(version, terms);
+            }
+            Save::Room { .. } => {}
         }
     }
 }

@@ -67,16 +67,29 @@ impl Client {
         if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. })) {
             self.edges.turn();
         }
-        let handle = match ask {
-            Ask::Bootstrap => return self.on_bootstrap_answer(cx, answer),
-            Ask::Job(handle) => handle,
-            Ask::Completed { handle, edge, tries } => {
-                return self.on_completed_answer(cx, (handle, edge, tries), answer);
-            }
-            Ask::Proof => return,
-        };
+        self.edges_away |= matches!(answer, Err(EdgeError::Unreachable));
+        let back = answer.is_ok() && self.edges_away;
+        match ask {
+            Ask::Bootstrap => self.on_bootstrap_answer(cx, answer),
+            Ask::Job(handle) => self.on_job_answer(cx, (handle, req), answer),
+            Ask::Completed { handle, edge, tries } => self.on_completed_answer(cx, (handle, edge, tries), answer),
+            Ask::Proof => {}
+        }
+        if back {
+            self.on_edges_back(cx);
+        }
+    }
+
+    /// Handles the answer to a download's request.
+    fn on_job_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        (handle, req): (Handle, ReqId),
+        answer: Result<EdgeAnswer, EdgeError>,
+    ) {
         let Some(job) = self.jobs.get_mut(&handle).filter(|j| j.asked == Some(req)) else { return };
         job.asked = None;
+        job.unanswered = matches!(answer, Err(EdgeError::Unreachable));
         let asked_manifest = job.need == Some(Need::Manifest);
         match answer {
             Ok(EdgeAnswer::Granted(granted)) if !asked_manifest => {
@@ -103,9 +116,11 @@ impl Client {
         let Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }) = answer else {
             let wait = self.edges.backoff().failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
             self.timers.set(Timer::Bootstrap, Some(cx.now.after(wait)));
+            self.bootstrap_failed = true;
             return;
         };
         self.timers.set(Timer::Bootstrap, Some(cx.now.after(cx.cfg.bootstrap_every)));
+        self.bootstrap_failed = false;
         self.edges.learn(edges);
         let handles: Vec<_> = self.jobs.keys().copied().collect();
         for handle in handles {
@@ -119,6 +134,7 @@ impl Client {
     pub(super) fn learn_wall(&mut self, cx: &mut Context<'_>, wall: Wall) {
         self.wall = Some(wall);
         self.tell_uploads(cx, crate::swarm::upload::Input::Wall(wall));
+        self.expire_copies(cx);
         let handles: Vec<_> = self.jobs.keys().copied().collect();
         for handle in handles {
             self.set_renewal(cx, handle);
@@ -156,8 +172,11 @@ impl Client {
         job.newest = false;
         job.need = None;
         job.peers_allowed = granted.policy.peer_download;
+        let (version, policy) = (granted.version, granted.policy.clone());
         job.record.granted = Some(granted);
         self.save_record(cx, handle, None);
+        self.versions.granted(version, &policy);
+        self.expire_copies(cx);
         self.set_renewal(cx, handle);
         let has_swarm = self.jobs.get(&handle).is_some_and(|j| j.swarm.is_some());
         if has_swarm {
@@ -200,6 +219,7 @@ impl Client {
         self.timers.clear(Timer::Download(handle));
         if let Some(version) = old.filter(|v| !self.versions.is_cached(*v)) {
             self.unshare(cx, version);
+            self.versions.forget_terms(version);
         }
     }
 
@@ -231,6 +251,9 @@ impl Client {
         let running = job.record.state == DownloadState::Running;
         match why {
             EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Uncounted => {
+                if need != Need::Manifest && self.goes_on_alone(cx, handle) {
+                    return;
+                }
                 self.ask_later(cx, handle, Duration::ZERO);
             }
             EdgeError::Busy { retry_after_ms } => {
@@ -250,29 +273,62 @@ impl Client {
             }
             EdgeError::NotFound if running || need == Need::Manifest => self.fail(cx, handle, FailReason::VersionGone),
             EdgeError::NotFound => self.fail(cx, handle, FailReason::NotFound),
+            EdgeError::Expired => self.fail(cx, handle, FailReason::Expired),
+            EdgeError::Blocked => self.fail(cx, handle, FailReason::Blocked),
+            // it was granted before, with a token that was valid then
+            EdgeError::Forbidden if matches!(need, Need::Grant { .. }) && job.granted().is_some() => {
+                self.fail(cx, handle, FailReason::TokenExpired);
+            }
             EdgeError::Forbidden => self.fail(cx, handle, FailReason::Forbidden),
             EdgeError::Changed if job.newest => self.ask_for(cx, handle, Need::Grant { keep: false }),
             EdgeError::Changed => self.fail(cx, handle, FailReason::VersionGone),
             // a resumed version's grant is too old even to be replaced
             EdgeError::GrantExpired if need == (Need::Grant { keep: true }) => {
-                self.fail(cx, handle, FailReason::Forbidden);
+                self.fail(cx, handle, FailReason::TokenExpired);
             }
             EdgeError::GrantExpired if need == Need::Manifest => self.ask_for(cx, handle, Need::Renewal),
             EdgeError::GrantExpired => self.ask_for(cx, handle, Need::Grant { keep: true }),
         }
     }
 
+    /// Lets a download that begins again go on under the grant that it has, since no edge answers: its peers may have
+    /// what it lacks. Returns `false` if it has no grant, is fetching already, or has not waited long enough.
+    fn goes_on_alone(&mut self, cx: &mut Context<'_>, handle: Handle) -> bool {
+        let Some(job) = self.jobs.get_mut(&handle) else { return false };
+        let waited = cx.now.since(job.asking_since) >= cx.cfg.alone_after;
+        if !waited || job.granted().is_none() || job.is_void() || job.is_fetching() {
+            return false;
+        }
+        job.newest = false;
+        if !cx.cfg.background {
+            let until = job.asking_since.after(cx.cfg.start_within);
+            self.timers.set(Timer::Alone(handle), Some(until.max(cx.now)));
+        }
+        if job.swarm.is_none() {
+            // perhaps the store has it
+            self.ask_for(cx, handle, Need::Manifest);
+        } else {
+            job.need = None;
+            self.start_swarm(cx, handle);
+        }
+        true
+    }
+
     /// Repeats a download's request to an edge after a back-off of at least `least`. A download without a swarm fails
-    /// instead when it has waited for `start_within`; one that has begun to fetch goes on.
+    /// instead when it has waited for `start_within`, unless the client runs in the background.
     fn ask_later(&mut self, cx: &mut Context<'_>, handle: Handle, least: Duration) {
         let Some(job) = self.jobs.get_mut(&handle) else { return };
-        let left = cx.cfg.start_within.saturating_sub(cx.now.since(job.asking_since));
-        if job.swarm.is_none() && left.is_zero() {
+        let waited = cx.now.since(job.asking_since);
+        let left = cx.cfg.start_within.saturating_sub(waited);
+        let limited = job.swarm.is_none() && !cx.cfg.background;
+        if limited && left.is_zero() {
             return self.fail(cx, handle, FailReason::EdgeUnreachable);
         }
-        let wait = job.ask_backoff.failed(cx.cfg.ask_backoff, cx.rng).max(least);
+        let (first, longest) = cx.cfg.ask_backoff;
+        let longest = longest.max((waited / 4).min(download::EDGE_WAIT_MAX));
+        let wait = job.ask_backoff.failed((first, longest), cx.rng).max(least);
         // the last retry comes exactly when the start time-out ends
-        let wait = if job.swarm.is_none() { wait.min(left) } else { wait }.max(Duration::from_millis(1));
+        let wait = if limited { wait.min(left) } else { wait }.max(Duration::from_millis(1));
         self.timers.set(Timer::Ask(handle), Some(cx.now.after(wait)));
     }
 

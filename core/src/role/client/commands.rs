@@ -86,8 +86,17 @@ impl Client {
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, handle: Handle, req: ReqId) {
+        if let Some(job) = self.jobs.get_mut(&handle) {
+            job.room_backoff.succeeded();
+        }
+        self.go_on(cx, handle, Some(req));
+    }
+
+    /// Starts or continues a download; `answer` is the number of the user's command, if one asked for it.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>, handle: Handle, answer: Option<ReqId>) {
+        self.timers.clear(Timer::Room(handle));
         self.set_state(cx, handle, DownloadState::Starting);
-        self.save_record(cx, handle, Some(req));
+        self.save_record(cx, handle, answer);
         self.continue_download(cx, handle);
         self.report_soon(cx, cx.now);
         self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
@@ -95,7 +104,7 @@ impl Client {
 
     fn pause(&mut self, cx: &mut Context<'_>, req: ReqId, handle: Handle) -> Result<()> {
         let job = self.jobs.get(&handle).ok_or(CommandError::UnknownHandle)?;
-        if !job.is_active() {
+        if !job.is_active() && self.timers.get(Timer::Room(handle)).is_none() {
             Self::answer(cx, req, Ok(Some(handle)));
             return Ok(());
         }
@@ -125,8 +134,10 @@ impl Client {
         }
         let version = self.jobs.remove(&handle).and_then(|job| job.record.granted).map(|g| g.version);
         self.timers.clear(Timer::Download(handle));
+        self.timers.clear(Timer::Room(handle));
         if let Some(version) = version.filter(|v| !self.versions.is_cached(*v)) {
             self.unshare(cx, version);
+            self.forget_terms(version);
         }
         self.save(cx, Save::Forget { handle }, Saving::Command { answer: Some(req), handle: Some(handle) });
         Ok(())
@@ -150,6 +161,7 @@ impl Client {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
         self.versions.remove(version);
+        self.versions.forget_terms(version);
         self.unshare(cx, version);
         for handle in handles {
             self.jobs.remove(&handle);
@@ -194,6 +206,10 @@ impl Client {
                 self.continue_download(cx, handle);
             }
         }
+        // the store has forgotten the terms if it has forgotten every piece
+        self.versions.save_again(version);
+        self.forget_terms(version);
+        self.save_terms(cx);
     }
 
     /// Stops every transfer, says goodbye to the CN, and writes the last usage records. Active downloads resume at
@@ -206,6 +222,7 @@ impl Client {
         }
         self.tell_uploads(cx, upload::Input::Allow(false));
         self.report_all(cx);
+        self.save_terms(cx);
         self.tell_session(cx, session::Input::Shutdown);
         self.timers = crate::Deadlines::default();
         self.stopped = true;

@@ -51,8 +51,15 @@ pub struct Config {
     pub part_within: Duration,
     /// Maximum number of requested bytes that have not arrived, over all downloads together.
     pub budget: u64,
-    /// Time-out of a download that has not begun and gets no answer from any edge.
+    /// Whether the client runs in the background: a download then waits for an edge without limit, and one that a full
+    /// disk has stopped goes on when there is room.
+    pub background: bool,
+    /// Time-out of a download that has not begun and gets no answer from any edge, unless `background` is set.
     pub start_within: Duration,
+    /// Wait of a download that begins again, until it goes on without an edge under the grant that it has.
+    pub alone_after: Duration,
+    /// Back-off before a full disk is looked at again: first and longest wait.
+    pub room_backoff: (Duration, Duration),
     /// Back-off between requests to edges: first and longest wait.
     pub ask_backoff: (Duration, Duration),
     /// Interval between two bootstrap requests.
@@ -93,7 +100,10 @@ impl Config {
             lost_after: Duration::from_secs(2),
             part_within: Duration::from_secs(5),
             budget: 256 << 20,
+            background: false,
             start_within: START_WITHIN,
+            alone_after: Duration::from_secs(3),
+            room_backoff: (Duration::from_secs(2), Duration::from_secs(60)),
             ask_backoff: (Duration::from_millis(250), Duration::from_secs(10)),
             bootstrap_every: Duration::from_secs(3600),
             renew_before: Duration::from_secs(180),
@@ -125,6 +135,7 @@ impl Config {
             peers_wanted: 2,
             usage_every: (usual.usage_every.0, usual.usage_every.0),
             ask_backoff: (Duration::ZERO, Duration::ZERO),
+            alone_after: Duration::MAX,
             ..usual
         }
     }

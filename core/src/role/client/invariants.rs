@@ -1,7 +1,7 @@
 //! Invariants of the client machine; those of its peer links and books are checked in their own modules.
 
 use super::edges::Ask;
-use super::io::DownloadState;
+use super::io::{DownloadState, FailReason};
 use super::job::Job;
 use super::rekey::{Owner, Rekey};
 use super::{Client, Timer};
@@ -80,11 +80,18 @@ impl Client {
                 Timer::Download(handle) => {
                     assert!(self.timers.get(timer) == swarm(handle), "a swarm's deadline is the client's");
                 }
-                Timer::Ask(handle) | Timer::Renew(handle) => {
+                Timer::Ask(handle) | Timer::Renew(handle) | Timer::Alone(handle) => {
                     let active = self.jobs.get(&handle).is_some_and(Job::is_active);
                     assert!(active, "only an active download waits for an edge");
                 }
+                Timer::Room(handle) => {
+                    let full = DownloadState::Failed(FailReason::NoSpace);
+                    let stopped = self.jobs.get(&handle).is_some_and(|job| job.record.state == full);
+                    assert!(stopped, "only a download that a full disk has stopped waits for room");
+                }
                 Timer::Start
+                | Timer::Terms
+                | Timer::Expiry
                 | Timer::Bootstrap
                 | Timer::Session
                 | Timer::Uploads

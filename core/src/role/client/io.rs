@@ -10,7 +10,7 @@ pub use super::config::Identity;
 pub use meeting::{Meeting, NotTried};
 pub use notice::{CommandError, Notice};
 pub use output::{ControlOutput, EdgeAsk, EdgeOutput, KeyOutput, Output, PeerOutput};
-pub use save::{KeptReceipt, Save};
+pub use save::{CopyTerms, KeptReceipt, Save};
 pub use status::DownloadStatus;
 
 pub use crate::swarm::outcome::{CloseReason, EdgeError, FailReason, FetchEnd, SourceName, StoreError};

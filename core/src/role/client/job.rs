@@ -47,6 +47,10 @@ pub(super) struct Job {
     pub(super) need: Option<Need>,
     pub(super) asked: Option<ReqId>,
     pub(super) ask_backoff: Backoff,
+    /// Whether the last request failed because no edge was reached.
+    pub(super) unanswered: bool,
+    /// Back-off before it is looked again whether a full disk has room.
+    pub(super) room_backoff: Backoff,
     /// Time from which `start_within` counts: when the download was last resumed, or when an edge last answered that
     /// it is busy.
     pub(super) asking_since: Time,
@@ -80,6 +84,8 @@ impl Job {
             need: None,
             asked: None,
             ask_backoff: Backoff::default(),
+            unanswered: false,
+            room_backoff: Backoff::default(),
             asking_since: now,
             invalid: 0,
             newest: false,
@@ -250,10 +256,11 @@ impl Client {
         if let Some(req) = job.asked.take() {
             self.edges.take(req);
         }
-        for timer in [Timer::Ask(handle), Timer::Renew(handle)] {
+        for timer in [Timer::Ask(handle), Timer::Renew(handle), Timer::Alone(handle)] {
             self.timers.clear(timer);
         }
         self.set_state(cx, handle, state);
+        self.set_room_timer(cx, handle, state);
         if let Some(download) = download {
             self.tell_session(cx, session::Input::Unwant { download });
         }

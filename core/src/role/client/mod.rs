@@ -14,6 +14,7 @@ mod job;
 mod links;
 mod meeting;
 mod network;
+mod outages;
 mod peers;
 mod possession;
 mod receipts;
@@ -27,7 +28,7 @@ mod versions;
 
 pub use config::{Config, START_WITHIN};
 pub use io::{Input, Output};
-pub use restore::Restore;
+pub use restore::{KeptServers, Restore};
 
 use crate::ids::{DownloadId, Handle, IntroId, PieceIndex, ReqId, XferId};
 use crate::nat::connectivity::{self, Connectivity};
@@ -60,6 +61,14 @@ enum Timer {
     Ask(Handle),
     /// Renew a download's grant before it expires.
     Renew(Handle),
+    /// End a download of a waiting user that has gone on without an edge, if it has found no peer either.
+    Alone(Handle),
+    /// Look whether there is room for a download that a full disk has stopped.
+    Room(Handle),
+    /// Save how many bytes of copies were sent.
+    Terms,
+    /// Stop sharing the version that expires next.
+    Expiry,
     /// Time-out of a link to a peer: the connection has not opened, or `Hello` is not answered.
     Links,
     /// Timer of the control session machine.
@@ -92,6 +101,10 @@ enum Saving {
         piece: PieceIndex,
     },
     Finish {
+        handle: Handle,
+    },
+    /// Continue the download if its disks have room.
+    Room {
         handle: Handle,
     },
     /// Append the durable record to the log; only then may it be sent.
@@ -133,6 +146,12 @@ pub struct Client {
     new_key: Option<Box<SignedRekey>>,
     /// Transfers whose [`Input::FetchEnded`] has not come yet.
     fetches: BTreeMap<XferId, download::Source>,
+    /// Whether a request has reached no edge since the last one that did.
+    edges_away: bool,
+    /// Whether the last request for the bootstrap has failed.
+    bootstrap_failed: bool,
+    /// Servers of the last bootstrap, as the store kept it; used at the first call.
+    kept_servers: Option<KeptServers>,
     /// Writes that are not durable yet.
     saves: BTreeMap<ReqId, Saving>,
     next_req: ReqId,
@@ -207,6 +226,7 @@ impl Client {
                 self.tell_swarm(cx, handle, download::Input::Finished(result));
                 self.on_finish_saved(cx, handle);
             }
+            Some(Saving::Room { handle }) => self.on_room(cx, handle, result),
             Some(Saving::Receipt { intro, bytes }) => self.on_receipt_saved(cx, (intro, bytes), result),
             Some(Saving::Usage(record)) => self.on_usage_saved(cx, record, result.is_ok()),
             Some(Saving::Checkpoint(_)) if result.is_err() => {}
@@ -315,9 +335,11 @@ impl Client {
             session::Output::Connected => {
                 self.learn_wall(cx, self.session.wall());
                 cx.push(Output::Notice(Notice::Session { connected: true }));
+                self.on_edges_back(cx);
             }
             session::Output::Disconnected => cx.push(Output::Notice(Notice::Session { connected: false })),
             session::Output::NoServers => self.bootstrap(cx),
+            session::Output::Outdated => cx.push(Output::Notice(Notice::Outdated)),
             session::Output::Introduced { download, peers } => self.on_introduced(cx, download, peers),
             session::Output::Regrant { download } => {
                 if let Some(handle) = self.handle_of(download) {
@@ -361,6 +383,8 @@ impl Client {
                 upload::Output::Receipted { download, version, intro, key, proof } => {
                     self.on_receipt(cx, ServedTo { download, version, intro, key }, proof);
                 }
+                upload::Output::Spent { version, bytes } => self.on_spent(cx, version, bytes),
+                upload::Output::UsedUp { version } => self.tell_session(cx, session::Input::Unshare { version }),
                 upload::Output::Ended { intro, end } => {
                     self.tell_session(cx, session::Input::Unreceipted { intro, end });
                 }
@@ -375,6 +399,10 @@ impl Client {
 
     /// Handles the first call: requests the bootstrap and resumes every active download.
     fn on_start(&mut self, cx: &mut Context<'_>) {
+        if let Some(KeptServers { cns, edges, now_ms }) = self.kept_servers.take() {
+            self.edges.learn(edges);
+            self.tell_session(cx, session::Input::Servers { cns, now_ms });
+        }
         self.bootstrap(cx);
         self.claim_store(cx);
         for record in self.books.take_unsent() {
@@ -385,6 +413,7 @@ impl Client {
         for handle in active {
             self.continue_download(cx, handle);
         }
+        self.look_for_room(cx);
         self.report_soon(cx, cx.now);
         self.timers.set(Timer::Status, Some(cx.now.after(cx.cfg.status_every)));
     }
@@ -405,6 +434,10 @@ impl Client {
             Timer::Download(handle) => self.run(cx, handle, |swarm, cx| swarm.handle_timeout(cx)),
             Timer::Ask(handle) => self.ask_again(cx, handle),
             Timer::Renew(handle) => self.renew(cx, handle, Need::Renewal),
+            Timer::Alone(handle) => self.on_alone_timer(cx, handle),
+            Timer::Room(handle) => self.on_room_timer(cx, handle),
+            Timer::Terms => self.save_terms(cx),
+            Timer::Expiry => self.expire_copies(cx),
             Timer::Links => self.on_links_timer(cx),
             Timer::Receipts => self.run_receipts(cx, |receipts, cx| receipts.handle_timeout(cx)),
             Timer::Session => self.run_session(cx, |session, cx| session.handle_timeout(cx)),

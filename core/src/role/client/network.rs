@@ -21,6 +21,8 @@ pub(super) struct Network {
     /// Local and reflexive addresses that this host's connections use; the port is 0 if the NAT uses another port for
     /// each destination.
     addresses: Vec<(CandidateKind, SocketAddr)>,
+    /// Whether no STUN server has answered lately: perhaps there is no network at all.
+    is_out: bool,
     /// Time of the last [`Output::ProbeNetwork`].
     checked_at: Option<Time>,
 }
@@ -83,6 +85,7 @@ impl Client {
         if nat.udp {
             self.network.addresses = now;
         }
+        let back = core::mem::replace(&mut self.network.is_out, !nat.udp) && nat.udp;
         self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
         self.tell_session(cx, session::Input::Network(nat));
         if changed {
@@ -92,6 +95,9 @@ impl Client {
             for handle in running {
                 self.tell_swarm(cx, handle, download::Input::Moved);
             }
+        }
+        if changed || back {
+            self.on_edges_back(cx);
         }
     }
 }

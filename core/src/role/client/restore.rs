@@ -2,7 +2,7 @@
 
 use super::books::Books;
 use super::config::Config;
-use super::io::{DownloadRecord, DownloadState, KeptReceipt, SourceName};
+use super::io::{CopyTerms, DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use super::job::Job;
 use super::rekey::Owner;
 use super::versions::Versions;
@@ -29,6 +29,10 @@ pub struct Restore {
     pub receipts: Vec<KeptReceipt>,
     /// Complete versions in the cache.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// What sharing of each stored version depends on.
+    pub terms: BTreeMap<VersionId, CopyTerms>,
+    /// Servers of the last bootstrap; `None` before the first.
+    pub servers: Option<KeptServers>,
     /// The newest checkpoint of this client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// GUID that the store belongs to; `None` if never set.
@@ -37,6 +41,18 @@ pub struct Restore {
     pub new_key: Option<Box<SignedRekey>>,
     /// The user's choice whether to upload; `None` if never made.
     pub uploads: Option<bool>,
+}
+
+/// Numbers of servers in the last bootstrap, whose addresses the shell has kept. With them a client reaches CNs, and
+/// through these peers, while no edge answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeptServers {
+    /// Number of CNs.
+    pub cns: u32,
+    /// Number of edges.
+    pub edges: u32,
+    /// Time of this host's clock in Unix milliseconds, used until a server tells the time.
+    pub now_ms: u64,
 }
 
 impl Client {
@@ -55,9 +71,10 @@ impl Client {
             uploads: Uploads::new(allowed),
             owner,
             new_key: restore.new_key,
+            kept_servers: restore.servers,
             ..Self::default()
         };
-        client.versions = Versions::restored(restore.cached);
+        client.versions = Versions::restored(restore.cached, restore.terms);
         let mut sources = restore.sources;
         for (mut record, have) in restore.downloads {
             let handle = record.handle;
@@ -68,6 +85,9 @@ impl Client {
             record.usage_seq = record.usage_seq.max(seq);
             if record.state == DownloadState::Running && record.granted.is_none() {
                 record.state = DownloadState::Starting;
+            }
+            if let Some(granted) = record.granted.as_ref().filter(|g| client.versions.terms(g.version).is_none()) {
+                client.versions.granted(granted.version, &granted.policy);
             }
             let counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
             client.jobs.insert(handle, Job::new(record, have, counted, Time::ZERO));

@@ -1,13 +1,17 @@
 //! Sharing with peers: of cached versions, and of the pieces of downloads.
 
-use super::io::DownloadState;
+use super::io::{CopyTerms, DownloadState, Save};
 use super::job::Job;
-use super::{Client, Context, Saving};
-use crate::content::{Bitfield, Layout, Policy};
+use super::{Client, Context, Saving, Timer};
+use crate::content::{Bitfield, Layout};
 use crate::ids::{Handle, PieceIndex, VersionId};
 use crate::session::client as session;
 use crate::swarm::upload;
 use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Wait before the counts of sent bytes are saved: at most so much is forgotten in a crash.
+const TERMS_WAIT: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Stops serving versions that the provider has withdrawn, and deletes cached copies that no download needs.
@@ -25,21 +29,62 @@ impl Client {
         }
     }
 
-    /// Returns the provider's policy under which a version may be shared; `None` if it may not be shared.
-    fn sharing_policy(&self, version: VersionId) -> Option<Policy> {
-        if self.versions.is_withdrawn(version) {
-            return None;
+    /// Returns the terms under which a version may be shared; `None` if it may not be shared.
+    fn sharing_terms(&self, cx: &Context<'_>, version: VersionId) -> Option<&CopyTerms> {
+        let terms = self.versions.terms(version).filter(|_| !self.versions.is_withdrawn(version))?;
+        let shared = terms.policy.peer_upload && !self.is_expired(cx, terms.policy.expires_ms);
+        shared.then_some(terms)
+    }
+
+    /// Returns whether a time of expiry (0: never) has passed, as far as a server has told the time.
+    fn is_expired(&self, cx: &Context<'_>, expires_ms: u64) -> bool {
+        expires_ms != 0 && self.wall.is_some_and(|wall| wall.at(cx.now) >= expires_ms)
+    }
+
+    /// Stops sharing versions that have expired, and sets the timer for the next one.
+    pub(super) fn expire_copies(&mut self, cx: &mut Context<'_>) {
+        let Some(wall) = self.wall else { return };
+        let now_ms = wall.at(cx.now);
+        let (over, later): (Vec<_>, Vec<_>) = self.versions.expiries().partition(|(_, at_ms)| *at_ms <= now_ms);
+        let next = later.iter().map(|(_, at_ms)| at_ms.saturating_sub(now_ms)).min();
+        self.timers.set(Timer::Expiry, next.map(|ms| cx.now.after(Duration::from_millis(ms.max(1)))));
+        for (version, _) in over {
+            if self.uploads.shares(&version) {
+                self.unshare(cx, version);
+            }
         }
-        let granted = self.jobs.values().filter_map(|j| j.granted()).find(|g| g.version == version)?;
-        granted.policy.peer_upload.then(|| granted.policy.clone())
+    }
+
+    /// Counts bytes of a version that were sent to peers; the count is saved soon.
+    pub(super) fn on_spent(&mut self, cx: &mut Context<'_>, version: VersionId, bytes: u64) {
+        self.versions.spent(version, bytes);
+        if self.timers.get(Timer::Terms).is_none() {
+            self.timers.set(Timer::Terms, Some(cx.now.after(TERMS_WAIT)));
+        }
+    }
+
+    /// Saves the terms of copies that have changed.
+    pub(super) fn save_terms(&mut self, cx: &mut Context<'_>) {
+        self.timers.clear(Timer::Terms);
+        for (version, terms) in self.versions.take_unsaved() {
+            self.save(cx, Save::Copy { version, terms }, Saving::Nothing);
+        }
+    }
+
+    /// Forgets the terms of a version that neither the cache nor a download has.
+    pub(super) fn forget_terms(&mut self, version: VersionId) {
+        let of_job = self.jobs.values().any(|job| job.granted().is_some_and(|g| g.version == version));
+        if !of_job && !self.versions.is_cached(version) {
+            self.versions.forget_terms(version);
+        }
     }
 
     /// Offers the pieces of a version to peers, and registers the version at the CN.
     fn share(&mut self, cx: &mut Context<'_>, version: VersionId, layout: Layout, have: Bitfield) {
-        let Some(policy) = self.sharing_policy(version) else { return };
+        let Some(CopyTerms { policy, spent }) = self.sharing_terms(cx, version).cloned() else { return };
         let (complete, something) = (have.is_full(), !have.is_empty());
-        self.tell_uploads(cx, upload::Input::Share { version, layout, have, policy });
-        if something && self.uploads.allowed() {
+        self.tell_uploads(cx, upload::Input::Share { version, layout, have, policy, spent });
+        if something && self.uploads.allowed() && self.uploads.offers(&version) {
             self.tell_session(cx, session::Input::Share { version, complete });
         }
     }
@@ -69,12 +114,12 @@ impl Client {
         let Some(job) = self.jobs.get(&handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
         let (version, have) = (granted.version, swarm.have());
-        if !granted.policy.peer_upload || !have.contains(piece) || self.versions.is_withdrawn(version) {
+        if !have.contains(piece) || self.sharing_terms(cx, version).is_none() {
             return;
         }
         let (complete, first) = (have.is_full(), have.count() == 1);
         self.tell_uploads(cx, upload::Input::Have { version, piece });
-        if (complete || first) && self.uploads.allowed() {
+        if (complete || first) && self.uploads.allowed() && self.uploads.offers(&version) {
             self.tell_session(cx, session::Input::Share { version, complete });
         }
     }

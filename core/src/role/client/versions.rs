@@ -1,6 +1,7 @@
 //! Versions that a client holds in its cache, and versions that their provider has withdrawn.
 
-use crate::content::{Bitfield, Layout};
+use super::io::CopyTerms;
+use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::VersionId;
 use crate::limits::WITHDRAWN_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -11,15 +12,65 @@ use alloc::vec::Vec;
 pub(super) struct Versions {
     /// Layout and pieces of each cached version.
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
+    /// What sharing of each cached version, and of each version of a granted download, depends on.
+    terms: BTreeMap<VersionId, CopyTerms>,
+    /// Versions whose terms have changed since they were last saved.
+    unsaved: BTreeSet<VersionId>,
     /// Versions that CNs have reported as withdrawn; at most [`WITHDRAWN_MAX`].
     withdrawn: BTreeSet<VersionId>,
 }
 
 impl Versions {
-    /// Returns the versions of a store's cache, none of them withdrawn.
-    pub(super) fn restored(cached: Vec<(VersionId, Layout, Bitfield)>) -> Self {
+    /// Returns the versions of a store's cache, none of them withdrawn, and the terms of copies.
+    pub(super) fn restored(cached: Vec<(VersionId, Layout, Bitfield)>, terms: BTreeMap<VersionId, CopyTerms>) -> Self {
         let cached = cached.into_iter().map(|(version, layout, have)| (version, (layout, have)));
-        Self { cached: cached.collect(), withdrawn: BTreeSet::new() }
+        Self { cached: cached.collect(), terms, ..Self::default() }
+    }
+
+    /// Returns what sharing of a version depends on.
+    pub(super) fn terms(&self, version: VersionId) -> Option<&CopyTerms> {
+        self.terms.get(&version)
+    }
+
+    /// Stores the policy of a version as a grant names it; the store does so when it saves the granted download.
+    pub(super) fn granted(&mut self, version: VersionId, policy: &Policy) {
+        let spent = self.terms.get(&version).map_or(0, |old| old.spent);
+        self.terms.insert(version, CopyTerms { policy: policy.clone(), spent });
+    }
+
+    /// Counts the bytes of a version sent to peers. They are saved later.
+    pub(super) fn spent(&mut self, version: VersionId, bytes: u64) {
+        if let Some(terms) = self.terms.get_mut(&version)
+            && terms.spent != bytes
+        {
+            terms.spent = bytes;
+            self.unsaved.insert(version);
+        }
+    }
+
+    /// Takes the terms that have changed since they were last saved.
+    pub(super) fn take_unsaved(&mut self) -> Vec<(VersionId, CopyTerms)> {
+        let versions = core::mem::take(&mut self.unsaved);
+        versions.into_iter().filter_map(|v| Some((v, self.terms.get(&v)?.clone()))).collect()
+    }
+
+    /// Notes that the store may have lost the count of sent bytes, so that it is to be saved again.
+    pub(super) fn save_again(&mut self, version: VersionId) {
+        if self.terms.get(&version).is_some_and(|terms| terms.spent > 0) {
+            self.unsaved.insert(version);
+        }
+    }
+
+    /// Forgets the terms of a version of which the store keeps nothing.
+    pub(super) fn forget_terms(&mut self, version: VersionId) {
+        self.terms.remove(&version);
+        self.unsaved.remove(&version);
+    }
+
+    /// Returns each version that expires, with the time in Unix milliseconds.
+    pub(super) fn expiries(&self) -> impl Iterator<Item = (VersionId, u64)> {
+        let expires = self.terms.iter().map(|(version, terms)| (*version, terms.policy.expires_ms));
+        expires.filter(|(_, at_ms)| *at_ms != 0)
     }
 
     /// Adds a version to the cache.
@@ -71,13 +122,17 @@ impl Versions {
         assert!(self.withdrawn.len() <= WITHDRAWN_MAX, "the withdrawn versions are bounded");
         let fits = |(layout, have): &(Layout, Bitfield)| have.len() == layout.pieces();
         assert!(self.cached.values().all(fits), "a cached version's pieces fit its layout");
+        assert!(self.unsaved.iter().all(|v| self.terms.contains_key(v)), "terms that are to be saved are known");
     }
 }
 
 #[cfg(test)]
 impl Versions {
     /// Corruptions of a cache with a version, each with the message of the assertion in `check` that it must break.
-    pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 2] = [
+    pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 3] = [
+        ("terms that are to be saved are known", |versions| {
+            _ = versions.unsaved.insert(VersionId::numbered(77));
+        }),
         ("the withdrawn versions are bounded", |versions| {
             versions.withdrawn = (0..).take(WITHDRAWN_MAX + 1).map(VersionId::numbered).collect();
         }),

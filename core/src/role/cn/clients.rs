@@ -160,6 +160,10 @@ impl Cn {
         if Guid::of(&client.key) != hello.guid {
             return self.refuse(cx, conn, Refusal::WrongKey);
         }
+        if hello.client_version < cx.cfg.client_version_min {
+            cx.push(Output::Count(Metric::Outdated));
+            return self.refuse(cx, conn, Refusal::Outdated);
+        }
         let Some(&secondary) = hello.secondary.first() else { return self.refuse_violation(cx, conn) };
         if !self.replace_older_sessions(cx, hello, secondary) {
             return self.refuse(cx, conn, Refusal::Replaced);

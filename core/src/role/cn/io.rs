@@ -238,6 +238,8 @@ pub enum Metric {
     Busy,
     /// Open connections told `Busy` and closed, to make room for another client.
     Displaced,
+    /// Clients refused for the version of their program.
+    Outdated,
     /// Queries received from clients.
     Query,
     /// Queries answered, with or without peers.
@@ -288,6 +290,7 @@ impl Metric {
             Self::Violation => "swarmedge_cn_violations_total",
             Self::Busy => "swarmedge_cn_busy_total",
             Self::Displaced => "swarmedge_cn_displaced_total",
+            Self::Outdated => "swarmedge_cn_outdated_total",
             Self::Query => "swarmedge_cn_queries_total",
             Self::QueryAnswered => "swarmedge_cn_queries_answered_total",
             Self::QueryRefused => "swarmedge_cn_queries_refused_total",
@@ -324,6 +327,8 @@ pub struct Config {
     pub dns: u32,
     /// Whether a ledger is configured. Without one usage records are never acknowledged, so clients keep them.
     pub ledger: bool,
+    /// Lowest client version, `major << 16 | minor << 8 | patch`, that gets a session; 0: any.
+    pub client_version_min: u32,
     /// Largest number of connections, with or without session.
     pub sessions_max: u32,
     /// Largest number of connections of one /24 (IPv6: /48), which may be thousands of clients behind one address.
@@ -378,6 +383,7 @@ impl Config {
             cert,
             dns: 1,
             ledger: true,
+            client_version_min: 0,
             sessions_max: 15_000,
             prefix_sessions_max: 8_192,
             hello_within: Duration::from_secs(5),

@@ -141,6 +141,8 @@ pub enum Output {
     Connected,
     /// The session is lost; another CN is being tried.
     Disconnected,
+    /// The CNs refuse this version of the client: there are no peers until it is updated.
+    Outdated,
     /// All known CNs have failed, one after another: fetch the bootstrap document again, which may name other CNs.
     NoServers,
     /// Deliver introduced peers to a download, best first; each introduction was checked (signature, certificate,

@@ -18,7 +18,7 @@ use crate::ids::{ConnId, DownloadId, Guid};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
-use crate::wire::control::{Hello, Opened, Outcome, ToClient, ToCn, Unreceipted, Update, Welcome};
+use crate::wire::control::{Hello, Opened, Outcome, Refusal, ToClient, ToCn, Unreceipted, Update, Welcome};
 use crate::wire::records::{ServerRole, SignedCheckpoint, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -394,7 +394,14 @@ impl ClientSession {
             }
             ToClient::Ping => self.send(cx, ToCn::Pong),
             ToClient::Pong => {}
-            ToClient::Refused(_) => self.hang_up(cx),
+            ToClient::Refused(refused) => {
+                if refused.why == Refusal::Outdated {
+                    // the other CNs ask for the same version, and an update begins a new session
+                    self.not_before.insert(link.cn, cx.now.after(RETRY_MAX));
+                    cx.push(Output::Outdated);
+                }
+                self.hang_up(cx);
+            }
         }
     }
 

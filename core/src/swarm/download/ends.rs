@@ -1,7 +1,7 @@
 //! Handles progress and ends of a download's transfers, and disconnects or replaces sources that failed.
 
 use super::assign::stall_after;
-use super::io::{Output, Source};
+use super::io::{EDGE_WAIT_MAX, Output, Source};
 use super::source::Xfer;
 use super::{Download, EdgeHold, Timer};
 use crate::Cx;
@@ -76,6 +76,7 @@ impl Download {
         if matches!(source, Source::Edge(_)) {
             self.edge_backoff.succeeded();
             self.edge_failures = 0;
+            self.edge_failed_at = None;
         }
         if self.timers.get(Timer::GiveUp).is_some() {
             self.timers.set(Timer::GiveUp, Some(now.after(cx.cfg.give_up_after)));
@@ -212,6 +213,8 @@ impl Download {
             EdgeError::Uncounted => self.edge_uncounted(cx, edge),
             EdgeError::NotFound | EdgeError::Changed => self.fail(cx, FailReason::VersionGone),
             EdgeError::Forbidden => self.fail(cx, FailReason::Forbidden),
+            EdgeError::Expired => self.fail(cx, FailReason::Expired),
+            EdgeError::Blocked => self.fail(cx, FailReason::Blocked),
             EdgeError::GrantExpired => {
                 if self.edge_hold == EdgeHold::Open {
                     self.edge_hold = EdgeHold::Grant;
@@ -250,7 +253,13 @@ impl Download {
         self.leave_edge(cx, edge);
         self.edge_failures = self.edge_failures.saturating_add(1);
         if self.edge_hold == EdgeHold::Open && self.edge_failures >= self.usable_edges() {
-            let wait = self.edge_backoff.failed(cx.cfg.edge_backoff, cx.rng);
+            let (first, longest) = cx.cfg.edge_backoff;
+            if !longest.is_zero() {
+                self.edge_failed_at.get_or_insert(cx.now);
+            }
+            let outage = self.edge_failed_at.map_or(Duration::ZERO, |at| cx.now.since(at));
+            let longest = longest.max((outage / 4).min(EDGE_WAIT_MAX));
+            let wait = self.edge_backoff.failed((first, longest), cx.rng);
             self.edge_hold = EdgeHold::BackOff;
             // a minimum wait, so that a client does not spin against a broken edge
             let wait = wait.max(Duration::from_millis(1));
@@ -261,6 +270,11 @@ impl Download {
     /// Cancels and repeats the edge's transfers after the network path was lost, without blaming the edge.
     pub(super) fn restart_edge_transfers(&mut self, cx: &mut Cx<'_, Self>) {
         self.cancel_all_of(cx, Source::Edge(self.edge_index));
+        self.end_edge_wait();
+    }
+
+    /// Ends the wait that follows a failure of all edges.
+    pub(super) fn end_edge_wait(&mut self) {
         if self.edge_hold == EdgeHold::BackOff {
             self.edge_hold = EdgeHold::Open;
             self.timers.clear(Timer::EdgeRetry);

@@ -17,6 +17,8 @@ pub enum Input {
     Edges(u32),
     /// A new grant for this download has arrived: answers [`Output::RenewGrant`] or [`Output::LeavePeers`].
     Renewed,
+    /// An edge has answered a request of the client: a wait because all edges have failed ends now.
+    EdgeAnswered,
     /// The client's network has changed: answers to requests that edges have not yet answered will not arrive.
     Moved,
     /// The client sets the maximum number of bytes of this download that are requested or received and not yet
@@ -160,6 +162,9 @@ pub struct Window {
     pub time: Duration,
 }
 
+/// Longest wait before an edge is asked again, however long every edge has failed.
+pub const EDGE_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Limits and intervals of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -187,9 +192,11 @@ pub struct Config {
     /// Minimum time that is expected to be saved when blocks are fetched from a second source near the end of a
     /// download.
     pub endgame_gain: Duration,
-    /// Wait before an edge is asked again after every edge has failed: first and longest.
+    /// Wait before an edge is asked again after every edge has failed: first and longest. In a long outage the longest
+    /// wait is a quarter of the outage so far, up to [`EDGE_WAIT_MAX`].
     pub edge_backoff: (Duration, Duration),
-    /// Time-out after which a download without any verified bytes fails.
+    /// Time-out without verified bytes after which a download fails whose every edge has sent wrong bytes. A download
+    /// whose edges are only away never fails.
     pub give_up_after: Duration,
 }
 

@@ -11,7 +11,7 @@ mod source;
 mod tests;
 
 pub use budget::{EdgeBudget, Mode};
-pub use io::{Config, Input, Output, Source, Window};
+pub use io::{Config, EDGE_WAIT_MAX, Input, Output, Source, Window};
 
 use super::Picker;
 use crate::content::{Bitfield, Layout};
@@ -63,7 +63,7 @@ enum Timer {
     EdgeRetry,
     /// A source has verified nothing for too long.
     Stall(Source),
-    /// No source has verified anything for `give_up_after`.
+    /// Every edge has sent wrong bytes, and no source has verified anything for `give_up_after`.
     GiveUp,
 }
 
@@ -94,6 +94,8 @@ pub struct Download {
     edges: u32,
     edge_hold: EdgeHold,
     edge_backoff: Backoff,
+    /// Time of the first failure since an edge last delivered; `None` if there was none.
+    edge_failed_at: Option<Time>,
     /// Number of consecutive failures of edges, over all edges.
     edge_failures: u32,
     bad_edges: BTreeSet<u32>,
@@ -128,6 +130,7 @@ impl Download {
             edges: 1,
             edge_hold: EdgeHold::Open,
             edge_backoff: Backoff::default(),
+            edge_failed_at: None,
             edge_failures: 0,
             bad_edges: BTreeSet::new(),
             budget: EdgeBudget::new(spec.rate_min),
@@ -237,6 +240,12 @@ impl Download {
         !self.banned.contains(key)
     }
 
+    /// Returns whether an edge has delivered since the last failure of all edges, or there was none.
+    #[must_use]
+    pub const fn has_edge(&self) -> bool {
+        self.edge_failed_at.is_none()
+    }
+
     /// Returns which blocks may be requested from the edge at present.
     #[must_use]
     pub const fn mode(&self) -> Mode {
@@ -250,10 +259,7 @@ impl Download {
         self.phase = Phase::Running;
         self.ticked = cx.now;
         self.edge_failures = 0;
-        if self.edge_hold == EdgeHold::BackOff {
-            self.edge_hold = EdgeHold::Open;
-            self.timers.clear(Timer::EdgeRetry);
-        }
+        self.end_edge_wait();
         if !cx.cfg.tick.is_zero() {
             self.timers.set(Timer::Tick, Some(cx.now.after(cx.cfg.tick)));
         }
@@ -374,6 +380,7 @@ impl Download {
                     self.edge_hold = EdgeHold::Open;
                 }
             }
+            Input::EdgeAnswered => self.end_edge_wait(),
             Input::Moved => self.restart_edge_transfers(cx),
             Input::Budget(bytes) => self.in_flight_max = bytes,
             Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
@@ -426,12 +433,12 @@ impl Machine for Download {
                     }
                 }
                 Timer::Stall(source) => self.on_stalled(cx, source),
-                // verified pieces wait for the disk: no source is at fault, and none is asked for them again
-                Timer::GiveUp if !self.saving.is_empty() => {
-                    self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after)));
+                // while verified pieces wait for the disk, no source is at fault
+                Timer::GiveUp if self.edge_hold == EdgeHold::Banned && self.saving.is_empty() => {
+                    self.fail(cx, FailReason::EdgeCorrupt);
                 }
-                Timer::GiveUp if self.edge_hold == EdgeHold::Banned => self.fail(cx, FailReason::EdgeCorrupt),
-                Timer::GiveUp => self.fail(cx, FailReason::EdgeUnreachable),
+                // an edge that is away may come back at any time
+                Timer::GiveUp => self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after))),
             }
         }
         self.advance(cx);
@@ -448,6 +455,7 @@ impl Machine for Download {
         self.timers.rebase(by);
         self.budget.rebase(by);
         self.ticked = self.ticked.rebased(by);
+        self.edge_failed_at = self.edge_failed_at.map(|at| at.rebased(by));
         for source in self.peers.values_mut().chain([&mut self.edge]) {
             source.quiet_since = source.quiet_since.rebased(by);
         }

@@ -31,6 +31,8 @@ pub enum Input {
         have: Bitfield,
         /// The provider's policy for the object.
         policy: Policy,
+        /// Bytes of the version sent before, also by earlier starts of the client.
+        spent: u64,
     },
     /// A piece of a shared version has become durable.
     Have {
@@ -155,6 +157,18 @@ pub enum Output {
         bytes: u64,
         /// Whether the connection has ended, so that no more bytes follow.
         last: bool,
+    },
+    /// Remember how many bytes of a version were sent or promised, since its policy limits them.
+    Spent {
+        /// The version that is served.
+        version: VersionId,
+        /// Bytes sent or promised, also by earlier starts of the client.
+        bytes: u64,
+    },
+    /// Offer a version to no further downloader: the policy's limit is reached.
+    UsedUp {
+        /// The version that was served.
+        version: VersionId,
     },
     /// Report to the CN for how many bytes sent over an introduction no receipt was given. Sent again, with 0, if a
     /// receipt covers them later.

@@ -14,7 +14,7 @@ use crate::accounting::introductions;
 use crate::accounting::receipts::{self, Account};
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{ConnId, IntroId, PieceIndex, PublicKey, VersionId, XferId};
-use crate::limits::HAVE_PAGE_MAX;
+use crate::limits::{BLOCK_LEN, HAVE_PAGE_MAX};
 use crate::session::Wall;
 use crate::swarm::outcome::CloseReason;
 use crate::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceRequest, RefuseCode};
@@ -38,6 +38,24 @@ struct Share {
     policy: Policy,
     /// Bytes of this version sent or promised, which the provider's policy limits.
     spent: u64,
+    /// Whether so little is left of the policy's limit that a request was refused for it, or any would be.
+    used_up: bool,
+}
+
+impl Share {
+    /// Returns the number of bytes that the provider's policy lets this client send of the version.
+    fn cap(&self) -> u64 {
+        match self.policy.uploads_max {
+            0 => u64::MAX,
+            n => self.layout.size().saturating_mul(u64::from(n)),
+        }
+    }
+
+    /// Counts bytes as sent or promised; returns whether that leaves too few for any further request.
+    fn spend(&mut self, bytes: u64) -> bool {
+        self.spent = self.spent.saturating_add(bytes);
+        self.cap().saturating_sub(self.spent) < u64::from(BLOCK_LEN).min(self.layout.size())
+    }
 }
 
 /// State of one peer connection.
@@ -112,6 +130,13 @@ impl Uploads {
     #[must_use]
     pub const fn allowed(&self) -> bool {
         self.allowed
+    }
+
+    /// Returns whether a version may be offered to further downloaders: it is shared, and its policy's limit of uploads
+    /// is not reached.
+    #[must_use]
+    pub fn offers(&self, version: &VersionId) -> bool {
+        self.shares.get(version).is_some_and(|share| !share.used_up)
     }
 
     /// Returns whether a version is shared.
@@ -308,9 +333,11 @@ impl Uploads {
                 }
             }
             Input::Wall(wall) => self.wall = Some(wall),
-            Input::Share { version, layout, have, policy } => {
-                let spent = self.shares.get(&version).map_or(0, |old| old.spent);
-                self.shares.insert(version, Share { layout, have, policy, spent });
+            Input::Share { version, layout, have, policy, spent } => {
+                let spent = self.shares.get(&version).map_or(spent, |old| old.spent.max(spent));
+                let mut share = Share { layout, have, policy, spent, used_up: false };
+                share.used_up = share.spend(0);
+                self.shares.insert(version, share);
             }
             Input::Have { version, piece } => self.on_piece_added(cx, version, piece),
             Input::Unshare { version } => {

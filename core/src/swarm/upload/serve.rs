@@ -3,6 +3,7 @@
 use super::io::Output;
 use super::{Active, Conn, Context, Spending, Uploads};
 use crate::ids::{ConnId, XferId};
+use crate::limits::BLOCK_LEN;
 use crate::swarm::outcome::CloseReason;
 use crate::wire::peer::{PieceRequest, RefuseCode};
 use crate::wire::records::Introduction;
@@ -33,6 +34,7 @@ impl Uploads {
             }
             Err(why) => {
                 cx.push(Output::Refuse { xfer, why });
+                self.on_refused(cx, conn, request);
                 if matches!(self.conns.get(&conn), Some(Conn::Waiting { .. })) {
                     self.close(cx, conn, CloseReason::Violation);
                 }
@@ -59,7 +61,10 @@ impl Uploads {
         while let Some(Conn::Serving { held, .. }) = self.conns.get_mut(&conn) {
             let Some((xfer, request)) = held.pop_front() else { return self.receipt_due.clear(conn) };
             match self.decide(cx, conn, &request) {
-                Err(why) => cx.push(Output::Refuse { xfer, why }),
+                Err(why) => {
+                    cx.push(Output::Refuse { xfer, why });
+                    self.on_refused(cx, conn, &request);
+                }
                 Ok((bytes, intro)) => {
                     let covered = self.accounts.get(&intro.id).is_some_and(|s| s.account.covers(&cx.cfg.credit, bytes));
                     if !covered {
@@ -93,15 +98,22 @@ impl Uploads {
         }
         let range = share.layout.block_range(r.piece, u32::from(r.first_block)..end);
         let bytes = range.end - range.start;
-        let object_cap = match share.policy.uploads_max {
-            0 => u64::MAX,
-            n => share.layout.size().saturating_mul(u64::from(n)),
-        };
         let spent = self.accounts.get(&intro.id).map_or(0, |s| s.account.spent);
-        if spent.saturating_add(bytes) > intro.cap_bytes || share.spent.saturating_add(bytes) > object_cap {
+        if spent.saturating_add(bytes) > intro.cap_bytes || share.spent.saturating_add(bytes) > share.cap() {
             return Err(RefuseCode::NotAllowed);
         }
         Ok((bytes, intro.clone()))
+    }
+
+    /// Notes that a version is used up if the refused request was too much for the policy's limit of uploads.
+    fn on_refused(&mut self, cx: &mut Context<'_>, conn: ConnId, r: &PieceRequest) {
+        let Some(Conn::Serving { intro, .. }) = self.conns.get(&conn) else { return };
+        let version = intro.version;
+        let Some(share) = self.shares.get_mut(&version) else { return };
+        let bytes = u64::from(r.blocks).saturating_mul(u64::from(BLOCK_LEN));
+        if share.spent.saturating_add(bytes) > share.cap() && !core::mem::replace(&mut share.used_up, true) {
+            cx.push(Output::UsedUp { version });
+        }
     }
 
     fn serve(&mut self, cx: &mut Context<'_>, xfer: XferId, r: &PieceRequest, served: Active) {
@@ -109,7 +121,13 @@ impl Uploads {
         let Introduction { id, version, .. } = served.intro;
         let mut rate_max = cx.cfg.rate_max;
         if let Some(share) = self.shares.get_mut(&version) {
-            share.spent = share.spent.saturating_add(bytes);
+            let over = share.spend(bytes);
+            if share.policy.uploads_max > 0 {
+                cx.push(Output::Spent { version, bytes: share.spent });
+            }
+            if over && !core::mem::replace(&mut share.used_up, true) {
+                cx.push(Output::UsedUp { version });
+            }
             rate_max = match (rate_max, share.policy.upload_rate_max) {
                 (0, only) | (only, 0) => only,
                 (a, b) => a.min(b),
@@ -149,8 +167,11 @@ impl Uploads {
         let Some(Active { conn, intro, bytes: promised, .. }) = self.active.remove(&xfer) else { return };
         let bytes = bytes.min(promised);
         let unsent = promised - bytes;
-        if let Some(share) = self.shares.get_mut(&intro.version) {
+        if let Some(share) = self.shares.get_mut(&intro.version).filter(|_| unsent > 0) {
             share.spent = share.spent.saturating_sub(unsent);
+            if share.policy.uploads_max > 0 {
+                cx.push(Output::Spent { version: intro.version, bytes: share.spent });
+            }
         }
         if let Some(Spending { account, .. }) = self.accounts.get_mut(&intro.id) {
             account.spent = account.spent.saturating_sub(unsent);

@@ -70,7 +70,7 @@ impl Lab {
         lab.input(Input::Wall(Wall::showing(NOW_MS, lab.now)));
         let layout = Layout::new(16 * PIECE, 65_536).expect("a layout");
         let have = Bitfield::from_bytes(16, &[0xff, 0xf0]).expect("16 bits");
-        lab.input(Input::Share { version: VersionId::numbered(1), layout, have, policy });
+        lab.input(Input::Share { version: VersionId::numbered(1), layout, have, policy, spent: 0 });
         lab
     }
 

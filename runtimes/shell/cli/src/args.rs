@@ -324,7 +324,7 @@ pub struct ServerArgs {
 #[command(
     after_help = "Each role has a thread of its own. Who is told to end, or sees one of them fail, ends all, the ledger last.\n\
     SIGHUP reads configuration and certificates again: TLS certificates and, of [edge], rate_limit, region, cns, edges,\n\
-    stun and client_version_min are taken; the log names what needs a restart.\n\n\
+    stun, client_version_min and client_versions_blocked are taken; the log names what needs a restart.\n\n\
     Example:\n  swarmedge serve --roles edge,ledger,cn,dn,stun --config my-cdn/server.toml"
 )]
 pub struct ServeArgs {
@@ -403,6 +403,9 @@ pub struct ClientRunArgs {
     command resumes without fetching a verified piece again. With `-o -` the object is first downloaded and verified, in\n\
     the client's directory, and then written to standard output; every word goes to standard error, so --json has no\n\
     place there. A file named `-` is `-o ./-`.\n\n\
+    While no edge answers, a download that has begun waits and goes on by itself, for as long as it is let; peers go on\n\
+    delivering. Without a background client, one that has not begun ends after 20 s with exit code 4; with one it waits.\n\
+    A full disk ends `get` at once with exit code 6; a background client then goes on as soon as there is room.\n\n\
     Examples:\n  \
     swarmedge get https://127.0.0.1:8443/1/games/game.iso -o game.iso --bundle my-cdn/install/bundle.toml\n  \
     swarmedge get 1/backups/home.tar -o - | tar x"
@@ -461,6 +464,7 @@ pub struct HandleArgs {
 
 /// Arguments of `swarmedge uploads`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Where no client runs, the choice is stored for its next start, also before its first one.")]
 pub struct UploadsArgs {
     /// Whether others may download from this machine
     pub switch: Switch,

@@ -17,6 +17,7 @@ use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{LedgerRecord, ServerCert, ServerRole};
+use swarmedge_ground::client_version;
 use swarmedge_ground::config::OperatorConfig;
 use swarmedge_ground::drive::Port;
 use swarmedge_ground::error::Error;
@@ -55,7 +56,7 @@ pub fn open<R: Rt>(
     let trust = Trust { root: operator.root, verify };
     let cert = certificate(&trust, ServerRole::Cn, &cfg.certificate, Some((&cfg.signing_key, key.public())))?;
     let geo = Geo::open(cfg.geo_countries.as_deref(), cfg.geo_networks.as_deref())?;
-    let config = machine_config(operator, cfg, cert, geo.has_database());
+    let config = machine_config(operator, cfg, cert, geo.has_database())?;
     let (listener, addr) = listen(rt, cfg.listen, "[cn] listen")?;
     let (tls, live_tls) = load_tls(&cfg.tls_cert, &cfg.tls_key, true)?;
     let connections_max = usize::try_from(cfg.sessions_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS);
@@ -132,8 +133,16 @@ async fn announce(stop: Signal) {
 }
 
 /// Returns the configuration of the CN machine.
-fn machine_config(operator: &OperatorConfig, cfg: &CnConfig, cert: ServerCert, geolocation: bool) -> Config {
-    Config {
+fn machine_config(
+    operator: &OperatorConfig,
+    cfg: &CnConfig,
+    cert: ServerCert,
+    geolocation: bool,
+) -> Result<Config, Error> {
+    let least = &cfg.client_version_min;
+    let wrong = || Error::usage(format!("[cn] client_version_min: {least:?} is not a version like 0.2.0"));
+    Ok(Config {
+        client_version_min: client_version::number(least).ok_or_else(wrong)?,
         geolocation,
         dns: u32::try_from(cfg.dns.len()).unwrap_or(u32::MAX),
         ledger: cfg.ledger.is_some(),
@@ -141,7 +150,7 @@ fn machine_config(operator: &OperatorConfig, cfg: &CnConfig, cert: ServerCert, g
         sessions_max: cfg.sessions_max,
         drain: Duration::from_millis(cfg.drain_ms),
         ..Config::new(operator.root, verify, cert)
-    }
+    })
 }
 
 fn edge_origin(url: &str) -> Result<Origin, Error> {

@@ -50,6 +50,10 @@ pub struct CnConfig {
     /// new one, if its own network has most.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: u32,
+    /// Lowest client version that gets a session, `major.minor.patch`. Older clients are told so: they find no peers and
+    /// upload nothing, and the edges serve them.
+    #[serde(default = "default_client_version_min")]
+    pub client_version_min: String,
     /// Time over which a stopping CN sends its clients to other CNs, milliseconds.
     #[serde(default = "default_drain_ms")]
     pub drain_ms: u64,
@@ -98,6 +102,10 @@ pub struct StunConfig {
     /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
+}
+
+fn default_client_version_min() -> String {
+    "0.0.0".into()
 }
 
 const fn default_sessions_max() -> u32 {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use swarmedge_ground::client_version;
 use swarmedge_ground::edge_api::CnAddr;
 use swarmedge_ground::terminal::units::Rate;
 
@@ -54,9 +55,12 @@ pub struct EdgeConfig {
     /// Addresses of STUN servers, `host:port`.
     #[serde(default)]
     pub stun: Vec<String>,
-    /// Lowest client version that may use this deployment.
+    /// Lowest client version that may have peers, as the bootstrap answer names it: the CNs' `client_version_min`.
     #[serde(default = "default_client_version_min")]
     pub client_version_min: String,
+    /// Client versions that get no grants at all, `major.minor.patch`, because they do harm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_versions_blocked: Vec<String>,
     /// Limit for content sent to all clients together; 0: no limit.
     #[serde(default)]
     pub rate_limit: Rate,
@@ -109,6 +113,10 @@ impl EdgeConfig {
         }
         if self.root.parse::<swarmedge_core::ids::PublicKey>().is_err() {
             return Err(("root", "is not a public key of 64 hexadecimal digits".into()));
+        }
+        let wrong = |version: &&String| client_version::number(version).is_none();
+        if let Some(bad) = self.client_versions_blocked.iter().find(wrong) {
+            return Err(("client_versions_blocked", format!("{bad:?} is not a version like 0.2.0")));
         }
         if self.connections_max == 0 {
             return Err(("connections_max", "must be at least 1".into()));

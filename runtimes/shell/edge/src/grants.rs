@@ -34,6 +34,10 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     let bad = |detail: String| problem(StatusCode::BAD_REQUEST, "bad-request", detail);
     let asked: GrantRequest = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     let signed = check_signature(routes, &head, &asked, &bytes)?;
+    if routes.cfg.get().client_versions_blocked.contains(&asked.client_version) {
+        let detail = "the operator has blocked this version of the client: update it";
+        return Err(problem(StatusCode::UPGRADE_REQUIRED, "client-blocked", detail));
+    }
     let object = object_facts(routes, &asked).await?;
     let key = (object.provider, asked.path.clone());
     let token = routes.token(&key, asked.token.as_ref().map(Token::as_str), from).await;

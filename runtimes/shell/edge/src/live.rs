@@ -18,7 +18,16 @@ struct Shared {
 
 impl LiveConfig {
     /// Keys of `[edge]` that a running edge takes.
-    pub const KEYS: &[&str] = &["rate_limit", "scrub_rate", "region", "client_version_min", "cns", "edges", "stun"];
+    pub const KEYS: &[&str] = &[
+        "rate_limit",
+        "scrub_rate",
+        "region",
+        "client_version_min",
+        "client_versions_blocked",
+        "cns",
+        "edges",
+        "stun",
+    ];
 
     /// Begins with this section.
     #[must_use]
@@ -49,12 +58,24 @@ impl LiveConfig {
     /// Takes [`Self::KEYS`] from a changed section.
     pub fn take(&self, section: Value) -> Result<(), String> {
         let new: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
-        let EdgeConfig { rate_limit, scrub_rate, region, client_version_min, cns, edges, stun, .. } = new;
+        let EdgeConfig {
+            rate_limit, scrub_rate, region, client_version_min, client_versions_blocked, cns, edges, stun, ..
+        } = new;
         self.0.rate.store(rate_limit.0, Ordering::Relaxed);
         self.0.scrub_rate.store(scrub_rate.0, Ordering::Relaxed);
         let mut now = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
         let old = EdgeConfig::clone(&now);
-        *now = Arc::new(EdgeConfig { rate_limit, scrub_rate, region, client_version_min, cns, edges, stun, ..old });
+        *now = Arc::new(EdgeConfig {
+            rate_limit,
+            scrub_rate,
+            region,
+            client_version_min,
+            client_versions_blocked,
+            cns,
+            edges,
+            stun,
+            ..old
+        });
         Ok(())
     }
 }
@@ -76,6 +97,7 @@ mod tests {
             edges: vec!["https://e:1".into()],
             region: "r".into(),
             client_version_min: "9.0.0".into(),
+            client_versions_blocked: vec!["0.0.9".into()],
             name: "another".into(),
             ..minimal()
         };

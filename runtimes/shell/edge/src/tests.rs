@@ -391,6 +391,7 @@ fn a_grant_belongs_to_its_signer_and_its_bytes_are_counted_durably() {
         token: None,
         renew: None,
         edge_only: false,
+        client_version: String::new(),
     };
     let first = request(0);
     let Some((status, answer)) = ask(&lab, &key, &first, &[]) else { return };

@@ -112,6 +112,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Reads the stamp of the entry at `path`, without following a symbolic link.
     fn stamp(&self, path: &Path) -> io::Result<Stamp>;
+    /// Returns the number of bytes that this user may still write to the file system of a directory.
+    fn free(&self, dir: &Path) -> io::Result<u64>;
     /// Makes creations, renames and deletions in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Lists the entries of a directory; creates the directory if it is absent.
@@ -218,6 +220,11 @@ impl Disk for OsDisk {
 
     fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         fs::symlink_metadata(path).map(|m| Stamp::of(&m))
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<u64> {
+        let stats = rustix::fs::statvfs(dir)?;
+        Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -42,7 +42,7 @@ pub struct Bootstrap {
     pub now_ms: u64,
     /// The edge's region, as configured.
     pub region: String,
-    /// Lowest client version that may use this deployment.
+    /// Lowest client version that the CNs let take part, for words to the user; edges serve every version.
     pub client_version_min: String,
     /// CNs of the deployment, nearest first.
     pub cns: Vec<CnAddr>,
@@ -161,6 +161,9 @@ pub struct GrantRequest {
     /// Asks to exchange the renewed grant for a download without peers, after an edge answered 409.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub edge_only: bool,
+    /// Version of the client's program; empty if it is no program of ours.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub client_version: String,
 }
 
 /// Answer to `POST /v1/grants`.

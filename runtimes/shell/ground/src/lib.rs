@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
+pub mod client_version;
 pub mod config;
 pub mod database;
 pub mod disk;

@@ -15,7 +15,7 @@ use swarmedge_ground::spool::Spool;
 use swarmedge_ground::tls::client_config;
 use swarmedge_models::scenario::{Command, HONEST, Name, Object, Plan, Progress, Rig, Role};
 
-const FILM: Object = Object { path: "film", size: 1 << 20, edge_rate: 0, upload_rate: 0 };
+const FILM: Object = Object { path: "film", size: 1 << 20, edge_rate: 0, upload_rate: 0, uploads_max: 0 };
 /// Requests of the flooding key, far more than its limit.
 const FLOOD: usize = 4_000;
 /// Maximum of requests without answer on one connection.

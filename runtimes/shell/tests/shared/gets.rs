@@ -8,6 +8,7 @@ use swarmedge_cli::config::ServerConfig;
 use swarmedge_cli::init::{self, Deployment, Ports};
 use swarmedge_client::client::local::Call;
 use swarmedge_client::client::protocol::{Answer, Request, State, StatusLine};
+use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_edge::Publish;
 
@@ -90,6 +91,11 @@ impl Cdn {
 
     /// Starts a deployment whose servers are reached by `host`.
     pub(super) fn start_at(host: &str) -> Self {
+        Self::start_with(host, |config| config)
+    }
+
+    /// Starts a deployment whose configuration `edit` has changed.
+    pub(super) fn start_with(host: &str, edit: impl FnOnce(String) -> String) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let made = init::make(&init::Plan {
             dir: dir.path().join("cdn"),
@@ -102,11 +108,15 @@ impl Cdn {
         let made = made.expect("a deployment");
         let text = fs::read_to_string(&made.config).expect("it was made");
         let slow = text.replace("rate_limit = 0", &format!("rate_limit = {EDGE_RATE}"));
-        fs::write(&made.config, slow).expect("writes");
+        fs::write(&made.config, edit(slow)).expect("writes");
         let objects = ServerConfig::load(&made.config).expect("reads back").edge.expect("an edge").objects;
-        let config = made.config.to_str().expect("UTF-8");
-        let servers = spawn(dir.path(), "servers", &["serve", "--config", config]);
+        let servers = serve(dir.path(), &made);
         Self { dir, made, objects, servers }
+    }
+
+    /// Starts the servers again, after they have ended.
+    pub(super) fn serve_again(&mut self) {
+        self.servers = serve(self.dir.path(), &self.made);
     }
 
     pub(super) fn at(&self, name: &str) -> PathBuf {
@@ -115,6 +125,11 @@ impl Cdn {
 
     /// Publishes an object of unique content under this name.
     pub(super) fn publish(&self, name: &str, len: usize) -> Vec<u8> {
+        self.publish_under(name, len, None)
+    }
+
+    /// Publishes an object under a policy.
+    pub(super) fn publish_under(&self, name: &str, len: usize, policy: Option<Policy>) -> Vec<u8> {
         let mut x = name.bytes().fold(len as u64 | 1, |x, b| x.wrapping_mul(31).wrapping_add(b.into()));
         let mut next = || {
             x ^= x << 13;
@@ -125,7 +140,7 @@ impl Cdn {
         let bytes: Vec<u8> = (0..len).map(|_| next()).collect();
         let file = self.at(&format!("{name}.source"));
         fs::write(&file, &bytes).expect("writes");
-        let what = Publish { file, provider: ProviderId(1), path: name.into(), access: None, policy: None };
+        let what = Publish { file, provider: ProviderId(1), path: name.into(), access: None, policy };
         swarmedge_edge::publish(&self.objects, &what).expect("publishes");
         bytes
     }
@@ -206,6 +221,11 @@ impl Cdn {
     pub(super) fn said(&self, name: &str) -> String {
         fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default()
     }
+}
+
+/// Starts the servers of a deployment.
+fn serve(dir: &Path, made: &Deployment) -> Process {
+    spawn(dir, "servers", &["serve", "--config", made.config.to_str().expect("UTF-8")])
 }
 
 /// Starts the binary; its output goes to `NAME.log`.

@@ -13,6 +13,7 @@ mod gets;
 mod http;
 mod mobility;
 mod networks;
+mod outages;
 mod outputs;
 mod peers;
 mod publishing;

@@ -361,8 +361,12 @@ impl<R: Start> Rig for RealRig<R> {
         let bytes = content(object);
         let file = self.dir.path().join(object.path);
         std::fs::write(&file, &bytes).expect("writes");
-        let policy =
-            Policy { edge_rate_max: object.edge_rate, upload_rate_max: object.upload_rate, ..Policy::default() };
+        let policy = Policy {
+            edge_rate_max: object.edge_rate,
+            upload_rate_max: object.upload_rate,
+            uploads_max: object.uploads_max,
+            ..Policy::default()
+        };
         let what = Publish {
             file,
             provider: ProviderId(PROVIDER),
@@ -435,6 +439,10 @@ impl<R: Start> Rig for RealRig<R> {
         let retired = retired.expect("the ledger reads");
         let (old, new): (BTreeSet<_>, BTreeSet<_>) = retired.iter().map(|(_, s)| (s.rekey.old, s.rekey.new)).unzip();
         (old.len(), new.len())
+    }
+
+    fn long_outage(&self) -> Duration {
+        Duration::from_secs(15)
     }
 
     fn crash(&mut self, node: Name) {
@@ -549,6 +557,8 @@ scenarios!(
     a_seeder_sends_wrong_bytes,
     there_is_no_control_plane,
     the_edge_is_away_for_a_while,
+    every_edge_is_away_for_longer_than_a_grant_lasts,
+    a_client_starts_while_every_edge_is_away,
     an_edge_dies_and_another_goes_on,
     an_edge_that_can_count_nothing_serves_on,
     a_client_dies_and_resumes,
@@ -557,6 +567,8 @@ scenarios!(
     who_has_completed_proves_that_it_holds_what_peers_delivered,
     a_quarantined_client_is_served_by_the_edge_alone,
     the_sealing_keys_are_rotated_twice,
+    a_forgotten_download_leaves_a_shared_copy,
+    a_copy_is_uploaded_no_more_often_than_allowed,
     pause_resume_cancel,
     two_copies_of_a_client_run,
     two_copies_of_a_client_run_on_two_cns,

@@ -187,14 +187,14 @@ impl<R: Start> Net<R> {
             ledger: Some(ledger.to_string()),
             ops: Some(any()),
             sessions_max: 100,
+            client_version_min: "0.0.0".into(),
             drain_ms: 300,
         }
     }
 
     /// Starts a DN, a ledger and a CN; returns the CN's address.
     async fn control_plane(&self) -> SocketAddr {
-        let (dn, ledger) = (self.dn(), self.ledger().await);
-        let cfg = self.cn_config(dn, ledger);
+        let cfg = self.cn_config(self.dn(), self.ledger().await);
         self.start(cn::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).expect("opens"))
     }
 

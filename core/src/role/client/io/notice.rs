@@ -31,6 +31,8 @@ pub enum Notice {
         /// Whether the session is open now.
         connected: bool,
     },
+    /// The CNs refuse this version of the client: downloads come from the edges alone, and nothing is uploaded.
+    Outdated,
 }
 
 /// Reason for refusing a command of the user.

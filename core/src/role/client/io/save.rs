@@ -1,6 +1,7 @@
 //! Durable writes of the client machine.
 
 use super::{DownloadRecord, SourceName};
+use crate::content::Policy;
 use crate::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
 use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
@@ -9,7 +10,8 @@ use alloc::vec::Vec;
 /// Change to the store. Actions that depend on its durability follow while its [`super::Input::Saved`] is handled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Save {
-    /// Store a new or changed download; kept until `Forget`, and returned by [`crate::role::client::Restore`].
+    /// Store a new or changed download; kept until `Forget`, and returned by [`crate::role::client::Restore`]. The
+    /// policy of its grant becomes that of the version's [`CopyTerms`].
     Download(DownloadRecord),
     /// Sync the bytes of a complete, verified piece to disk, then enter the piece and its sources in the journal. The
     /// shell may gather several pieces into one sync.
@@ -53,6 +55,29 @@ pub enum Save {
     Owner(Guid),
     /// Store the user's choice whether to upload.
     Uploads(bool),
+    /// Store what sharing of a version depends on, when its count of sent bytes has changed. Kept as long as the
+    /// version's manifest.
+    Copy {
+        /// Version that the terms are of.
+        version: VersionId,
+        /// The newest terms.
+        terms: CopyTerms,
+    },
+    /// Check that the disks of the state directory and of the download's output have room for what the download lacks.
+    /// Changes nothing; fails with `NoSpace` if a disk is too full.
+    Room {
+        /// Download that a full disk has stopped.
+        handle: Handle,
+    },
+}
+
+/// What sharing of a copy (pieces of a version) depends on, known without any download.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CopyTerms {
+    /// The provider's policy, as in the newest grant for the version.
+    pub policy: Policy,
+    /// Bytes of the version sent to peers, which the policy limits.
+    pub spent: u64,
 }
 
 /// A receipt that no usage record holds yet.

@@ -38,9 +38,9 @@ impl DownloadState {
         let Self::Failed(why) = self else { return None };
         Some(match why {
             FailReason::NotFound => FailCause::NotFound,
-            FailReason::Forbidden => FailCause::Forbidden,
+            FailReason::Forbidden | FailReason::TokenExpired | FailReason::Blocked => FailCause::Forbidden,
             FailReason::EdgeUnreachable => FailCause::EdgeUnreachable,
-            FailReason::VersionGone => FailCause::VersionGone,
+            FailReason::VersionGone | FailReason::Expired => FailCause::VersionGone,
             FailReason::NoSpace => FailCause::NoSpace,
             FailReason::Io | FailReason::OutputTaken => FailCause::Io,
             FailReason::EdgeCorrupt => FailCause::EdgeCorrupt,

@@ -1,6 +1,6 @@
 //! The client's store in these tests; it survives crashes of the client.
 
-use super::super::io::{DownloadRecord, KeptReceipt, Save, SourceName};
+use super::super::io::{CopyTerms, DownloadRecord, KeptReceipt, Save, SourceName};
 use crate::content::Layout;
 use crate::ids::{Guid, Handle, PieceIndex, VersionId};
 use crate::wire::records::{SignedCheckpoint, SignedRekey, UsageRecord};
@@ -17,6 +17,7 @@ pub(super) struct Disk {
     pub(super) usage: Vec<UsageRecord>,
     pub(super) receipts: Vec<KeptReceipt>,
     pub(super) cached: BTreeSet<VersionId>,
+    pub(super) terms: BTreeMap<VersionId, CopyTerms>,
     pub(super) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(super) owner: Option<Guid>,
     pub(super) new_key: Option<Box<SignedRekey>>,
@@ -29,6 +30,10 @@ impl Disk {
         let disk = self;
         match what {
             Save::Download(record) => {
+                if let Some(granted) = &record.granted {
+                    let fresh = || CopyTerms { policy: granted.policy.clone(), spent: 0 };
+                    disk.terms.entry(granted.version).or_insert_with(fresh).policy = granted.policy.clone();
+                }
                 disk.downloads.insert(record.handle, record);
             }
             Save::Piece { handle, version, piece, from } => {
@@ -65,6 +70,8 @@ impl Disk {
             Save::Checkpoint(newest) => disk.checkpoint = Some(newest),
             Save::Owner(guid) => disk.owner = Some(guid),
             Save::Uploads(on) => disk.uploads = Some(on),
+            Save::Copy { version, terms } => drop(disk.terms.insert(version, terms)),
+            Save::Room { .. } => {}
         }
     }
 }

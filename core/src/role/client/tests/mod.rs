@@ -3,6 +3,7 @@
 mod disk;
 mod invariants;
 mod network;
+mod outages;
 mod possession;
 mod receipts;
 mod rekey;

@@ -6,7 +6,7 @@ use super::super::io::{
     EdgeAsk, EdgeError, EdgeOutput, FetchEnd, Granted, Identity, KeyOutput, Notice, ObjectRef, PeerOutput, SourceName,
     StoreError,
 };
-use super::super::{Client, Config, Input, Output, Restore};
+use super::super::{Client, Config, Input, KeptServers, Output, Restore};
 use super::disk::Disk;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::accounting::possession::Challenge;
@@ -71,6 +71,10 @@ pub(super) struct World {
     pub(super) challenge: Option<Challenge>,
     pub(super) edge_rate: u64,
     pub(super) edge_says: Option<EdgeError>,
+    /// Refusal of every request for a grant that is no renewal.
+    pub(super) grants_say: Option<EdgeError>,
+    /// Servers of the last bootstrap, as the store has kept them.
+    pub(super) servers: Option<KeptServers>,
     pub(super) grant_ms: u64,
     pub(super) renewals: u32,
     grants: u32,
@@ -83,6 +87,8 @@ pub(super) struct World {
     pub(super) fetched: Vec<(Source, PieceIndex)>,
     fetching: BTreeMap<crate::ids::XferId, Source>,
     pub(super) sent: Vec<ToCn>,
+    /// Control connection of the last message to the CN.
+    pub(super) sent_on: Option<ConnId>,
     pub(super) notices: Vec<Notice>,
     pub(super) outputs: Vec<Output>,
     commands: u64,
@@ -129,6 +135,8 @@ impl World {
             challenge: None,
             edge_rate: 20_000_000,
             edge_says: None,
+            grants_say: None,
+            servers: None,
             grant_ms: 900_000,
             renewals: 0,
             grants: 0,
@@ -141,6 +149,7 @@ impl World {
             fetched: Vec::new(),
             fetching: BTreeMap::new(),
             sent: Vec::new(),
+            sent_on: None,
             notices: Vec::new(),
             outputs: Vec::new(),
             commands: 0,
@@ -176,6 +185,8 @@ impl World {
             usage: disk.usage.clone(),
             receipts: disk.receipts.clone(),
             cached: disk.cached.iter().map(|v| (*v, self.layouts[v], have(disk, *v, &self.layouts[v]))).collect(),
+            terms: disk.terms.clone(),
+            servers: self.servers,
             checkpoint: disk.checkpoint.clone(),
             owner: disk.owner,
             new_key: disk.new_key.clone(),
@@ -390,7 +401,8 @@ impl World {
     }
 
     fn edge(&mut self, ask: EdgeAsk) -> Result<EdgeAnswer, EdgeError> {
-        if !self.edge_up {
+        let kept = |v: &VersionId| self.disk.pieces.contains_key(v);
+        if !self.edge_up && !matches!(&ask, EdgeAsk::Manifest { version, .. } if kept(version)) {
             return Err(EdgeError::Unreachable);
         }
         let now_ms = START_MS + self.now.0 / 1000;
@@ -402,6 +414,9 @@ impl World {
                     return Err(EdgeError::NotFound);
                 }
                 self.renewals += u32::from(renew.is_some());
+                if let Some(why) = self.grants_say.filter(|_| renew.is_none()) {
+                    return Err(why);
+                }
                 if renew.is_some() && self.edge_says == Some(EdgeError::GrantExpired) {
                     return Err(EdgeError::GrantExpired);
                 }
@@ -426,6 +441,7 @@ impl World {
 
     fn control(&mut self, conn: ConnId, msg: ToCn) {
         self.sent.push(msg.clone());
+        self.sent_on = Some(conn);
         let answer = if let ToCn::Hello(_) = msg {
             ToClient::Welcome(Welcome {
                 protocol: PROTOCOL,

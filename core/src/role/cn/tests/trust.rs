@@ -87,3 +87,17 @@ fn missing_receipts_can_be_reported_only_until_soon_after_the_end() {
         assert!(!reaches(say(&mut b, 2, ToCn::Unreceipted(report.clone()))), "another's");
     }
 }
+
+#[test]
+fn a_client_below_the_least_version_gets_no_session_and_is_told_why() {
+    let mut b = bench();
+    b.cfg.client_version_min = 0x0001_0200;
+    for (n, client_version, why) in [(1, 0x0001_01ff, Some(Refusal::Outdated)), (2, 0x0001_0200, None)] {
+        accept(&mut b, n, u32::try_from(n).expect("small"));
+        let hello = Hello { client_version, ..hello(u32::try_from(n).expect("small")) };
+        let out = say(&mut b, n, ToCn::Hello(hello));
+        assert_eq!(refusal(&out, n), why);
+        assert_eq!(out.contains(&Output::Count(Metric::Outdated)), why.is_some());
+    }
+    assert_eq!(b.machine.sessions(), 1);
+}

@@ -42,6 +42,7 @@ rate_limit = 0
 # stored content is read again from the disk at this rate, to find what has rotted; 0: never
 scrub_rate = "4MB/s"
 ops = "{inner}:{ops_edge}"
+# client_versions_blocked = ["0.0.9"] # versions that do harm: they get no grants, and are told to update
 
 # what the bootstrap tells clients, nearest first
 [[edge.cns]]
@@ -62,6 +63,8 @@ ledger = "{inner}:{ledger}"
 spool = "cn/spool.redb"
 # asked every few seconds what was unpublished, so that nobody goes on sharing it
 edges = ["{url}"]
+# older clients find no peers and upload nothing, and are told to update (so set it in [edge] too); the edges serve them
+# client_version_min = "0.2.0"
 # where clients are, for choosing peers and for reports: databases in the MaxMind format (.mmdb)
 # geo_countries = "countries.mmdb"
 # geo_networks = "asn.mmdb"

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId};
+use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
     Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, ObjectRef, Save,
     SourceName,
@@ -58,6 +58,8 @@ struct State {
     /// The newest failure of the edges; `None` once an edge has answered.
     trouble: Option<Told>,
     meetings: Meetings,
+    /// Time when each stored version expires, in Unix milliseconds; 0: never.
+    expiries: BTreeMap<VersionId, u64>,
     /// Ids of this client's usage records as downloader that the ledger has not acknowledged.
     unreported: BTreeSet<RecordId>,
     /// Bytes uploaded according to usage records, by the id of the peer's download.
@@ -103,11 +105,13 @@ impl Entry {
         Self { why: None, status, output: record.output.clone(), rate: RateMeter::default(), revision: 1 }
     }
 
-    fn line(&self, now: Instant) -> DownloadLine {
+    fn line(&self, now: Instant, client: &StatusLine) -> DownloadLine {
         let running = self.status.state == DownloadState::Running;
         let rate = if running { self.rate.bytes_per_s(now) } else { 0 };
         let mut line = DownloadLine::new(&self.status, &self.output, rate);
-        if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
+        if self.status.state == DownloadState::Failed(FailReason::NoSpace) {
+            line.failure = Some(self.disk_full(client));
+        } else if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
             if failure.code == Code::Failed && why.code == Code::Unreachable {
                 // an unreachable edge cannot have sent wrong bytes
                 *failure = Failure::new(Code::Unreachable, "no edge can be trusted", "check the install bundle");
@@ -118,6 +122,20 @@ impl Entry {
             }
         }
         line
+    }
+
+    /// Returns which disk is full, and what the user can do.
+    fn disk_full(&self, client: &StatusLine) -> Failure {
+        let mut failure = Failure::from(FailReason::NoSpace);
+        failure.reason = match &self.why {
+            Some(_) => format!("the disk of {} is full", self.output),
+            None if client.state_dir.is_empty() => failure.reason,
+            None => format!("the disk of the client's directory {} is full", client.state_dir),
+        };
+        if client.background {
+            failure.next_step = "free some space: the client then goes on by itself, and fetches nothing twice".into();
+        }
+        failure
     }
 }
 
@@ -133,6 +151,7 @@ impl ApiState {
             edges: (false, Vec::new()),
             trouble: None,
             meetings: Meetings::default(),
+            expiries: BTreeMap::new(),
             unreported: BTreeSet::new(),
             uploaded: BTreeMap::new(),
             client,
@@ -166,6 +185,9 @@ impl ApiState {
                 let entry = state.downloads.entry(record.handle).or_insert_with(|| Entry::new(record));
                 entry.output.clone_from(&record.output);
                 entry.revision = revision;
+                if let Some(granted) = &record.granted {
+                    state.expiries.insert(granted.version, granted.policy.expires_ms);
+                }
             }
             Save::Forget { handle } => {
                 state.revision += 1;
@@ -176,9 +198,9 @@ impl ApiState {
             Save::Uploads(on) => state.client.uploads = *on,
             Save::Usage(record) => state.usage(record),
             Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),
-            Save::Piece { .. } | Save::Finish { .. } | Save::Uncache { .. } | Save::Receipt(_) | Save::Owner(_) => {
-                return;
-            }
+            Save::Uncache { version } => drop(state.expiries.remove(version)),
+            Save::Piece { .. } | Save::Finish { .. } | Save::Room { .. } => return,
+            Save::Copy { .. } | Save::Receipt(_) | Save::Owner(_) => return,
         }
         drop(state);
         self.0.changed.notify_all();
@@ -211,7 +233,14 @@ impl ApiState {
                 }
             }
             Notice::Meeting(intro, meeting) => state.meetings.take(intro, meeting),
-            Notice::Session { connected } => state.client.control_connected = connected,
+            Notice::Session { connected } => {
+                state.client.control_connected = connected;
+                if connected {
+                    state.client.outdated = None;
+                }
+            }
+            // the port, which knows the least version, tells it in words
+            Notice::Outdated => {}
         }
         drop(state);
         self.0.changed.notify_all();
@@ -280,6 +309,22 @@ impl ApiState {
             let waited = self.0.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
+    }
+
+    /// Stores that the CNs refuse this version of the client, with a sentence for the user. Returns whether that is news.
+    pub fn outdated(&self, why: String) -> bool {
+        self.lock().client.outdated.replace(why).is_none()
+    }
+
+    /// Stores when the versions expire that the store kept from an earlier start.
+    pub fn restored_expiries(&self, expiries: impl Iterator<Item = (VersionId, u64)>) {
+        self.lock().expiries.extend(expiries);
+    }
+
+    /// Returns whether a stored version has expired at a time in Unix milliseconds.
+    #[must_use]
+    pub fn is_expired(&self, version: VersionId, now_ms: u64) -> bool {
+        self.lock().expiries.get(&version).is_some_and(|at_ms| *at_ms != 0 && *at_ms <= now_ms)
     }
 
     /// Sets the reflexive address of the QUIC socket.
@@ -397,7 +442,7 @@ impl ApiState {
         line.uptime_s = state.started.elapsed().as_secs();
         line.uploaded_bytes = state.uploaded.values().sum();
         line.usage_unreported = state.unreported.len();
-        line.downloads = state.downloads.values().map(|entry| entry.line(now)).collect();
+        line.downloads = state.downloads.values().map(|entry| entry.line(now, &state.client)).collect();
         line
     }
 
@@ -408,9 +453,9 @@ impl ApiState {
         let asked = state.downloads.iter().filter(|(handle, _)| download.is_none_or(|d| d == **handle));
         let now = Instant::now();
         let line = |(handle, entry): (&Handle, &Entry)| {
-            let DownloadLine { download, url, state: how_far, .. } = entry.line(now);
-            let control_connected = state.client.control_connected;
-            WhyLine { download, url, state: how_far, control_connected, peers: state.meetings.of(*handle) }
+            let DownloadLine { download, url, state: how_far, .. } = entry.line(now, &state.client);
+            let StatusLine { control_connected, outdated, .. } = state.client.clone();
+            WhyLine { download, url, state: how_far, control_connected, outdated, peers: state.meetings.of(*handle) }
         };
         let as_uploader = if download.is_none() { state.meetings.as_uploader() } else { Vec::new() };
         Answer::Why { downloads: asked.map(line).collect(), as_uploader }
@@ -498,7 +543,7 @@ impl State {
             *at > seen && matches!(line, Answer::SourceDropped { download, .. } if wanted(*download))
         });
         let changed = self.downloads.values().filter(|e| e.revision > seen && wanted(e.status.handle.0));
-        let figures = changed.map(|entry| Answer::Download(entry.line(now)));
+        let figures = changed.map(|entry| Answer::Download(entry.line(now, &self.client)));
         let trouble = self.trouble.iter().filter(|t| t.revision > seen).map(|t| Answer::Trouble(t.failure.clone()));
         dropped.map(|(_, line)| line.clone()).chain(trouble).chain(figures).collect()
     }
@@ -513,81 +558,4 @@ fn silent() -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::edge_client::Trouble;
-    use swarmedge_core::ids::ProviderId;
-    use swarmedge_core::role::client::io::ObjectRef;
-
-    fn record(handle: u32) -> DownloadRecord {
-        DownloadRecord {
-            handle: Handle(handle),
-            object: ObjectRef { provider: ProviderId(1), path: "a".into() },
-            output: format!("/out/{handle}"),
-            replace: false,
-            granted: None,
-            state: DownloadState::Running,
-            usage_seq: 0,
-            active_ms: 0,
-        }
-    }
-
-    #[test]
-    fn a_slow_watcher_sees_the_newest_figures_once() {
-        let api_state = ApiState::new(StatusLine::default(), |_| true);
-        let seen = api_state.changes(0, None, Duration::ZERO).revision;
-        api_state.saving(&Save::Download(record(1)));
-        api_state.saving(&Save::Download(record(2)));
-        for bytes in [10, 20, 30] {
-            let status = DownloadStatus { edge_bytes: bytes, ..Entry::new(&record(1)).status };
-            api_state.notice(Notice::Download(status));
-        }
-        let changes = api_state.changes(seen, Some(Handle(1)), Duration::ZERO);
-        let [Answer::Download(line)] = changes.lines.as_slice() else { panic!("{changes:?}") };
-        assert_eq!((line.edge_bytes, line.output.as_str()), (30, "/out/1"));
-        assert!(api_state.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
-        api_state.saving(&Save::Forget { handle: Handle(1) });
-        assert!(api_state.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
-    }
-
-    #[test]
-    fn an_edge_that_is_not_trusted_has_not_sent_wrong_bytes() {
-        let ended_by = |trouble: Trouble| {
-            let api_state = ApiState::new(StatusLine::default(), |_| true);
-            api_state.saving(&Save::Download(record(1)));
-            api_state.edge_news(News::Trouble(trouble));
-            let state = DownloadState::Failed(FailReason::EdgeCorrupt);
-            api_state.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
-            let lines = api_state.changes(0, Some(Handle(1)), Duration::ZERO).lines;
-            let line = lines.into_iter().find_map(|l| if let Answer::Download(line) = l { Some(line) } else { None });
-            line.and_then(|line| line.failure).expect("it failed")
-        };
-        let foreign = Trouble { what: "it is not certified".into(), next: "get the present bundle", wrong: false };
-        let failure = ended_by(foreign);
-        assert_eq!((failure.code, &failure.next_step[..]), (Code::Unreachable, "get the present bundle"));
-        assert_eq!(failure.reason, "no edge can be trusted: it is not certified");
-        let failure = ended_by(Trouble { what: "for piece 3".into(), next: "", wrong: true });
-        assert_eq!((failure.code, &failure.reason[..]), (Code::Failed, "the edge sends wrong bytes: for piece 3"));
-    }
-
-    #[test]
-    fn a_command_waits_for_its_own_answer_and_a_dead_machine_ends_the_wait() {
-        let (tx, rx) = std::sync::mpsc::channel();
-        let api_state = ApiState::new(StatusLine::default(), move |input| tx.send(input).is_ok());
-        let shard = api_state.clone();
-        let machine = std::thread::spawn(move || {
-            while let Ok(Input::Command(Command { req, kind })) = rx.recv() {
-                if kind == CommandKind::Uploads(false) {
-                    shard.close();
-                    return;
-                }
-                shard.notice(Notice::Done { req: ReqId(req.0 + 1), result: Ok(None) });
-                shard.notice(Notice::Done { req, result: Ok(Some(Handle(7))) });
-            }
-        });
-        assert_eq!(api_state.command(CommandKind::Pause(Handle(7))), Ok(Some(Handle(7))));
-        assert_eq!(api_state.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
-        machine.join().expect("no panic");
-        assert!(api_state.command(CommandKind::Pause(Handle(7))).is_err());
-    }
-}
+mod tests;

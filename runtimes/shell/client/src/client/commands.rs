@@ -1,11 +1,14 @@
 //! The CLI commands that talk to the client running on this machine, over its local API.
 
-use super::config::has_another_bundle;
+use super::config::{has_another_bundle, make_private};
 use super::local::Call;
+use super::process::open_failed;
 use super::progress::clock;
-use super::protocol::{Answer, CachedLine, Request, State, StatusLine};
+use super::protocol::{Answer, CachedLine, Failure, Request, State, StatusLine};
+use crate::store::Store;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use swarmedge_core::role::client::io::{Save, StoreError};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::nat::NatLine;
 use swarmedge_ground::reach::Reach;
@@ -76,10 +79,28 @@ pub fn cancel(state: &Path, json: bool, download: u32) -> Result<(), Error> {
     tell(state, json, &Request::Cancel { download }, &format!("download {download} is cancelled and forgotten"))
 }
 
-/// Runs `uploads on|off`: allows or forbids uploads.
+/// Runs `uploads on|off`: allows or forbids uploads. Where no client runs, the choice is stored for the next start.
 pub fn uploads(state: &Path, json: bool, on: bool) -> Result<(), Error> {
     let done = if on { "uploads are on" } else { "uploads are off; downloads are as fast as before" };
-    tell(state, json, &Request::Uploads { on }, done)
+    let request = Request::Uploads { on };
+    let answer = match Call::ask(state, &request)? {
+        Some(answer) => answer,
+        None => store_uploads(state, on)?,
+    };
+    if json { print_json(&answer) } else { say!("{done}") }
+}
+
+/// Stores in a client's directory, made if absent, whether uploads are allowed when the client starts.
+fn store_uploads(state: &Path, on: bool) -> Result<Answer, Error> {
+    make_private(state)?;
+    let (store, _) = Store::open(state).map_err(|e| open_failed(&e))?;
+    let (done, ended) = std::sync::mpsc::channel();
+    // who waits takes it
+    store.save(Save::Uploads(on), move |result| drop(done.send(result)));
+    match ended.recv().unwrap_or(Err(StoreError::Io)) {
+        Ok(()) => Ok(Answer::Accepted { download: None }),
+        Err(why) => Err(Failure::from(why).into()),
+    }
 }
 
 /// Runs `cache remove`: stops sharing a version and deletes it.
@@ -101,7 +122,8 @@ pub fn cache_list(state: &Path, json: bool) -> Result<(), Error> {
 fn print_cached(line: &CachedLine) -> Result<(), Error> {
     let have = percent(line.pieces.into(), line.pieces_total.into());
     let url = line.url.as_deref().unwrap_or("-");
-    say!("{}  {:>10}  {have:>7}  {url}", line.version, bytes(line.size_bytes))
+    let expired = if line.expired { "  (expired: no longer shared)" } else { "" };
+    say!("{}  {:>10}  {have:>7}  {url}{expired}", line.version, bytes(line.size_bytes))
 }
 
 /// Returns the running client's NAT findings; `None` if no client runs or its first observation takes too long.
@@ -129,6 +151,9 @@ fn print_status(line: &StatusLine) -> Result<(), Error> {
     let uploads = if line.uploads { "on" } else { "off" };
     say!("client {} ({}, {}), up {}", line.guid, line.client_version, line.runtime, clock(line.uptime_s))?;
     say!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes))?;
+    if let Some(why) = &line.outdated {
+        say!("{why}")?;
+    }
     if let Some(proxy) = &line.proxy {
         say!("edges and control plane through the proxy {proxy}; peers directly")?;
     }

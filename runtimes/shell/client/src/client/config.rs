@@ -109,7 +109,7 @@ pub(super) fn has_another_bundle(state: &Path, bundle: &Path) -> Result<bool, Er
 }
 
 /// Creates a directory that only its owner can read: it holds keys and the control socket.
-fn make_private(dir: &Path) -> Result<(), Error> {
+pub(super) fn make_private(dir: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

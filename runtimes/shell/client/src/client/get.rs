@@ -135,6 +135,7 @@ impl Way<'_> {
         let mut patience = Duration::ZERO;
         loop {
             let mut call = self.reach::<R>(patience)?;
+            shown.own = self.own.is_some();
             let Some(lost) = shown.follow(&mut call, &self.interrupt)? else { return Ok(shown) };
             patience = lost;
             if self.own.is_none() {
@@ -227,6 +228,8 @@ struct Shown {
     /// Bytes that were fetched before this `get`, once known.
     before: Option<u64>,
     last: Option<DownloadLine>,
+    /// Whether the client runs in this process, only for this `get`.
+    own: bool,
     patience_told: bool,
     /// Deadline for the client to pause the download, after Ctrl-C was pressed.
     leaving: Option<Instant>,
@@ -235,7 +238,7 @@ struct Shown {
 impl Shown {
     fn new(json: bool) -> Self {
         let (progress, started) = (Progress::new(json), Instant::now());
-        Self { progress, started, before: None, last: None, patience_told: false, leaving: None }
+        Self { progress, started, before: None, last: None, own: false, patience_told: false, leaving: None }
     }
 
     /// Shows a download until it is complete: `None`. If the client ends before that, returns how long to wait for
@@ -301,11 +304,16 @@ impl Shown {
     }
 
     fn tell_patience(&mut self) {
-        if self.before.is_none_or(|got| got == 0) && !self.patience_told {
-            self.patience_told = true;
-            let within = START_WITHIN.as_secs();
-            self.progress.remark(&format!("a download that has not begun is given up after {within} s"));
+        let begun = self.last.as_ref().is_some_and(|line| line.edge_bytes > 0 || line.peer_bytes > 0);
+        if std::mem::replace(&mut self.patience_told, true) {
+            return;
         }
+        let within = START_WITHIN.as_secs();
+        self.progress.remark(&match (self.own, begun) {
+            (true, false) => format!("a download that has not begun is given up after {within} s"),
+            (true, true) => "it goes on when an edge answers again; Ctrl-C pauses it".to_owned(),
+            (false, _) => "the client goes on when an edge answers again; Ctrl-C pauses the download".to_owned(),
+        });
     }
 
     /// Prints the outcome of the download.

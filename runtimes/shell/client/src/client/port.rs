@@ -78,6 +78,9 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             }
             Output::Notice(notice) => {
                 log(&notice);
+                if notice == Notice::Outdated {
+                    self.say_outdated();
+                }
                 self.count(&notice);
                 self.api_state.notice(notice);
             }
@@ -128,6 +131,20 @@ impl<R: Rt> ClientPort<R> {
                 }
                 self.api_state.begin_anew();
             }
+        }
+    }
+
+    /// Says once, in the log and from then on in `status` and `why`, that the CNs refuse this version of the client.
+    fn say_outdated(&self) {
+        let least = self.edges.directory().client_version_min.clone();
+        let least = if least.is_empty() { String::new() } else { format!(" (they want {least})") };
+        let own = env!("CARGO_PKG_VERSION");
+        let why = format!(
+            "the operator's connection nodes refuse this version {own} of the client{least}: the edge alone delivers, and \
+             nothing is uploaded; update the client"
+        );
+        if self.api_state.outdated(why.clone()) {
+            tracing::warn!("{why}");
         }
     }
 
@@ -197,5 +214,6 @@ fn log(notice: &Notice) {
         Notice::SourceDropped { handle, source, why } => tracing::info!(%handle, ?source, ?why, "source dropped"),
         Notice::Meeting(intro, meeting) => tracing::debug!(%intro, ?meeting, "introduction"),
         Notice::Session { connected } => tracing::info!(connected, "control session"),
+        Notice::Outdated => {}
     }
 }

@@ -5,6 +5,7 @@ use super::api_state::ApiState;
 use super::config::{ClientConfig, TcpPort};
 use super::identity::Identity;
 use super::local::{Api, Server};
+use super::meetings::now_ms;
 use super::port::{ClientPort, control_input};
 use super::protocol::{CachedLine, CheckpointLine, Failure, StatusLine, url};
 use crate::edge_client::tokens::Tokens;
@@ -25,8 +26,9 @@ use swarmedge_core::nat::connectivity;
 use swarmedge_core::nat::connectivity::Birthday;
 use swarmedge_core::nat::cookie::Tag;
 use swarmedge_core::role::client::io::{Input, ObjectRef};
-use swarmedge_core::role::client::{Client, Config, Restore, io};
+use swarmedge_core::role::client::{Client, Config, KeptServers, Restore, io};
 use swarmedge_core::wire::Text;
+use swarmedge_ground::client_version;
 use swarmedge_ground::drive::drive;
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::health::Health;
@@ -98,7 +100,7 @@ pub async fn run<R: Rt>(
     core.connectivity.crosses_from = parts.doors.first().copied();
     let api_state = api_state(&config, &identity, &restored, R::NAME, inbox.clone());
     let _closing = Closing(api_state.clone());
-    let _server = serve_commands(&config, &api_state, &store, parts.edges.tokens().clone())?;
+    let _serving = serve_commands(&config, &api_state, &store, parts.edges.tokens().clone())?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, way, raw, datagrams, doors, called } = parts;
     report_news(&edges, api_state.clone());
@@ -115,7 +117,8 @@ pub async fn run<R: Rt>(
         leaves: leaves.clone(),
     };
     let left = spawn(&rt, observe(rt.clone(), sight, edges.clone(), api_state.clone(), inbox.clone()));
-    let machine = Client::restore(&core, Restore { new_key, ..restore(restored) }, config.bundle.uploads);
+    let servers = recall_servers(&edges, &config, &api_state);
+    let machine = Client::restore(&core, Restore { new_key, servers, ..restore(restored) }, config.bundle.uploads);
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input, cap: Cap::CLIENT };
     let links = control.links.clone();
@@ -152,16 +155,27 @@ pub async fn run<R: Rt>(
     Ok(if api_state.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
 }
 
-/// Opens the local API.
-fn serve_commands(config: &ClientConfig, api_state: &ApiState, store: &Store, tokens: Tokens) -> Result<Server, Error> {
+/// Recalls the servers of the last bootstrap, and tells the local API the edges among them.
+fn recall_servers<R: Rt>(edges: &EdgeClient<R>, config: &ClientConfig, api_state: &ApiState) -> Option<KeptServers> {
+    let servers = edges.keep_bootstrap(&config.state)?;
+    api_state.bundle_edges(edges.directory().edges.iter().cloned());
+    Some(servers)
+}
+
+/// Opens the local API. It ends, and closes the store for its threads, when both results are dropped.
+fn serve_commands(
+    config: &ClientConfig,
+    api_state: &ApiState,
+    store: &Store,
+    tokens: Tokens,
+) -> Result<(Server, CacheView), Error> {
     let hears = api_state.clone();
     store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
-    let cache = CacheView::new(store.clone()).lister();
+    let view = CacheView::new(store.clone());
+    let cache = view.lister(api_state.clone());
     let (put_there, modes) = (store.put_there(), store.modes());
-    Server::start(
-        &config.state,
-        Api { api_state: api_state.clone(), tokens, cache, put_there, modes, one_shot: config.one_shot },
-    )
+    let api = Api { api_state: api_state.clone(), tokens, cache, put_there, modes, one_shot: config.one_shot };
+    Ok((Server::start(&config.state, api)?, view))
 }
 
 /// Passes the results of requests to edges to the local API.
@@ -276,7 +290,7 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
 async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, api_state: ApiState, inbox: Sender<Input>) {
     let leaves = sight.leaves.wait();
     let known = async {
-        edges.known().await;
+        edges.located().await;
         true
     };
     let left = async {
@@ -356,7 +370,8 @@ fn listen<R: Rt>(rt: &R, config: &ClientConfig, udp: SocketAddr) -> Vec<(u16, R:
     all
 }
 
-fn open_failed(error: &store::Error) -> Error {
+/// Returns the error for a store that cannot be opened.
+pub(super) fn open_failed(error: &store::Error) -> Error {
     match error {
         store::Error::InUse { .. } => Error::new(Code::Unreachable, error)
             .next("end that client, or wait for it: its commands work through the same directory"),
@@ -380,20 +395,16 @@ fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
     };
     let mut core = Config::new(who, keys::verify);
     core.connectivity.birthday = config.birthday.then(Birthday::default);
-    core.session.client_version = version_number(env!("CARGO_PKG_VERSION"));
+    core.background = !config.one_shot;
+    core.session.client_version = client_version::number(env!("CARGO_PKG_VERSION")).unwrap_or(0);
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     core.session.platform = Text::new(platform).unwrap_or_default();
     core
 }
 
-/// Converts a version `major.minor.patch` to `major << 16 | minor << 8 | patch`.
-fn version_number(version: &str) -> u32 {
-    version.split('.').take(3).fold(0, |n, part| n << 8 | part.parse::<u8>().map_or(0, u32::from))
-}
-
 fn restore(restored: Restored) -> Restore {
-    let Restored { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads } = restored;
-    Restore { downloads, sources, usage, receipts, cached, checkpoint, owner, uploads, ..Restore::default() }
+    let Restored { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads } = restored;
+    Restore { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads, ..Restore::default() }
 }
 
 /// Builds the state that the local API shows before the machine's first output.
@@ -408,6 +419,8 @@ fn api_state(
         guid: identity.guid().to_string(),
         client_version: env!("CARGO_PKG_VERSION").into(),
         runtime: runtime.into(),
+        state_dir: config.state.display().to_string(),
+        background: !config.one_shot,
         uploads: restored.uploads.unwrap_or(config.bundle.uploads),
         proxy: config.reach.shown(),
         checkpoint: restored.checkpoint.as_deref().map(CheckpointLine::from),
@@ -422,6 +435,7 @@ fn api_state(
         api_state.restored(record, u64::try_from(durable).unwrap_or(u64::MAX), &sources);
     }
     restored.usage.iter().for_each(|record| api_state.restored_usage(record));
+    api_state.restored_expiries(restored.terms.iter().map(|(version, terms)| (*version, terms.policy.expires_ms)));
     api_state
 }
 
@@ -443,7 +457,7 @@ impl CacheView {
         Self(Arc::new(Mutex::new(Some(store))))
     }
 
-    fn lister(&self) -> Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync> {
+    fn lister(&self, api_state: ApiState) -> Arc<dyn Fn() -> Result<Vec<CachedLine>, Failure> + Send + Sync> {
         let shared = Arc::clone(&self.0);
         Arc::new(move || {
             let store = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -454,6 +468,7 @@ impl CacheView {
                 size_bytes: manifest.layout().size(),
                 pieces: have.count(),
                 pieces_total: have.len(),
+                expired: api_state.is_expired(manifest.version(), now_ms()),
             });
             Ok(lines.collect())
         })
@@ -463,16 +478,5 @@ impl CacheView {
 impl Drop for CacheView {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_one_byte_a_part() {
-        assert_eq!(version_number("1.2.3"), 0x0001_0203);
-        assert_eq!(version_number(env!("CARGO_PKG_VERSION")) >> 24, 0);
     }
 }

@@ -73,7 +73,8 @@ fn shown(line: &WhyLine) -> String {
     let mut text = format!("{:>3}  {} ({})", line.download, line.url, line.state.name());
     if line.peers.is_empty() {
         text.push_str("\n     no peer was introduced since the client's start: ");
-        text.push_str(why_nobody(line.state, line.control_connected));
+        let reason = line.outdated.as_deref().filter(|_| line.state == State::Running);
+        text.push_str(reason.unwrap_or_else(|| why_nobody(line.state, line.control_connected)));
     }
     for p in &line.peers {
         let name = p.peer.get(..12).unwrap_or(&p.peer);
@@ -136,6 +137,7 @@ mod tests {
             url: "swarmedge://1/x".into(),
             state: State::Running,
             control_connected: true,
+            outdated: None,
             peers,
         };
         let text = shown(&line);
@@ -149,7 +151,7 @@ mod tests {
     fn where_nobody_was_introduced_no_cause_is_stated_that_is_not_known() {
         let text = |state, control_connected| {
             let url = "swarmedge://1/x".into();
-            shown(&WhyLine { download: 1, url, state, control_connected, peers: Vec::new() })
+            shown(&WhyLine { download: 1, url, state, control_connected, outdated: None, peers: Vec::new() })
         };
         for connected in [true, false] {
             for ended in [State::Completed, State::Failed, State::Paused, State::Starting] {
@@ -160,6 +162,10 @@ mod tests {
         assert!(text(State::Completed, true).contains("ended before"));
         assert!(text(State::Running, true).contains("nobody else may have it"));
         assert!(text(State::Running, false).contains("connection node cannot be reached"));
+        let outdated = Some("this client is too old".to_owned());
+        let (url, state) = ("swarmedge://1/x".into(), State::Running);
+        let line = WhyLine { download: 1, url, state, control_connected: false, outdated, peers: Vec::new() };
+        assert!(shown(&line).contains("too old"));
     }
 
     #[test]

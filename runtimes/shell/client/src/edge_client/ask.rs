@@ -1,12 +1,12 @@
 //! Requests for bootstrap, grants and manifests.
 
+use super::kept::{addresses, cns_of, edges_of, system_ms};
 use super::request::{JSON_LEN_MAX, get};
 use super::{EdgeClient, News, possession};
 use futures_lite::future::or;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
-use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{DownloadId, Guid, ReqId, VersionId};
 use swarmedge_core::limits::{PATH_LEN_MAX, PIECES_MAX, SERVERS_MAX};
@@ -19,7 +19,6 @@ use swarmedge_ground::edge_api::{
 use swarmedge_ground::http::{Body, Origin};
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Permit;
-use swarmedge_ground::reach::{host_and_port, interleave, resolve};
 use swarmedge_ground::rt::Rt;
 
 /// Time that a grant request waits for a bootstrap answer, which contains the edges' clock time.
@@ -63,11 +62,11 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     for server in reply.stun.iter().take(SERVERS_MAX) {
         stun.extend(addresses(edges, server).await);
     }
-    let named = reply.edges.iter().filter_map(|url| Origin::parse(url)).collect();
-    let cns = reply.cns.into_iter().map(|cn| cn.addr).collect();
+    edges.keep(reply.clone()).await;
     let now = edges.0.rt.now();
     let mut directory = edges.0.directory.borrow_mut();
-    directory.learn(now, reply.now_ms, named, cns, stun);
+    directory.learn(now, reply.now_ms, edges_of(&reply), cns_of(&reply), stun);
+    directory.client_version_min = reply.client_version_min;
     edges.tell(News::Edges(directory.edges.clone()));
     edges.0.known.set();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -76,12 +75,6 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
         edges: count(directory.edges.len()),
         now_ms: reply.now_ms,
     })
-}
-
-/// Resolves `host:port`, families in turn; empty if the name is unknown.
-async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
-    let Some((host, port)) = host_and_port(server) else { return Vec::new() };
-    resolve(&edges.0.rt, host, port).await.map(interleave).unwrap_or_default()
 }
 
 struct GrantParams {
@@ -111,7 +104,13 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
     // without a grant in the request, a 401 means that the provider's token is missing
     let missing = |why| if why == EdgeError::GrantExpired && renewal.is_none() { EdgeError::Forbidden } else { why };
-    let body = get(edges, origin, request, JSON_LEN_MAX).await.map_err(missing)?;
+    let mut sent = get(edges, origin, request, JSON_LEN_MAX).await;
+    if sent.is_err() && edges.0.clock_is_off.take() {
+        // this host has slept, say: an edge tells the time anew
+        bootstrap(edges, origin).await?;
+        sent = get(edges, origin, request, JSON_LEN_MAX).await;
+    }
+    let body = sent.map_err(missing)?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
@@ -149,6 +148,7 @@ fn grant_request<R: Rt>(
         token: if renews { None } else { edges.0.tokens.get(&what.object) },
         renew: what.renew.as_ref().filter(|_| renews).map(edge_api::grant_text),
         edge_only: what.edge_only,
+        client_version: env!("CARGO_PKG_VERSION").into(),
     };
     let body = serde_json::to_vec(&request).expect("strings and numbers");
     let message = edge_api::signed_message(&origin.authority(), GRANTS_PATH, time_ms, &nonce, &body);
@@ -159,12 +159,6 @@ fn grant_request<R: Rt>(
         post = post.header(RENEWAL_SIGNATURE, sign(own));
     }
     post.body(Body::full(body)).ok()
-}
-
-/// Returns the system's Unix time in ms, used until a bootstrap answer gives the edges' time.
-fn system_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn read_reply(reply: GrantReply) -> Option<Granted> {

@@ -15,7 +15,11 @@ pub struct Directory {
     pub cns: Vec<String>,
     /// Resolved addresses of STUN servers.
     pub stun: Vec<SocketAddr>,
+    /// Lowest client version that the CNs let take part, as an edge names it; empty if none has.
+    pub client_version_min: String,
     bundle: Vec<Origin>,
+    /// Whether any bootstrap, of an edge or kept, has named the servers.
+    named: bool,
     clock: Option<(u64, Instant)>,
 }
 
@@ -38,9 +42,30 @@ impl Directory {
         now: Instant,
         now_ms: u64,
         edges: Vec<Origin>,
-        mut cns: Vec<String>,
+        cns: Vec<String>,
         mut stun: Vec<SocketAddr>,
     ) {
+        stun.truncate(SERVERS_MAX);
+        self.stun = stun;
+        self.name(edges, cns);
+        self.clock = Some((now_ms, now));
+    }
+
+    /// Stores the servers of a kept bootstrap.
+    pub fn recall(&mut self, edges: Vec<Origin>, cns: Vec<String>, client_version_min: &str) {
+        client_version_min.clone_into(&mut self.client_version_min);
+        self.name(edges, cns);
+    }
+
+    /// Stores the STUN servers of a kept bootstrap, unless an edge has named some since.
+    pub fn recall_stun(&mut self, mut stun: Vec<SocketAddr>) {
+        if !self.is_known() {
+            stun.truncate(SERVERS_MAX);
+            self.stun = stun;
+        }
+    }
+
+    fn name(&mut self, edges: Vec<Origin>, mut cns: Vec<String>) {
         self.edges = edges;
         for edge in &self.bundle {
             if !self.edges.contains(edge) {
@@ -49,14 +74,13 @@ impl Directory {
         }
         self.edges.truncate(SERVERS_MAX);
         cns.truncate(SERVERS_MAX);
-        stun.truncate(SERVERS_MAX);
-        (self.cns, self.stun) = (cns, stun);
-        self.clock = Some((now_ms, now));
+        self.cns = cns;
+        self.named = true;
     }
 
     /// Before any bootstrap answer: moves the bundle's next edge to index 0, the only one that is asked then.
     pub fn rotate(&mut self) {
-        if !self.is_known() && !self.edges.is_empty() {
+        if !self.named && !self.edges.is_empty() {
             self.edges.rotate_left(1);
         }
     }
@@ -88,5 +112,21 @@ mod tests {
         d.rotate();
         assert_eq!(d.edges[0], origin(3));
         assert_eq!(d.now_ms(start + Duration::from_secs(2)), Some(3_000));
+    }
+
+    #[test]
+    fn a_kept_bootstrap_names_servers_but_tells_no_time() {
+        let mut d = Directory::new(vec![origin(1)]);
+        d.recall(vec![origin(3)], vec!["cn:1".into()], "0.2.0");
+        assert_eq!((&d.edges[..], &d.cns[..]), (&[origin(3), origin(1)][..], &["cn:1".to_owned()][..]));
+        assert!(!d.is_known() && d.now_ms(Instant::now()).is_none());
+        d.rotate();
+        assert_eq!(d.edges[0], origin(3), "the machine numbers them by this order");
+        let stun = |port| SocketAddr::from(([1, 1, 1, 1], port));
+        d.recall_stun(vec![stun(1)]);
+        assert_eq!(d.stun, [stun(1)]);
+        d.learn(Instant::now(), 5, vec![], vec![], vec![stun(2)]);
+        d.recall_stun(vec![stun(1)]);
+        assert_eq!(d.stun, [stun(2)]);
     }
 }

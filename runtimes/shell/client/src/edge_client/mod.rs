@@ -5,6 +5,7 @@
 mod ask;
 mod content;
 mod directory;
+mod kept;
 mod possession;
 mod request;
 pub mod tokens;
@@ -15,11 +16,13 @@ pub use trouble::{News, Trouble};
 
 use crate::edge_client::tokens::Tokens;
 use crate::store::Store;
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 use swarmedge_core::ids::XferId;
 use swarmedge_core::role::client::io::{EdgeError, EdgeOutput, FetchEnd, Input};
+use swarmedge_ground::edge_api::Bootstrap;
 use swarmedge_ground::http::{Client, Origin, Signal};
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Sender;
@@ -47,7 +50,15 @@ struct Inner<R: Rt> {
     tokens: Tokens,
     inbox: Sender<Input>,
     directory: RefCell<Directory>,
+    /// Set once an edge has answered a bootstrap request.
     known: Signal,
+    /// Whether an edge has refused a request for its time since the last bootstrap.
+    clock_is_off: Cell<bool>,
+    /// Set once the STUN servers of the kept bootstrap may be used.
+    located: Signal,
+    /// Directory in which bootstraps are kept, and the one that is kept there.
+    kept_in: RefCell<Option<PathBuf>>,
+    kept: RefCell<Option<Bootstrap>>,
     queues: RefCell<BTreeMap<Origin, content::EdgeQueue>>,
     fetches: RefCell<BTreeMap<XferId, content::Cancel>>,
     listener: RefCell<Option<Listener>>,
@@ -78,6 +89,10 @@ impl<R: Rt> EdgeClient<R> {
             inbox,
             directory: RefCell::new(Directory::new(bundle)),
             known: Signal::default(),
+            clock_is_off: Cell::new(false),
+            located: Signal::default(),
+            kept_in: RefCell::default(),
+            kept: RefCell::default(),
             queues: RefCell::default(),
             fetches: RefCell::default(),
             listener: RefCell::default(),

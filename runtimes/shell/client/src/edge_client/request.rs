@@ -6,7 +6,7 @@ use hyper::header::RETRY_AFTER;
 use hyper::{Request, StatusCode};
 use swarmedge_core::role::client::io::EdgeError;
 use swarmedge_ground::http::client::Error as HttpError;
-use swarmedge_ground::http::{Body, Origin};
+use swarmedge_ground::http::{Body, Origin, Problem};
 use swarmedge_ground::rt::Rt;
 
 /// Maximum length of a JSON answer, bytes.
@@ -15,7 +15,9 @@ pub(super) const JSON_LEN_MAX: usize = 64 * 1024;
 /// Converts an edge's HTTP error status to the machine's error.
 pub(super) fn refusal(status: StatusCode) -> EdgeError {
     match status.as_u16() {
-        404 | 410 => EdgeError::NotFound,
+        404 => EdgeError::NotFound,
+        410 => EdgeError::Expired,
+        426 => EdgeError::Blocked,
         // RFC 9110 §15.5.2: the request's credentials are missing or no longer valid
         401 => EdgeError::GrantExpired,
         403 => EdgeError::Forbidden,
@@ -24,6 +26,13 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
         408 | 429 | 500..=599 => EdgeError::Unavailable,
         _ => EdgeError::Invalid,
     }
+}
+
+/// Returns whether an edge refuses a request because it was dated by another clock than the edge's: this host has slept,
+/// or its clock was set.
+fn is_clock_problem(status: StatusCode, body: &[u8]) -> bool {
+    let problem: Option<Problem> = serde_json::from_slice(body).ok();
+    status == StatusCode::BAD_REQUEST && problem.is_some_and(|p| p.name() == "clock")
 }
 
 /// Converts a failure of connection, TLS or HTTP framing to the machine's error, and reports it to the user.
@@ -53,6 +62,9 @@ pub(super) async fn get<R: Rt>(
     let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
     if !status.is_success() {
         tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
+        if is_clock_problem(status, &body) {
+            edges.0.clock_is_off.set(true);
+        }
         let why = match (refusal(status), retry_after_s) {
             (EdgeError::Unavailable, Some(seconds)) => {
                 EdgeError::Busy { retry_after_ms: u32::saturating_mul(seconds, 1000) }
@@ -66,4 +78,18 @@ pub(super) async fn get<R: Rt>(
     }
     edges.tell(News::Answered);
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_the_time_is_told_from_other_bad_requests() {
+        let body = |name: &str| serde_json::to_vec(&Problem::new(StatusCode::BAD_REQUEST, name, "")).expect("plain");
+        assert!(is_clock_problem(StatusCode::BAD_REQUEST, &body("clock")));
+        assert!(!is_clock_problem(StatusCode::BAD_REQUEST, &body("replayed")));
+        assert!(!is_clock_problem(StatusCode::FORBIDDEN, &body("clock")));
+        assert!(!is_clock_problem(StatusCode::BAD_REQUEST, b"clock"));
+    }
 }

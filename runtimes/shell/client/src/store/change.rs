@@ -2,14 +2,15 @@
 
 use super::journal::{
     CACHE, CHECKPOINT, DOWNLOADS, HARD_LINKED, KEYS, LEAVES, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE,
-    USAGE, decoded, piece_key,
+    TERMS, USAGE, decoded, piece_key,
 };
 use super::journal_key::JournalKey;
 use super::records;
 use redb::{ReadableTable as _, TableDefinition, TableHandle as _, WriteTransaction};
 use std::io;
+use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, SourceName};
+use swarmedge_core::role::client::io::{CopyTerms, DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{Side, SignedCheckpoint, UsageRecord, UsageState};
 use swarmedge_ground::database::{bad, io_error};
@@ -64,6 +65,10 @@ pub(super) enum Change {
     Checkpoint(Box<SignedCheckpoint>),
     Owner(Guid),
     Uploads(bool),
+    Terms {
+        version: VersionId,
+        terms: CopyTerms,
+    },
 }
 
 pub(super) fn put_meta(tx: &WriteTransaction, name: &str, value: &[u8]) -> io::Result<()> {
@@ -101,6 +106,9 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
             let value = records::encode_download(d).ok_or_else(|| bad("the path of the file is too long"))?;
             let mut table = tx.open_table(DOWNLOADS).map_err(io_error)?;
             table.insert(d.handle.0, value.as_slice()).map_err(io_error)?;
+            if let Some(granted) = &d.granted {
+                put_policy(tx, granted.version, &granted.policy)?;
+            }
         }
         Change::DropDownload(handle) => {
             tx.open_table(DOWNLOADS).map_err(io_error)?.remove(handle.0).map_err(io_error)?;
@@ -140,8 +148,18 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
         Change::Checkpoint(newest) => put_meta(tx, CHECKPOINT, &newest.to_bytes())?,
         Change::Owner(guid) => return put_owner(tx, *guid),
         Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)])?,
+        Change::Terms { version, terms } => put(tx, TERMS, &version.0, &records::encode_terms(terms))?,
     }
     Ok(matches!(change, Change::DropUsage(_) | Change::DropVersion(_) | Change::DropPieces { .. }))
+}
+
+/// Stores a version's policy, and keeps the count of its bytes sent to peers.
+fn put_policy(tx: &WriteTransaction, version: VersionId, policy: &Policy) -> io::Result<()> {
+    let table = tx.open_table(TERMS).map_err(io_error)?;
+    let before = table.get(version.0.as_slice()).map_err(io_error)?.map(|v| decoded(records::decode_terms(v.value())));
+    drop(table);
+    let spent = before.transpose()?.map_or(0, |terms| terms.spent);
+    put(tx, TERMS, &version.0, &records::encode_terms(&CopyTerms { policy: policy.clone(), spent }))
 }
 
 fn drop_version(tx: &WriteTransaction, version: VersionId) -> io::Result<()> {
@@ -151,6 +169,7 @@ fn drop_version(tx: &WriteTransaction, version: VersionId) -> io::Result<()> {
         table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).map_err(io_error)?;
     }
     delete(tx, HARD_LINKED, &version.0)?;
+    delete(tx, TERMS, &version.0)?;
     delete(tx, MANIFESTS, &version.0)
 }
 

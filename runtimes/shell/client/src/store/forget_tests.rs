@@ -8,6 +8,7 @@ use super::crash_tests::{
 use super::tests::{content, manifest_of, told_lost};
 use super::*;
 use crate::mem_disk::{Fault, Medium, MemDisk};
+use swarmedge_core::content::Policy;
 use swarmedge_core::role::client::io::DownloadRecord;
 
 /// How a disk loses a file's contents.
@@ -138,4 +139,46 @@ fn a_full_disk_is_told_from_a_broken_one() {
             }
         }
     }
+}
+
+#[test]
+fn the_terms_of_a_copy_outlive_its_download_and_go_with_the_copy() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let version = manifest.version();
+    let (disk, opened) = open(Medium::default());
+    let (store, _) = opened.expect("an empty disk");
+    assert!(download(&store, &manifest, &bytes, 1).placed);
+    let terms = |upload_rate_max, spent| CopyTerms { policy: Policy { upload_rate_max, ..Policy::default() }, spent };
+    saved(&store, Save::Copy { version, terms: terms(1, 77) }).expect("room");
+    let mut newer = record(1, version, bytes.len() as u64);
+    newer.state = DownloadState::Completed;
+    newer.granted.as_mut().expect("granted").policy.upload_rate_max = 2;
+    saved(&store, Save::Download(newer)).expect("room");
+    saved(&store, Save::Forget { handle: Handle(1) }).expect("room");
+    drop(store);
+    let (store, restored) = reopen(&disk);
+    assert_eq!(restored.terms, [(version, terms(2, 77))].into(), "the newest policy, and the count as it was");
+    saved(&store, Save::Uncache { version }).expect("room");
+    saved(&store, Save::Copy { version, terms: terms(3, 78) }).expect("of a copy that is gone nothing is written");
+    drop(store);
+    assert!(reopen(&disk).1.terms.is_empty());
+}
+
+#[test]
+fn a_download_has_room_once_what_it_lacks_fits_on_the_disk() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let (disk, opened) = open(Medium::default());
+    let (store, _) = opened.expect("an empty disk");
+    store.put_manifest(manifest.clone());
+    saved(&store, Save::Download(record(1, manifest.version(), bytes.len() as u64))).expect("room");
+    let room = |free: u64| {
+        lock(&disk.0).used = u64::MAX - free;
+        [1, 2].map(|handle| saved(&store, Save::Room { handle: Handle(handle) }))
+    };
+    let (lacks, full) = (SIZE as u64, Err(StoreError::NoSpace));
+    assert_eq!(room(lacks + (1 << 20)), [Ok(()), Ok(())]);
+    assert_eq!(room(lacks + (1 << 20) - 1), [full, Ok(())], "of an unknown download nothing is known to be lacking");
+    assert_eq!(room((1 << 20) - 1), [full, full]);
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, KeptReceipt, SourceName};
+use swarmedge_core::role::client::io::{CopyTerms, DownloadRecord, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 use swarmedge_ground::database::{self, OpenDatabase, Reopening, bad, io_error};
@@ -30,6 +30,8 @@ pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
 
+/// Table of what sharing of each version depends on: policy, and bytes sent to peers.
+pub(super) const TERMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("terms");
 /// Table of the versions whose data file is also the user's finished file (a hard link).
 pub(super) const HARD_LINKED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
 /// Table of the paths of partial output files in users' directories.
@@ -62,6 +64,7 @@ pub(crate) struct Loaded {
     pub(crate) cached: BTreeMap<VersionId, u64>,
     pub(crate) hard_linked: BTreeSet<VersionId>,
     pub(crate) parts: Vec<Vec<u8>>,
+    pub(crate) terms: BTreeMap<VersionId, CopyTerms>,
     pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(crate) owner: Option<Guid>,
     pub(crate) uploads: Option<bool>,
@@ -232,7 +235,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(DOWNLOADS).map_err(io_error)?;
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
-        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, HARD_LINKED, PARTS] {
+        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, HARD_LINKED, PARTS, TERMS] {
             tx.open_table(table).map_err(io_error)?;
         }
     }
@@ -298,6 +301,11 @@ fn load(Open { db, secret }: &Open) -> io::Result<Loaded> {
     }
     for row in tx.open_table(PARTS).map_err(io_error)?.iter().map_err(io_error)? {
         loaded.parts.push(row.map_err(io_error)?.0.value().to_vec());
+    }
+    for row in tx.open_table(TERMS).map_err(io_error)?.iter().map_err(io_error)? {
+        let (key, value) = row.map_err(io_error)?;
+        let terms = decoded(records::decode_terms(value.value()))?;
+        loaded.terms.insert(decoded(VersionId::from_bytes(key.value()))?, terms);
     }
     let meta = tx.open_table(META).map_err(io_error)?;
     let checkpoint = meta.get(CHECKPOINT).map_err(io_error)?;

@@ -23,6 +23,7 @@ mod modes;
 mod output;
 mod records;
 mod restore;
+mod room;
 mod sink;
 mod threads;
 mod version;
@@ -64,7 +65,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use swarmedge_core::content::{Bitfield, Layout, Manifest};
 use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
-use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, KeptReceipt, ObjectRef, Save, StoreError};
+use swarmedge_core::role::client::io::{
+    CopyTerms, DownloadRecord, DownloadState, KeptReceipt, ObjectRef, Save, StoreError,
+};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 use swarmedge_ground::disk::{Disk, OsDisk};
@@ -143,6 +146,8 @@ pub struct Restored {
     pub receipts: Vec<KeptReceipt>,
     /// Versions kept for sharing, with layout and journalled pieces.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
+    /// What sharing of each stored version depends on.
+    pub terms: BTreeMap<VersionId, CopyTerms>,
     /// The newest checkpoint of the client's usage logs, if any.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// The GUID of the installation that owns the records, if any.

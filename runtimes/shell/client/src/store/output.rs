@@ -11,7 +11,7 @@ use super::check::{Failure, check, holds, version_at};
 use super::threads::on_own_thread;
 use super::version::{Version, lock};
 use super::writer::{Done, Job, What};
-use super::{Shared, store_error};
+use super::{Shared, room, store_error};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -159,6 +159,7 @@ fn make(shared: &Shared, version: &Version, part: &Path, mode: Option<u32>) -> R
     let links = links && mode.is_none_or(|mode| mode & 0o600 == 0o600);
     if !(links && link(shared, version, part)?) {
         shared.journal.commit(&[announced(part)]).map_err(Failure::Io)?;
+        room::need(shared, dir_of(part), version.manifest.layout().size()).map_err(Failure::Io)?;
         shared.disk.copy(version.path(), part).map_err(Failure::Io)?;
         if !version.is_sure()? && !holds(shared, part, &version.manifest).map_err(Failure::Io)? {
             return Err(changed());

@@ -4,7 +4,7 @@
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Handle, IntroId, PublicKey, VersionId};
 use swarmedge_core::role::client::io::{
-    DownloadRecord, DownloadState, FailReason, Granted, KeptReceipt, ObjectRef, SourceName,
+    CopyTerms, DownloadRecord, DownloadState, FailReason, Granted, KeptReceipt, ObjectRef, SourceName,
 };
 use swarmedge_core::wire::records::SealedGrant;
 use swarmedge_core::wire::{DecodeError, Reader, Wire};
@@ -106,6 +106,9 @@ const fn state_number(state: DownloadState) -> u8 {
         DownloadState::Failed(FailReason::Io) => 21,
         DownloadState::Failed(FailReason::EdgeCorrupt) => 22,
         DownloadState::Failed(FailReason::OutputTaken) => 23,
+        DownloadState::Failed(FailReason::Expired) => 24,
+        DownloadState::Failed(FailReason::TokenExpired) => 25,
+        DownloadState::Failed(FailReason::Blocked) => 26,
     }
 }
 
@@ -123,8 +126,27 @@ const fn state_of(number: u8) -> Result<DownloadState, DecodeError> {
         21 => DownloadState::Failed(FailReason::Io),
         22 => DownloadState::Failed(FailReason::EdgeCorrupt),
         23 => DownloadState::Failed(FailReason::OutputTaken),
+        24 => DownloadState::Failed(FailReason::Expired),
+        25 => DownloadState::Failed(FailReason::TokenExpired),
+        26 => DownloadState::Failed(FailReason::Blocked),
         _ => return Err(DecodeError::Invalid),
     })
+}
+
+/// Encodes the terms of a copy.
+pub(crate) fn encode_terms(terms: &CopyTerms) -> Vec<u8> {
+    let mut out = Vec::new();
+    terms.policy.encode(&mut out);
+    terms.spent.encode(&mut out);
+    out
+}
+
+/// Decodes a value of [`encode_terms`].
+pub(crate) fn decode_terms(bytes: &[u8]) -> Result<CopyTerms, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let terms = CopyTerms { policy: Wire::decode(&mut r)?, spent: Wire::decode(&mut r)? };
+    r.end()?;
+    Ok(terms)
 }
 
 /// Encodes a receipt.

@@ -56,6 +56,7 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
         cached,
         hard_linked,
         parts,
+        mut terms,
         checkpoint,
         owner,
         uploads,
@@ -64,7 +65,8 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
     };
-    let restored = Restored { usage, receipts, checkpoint, owner, uploads, ..Restored::default() };
+    terms.retain(|version, _| kept.keeps(*version));
+    let restored = Restored { usage, receipts, terms, checkpoint, owner, uploads, ..Restored::default() };
     let mut r = Restoring { disk, pieces_dir, kept, versions: BTreeMap::new(), restored, drops: Vec::new() };
     for (id, manifest) in manifests {
         r.version(manifest, &pieces.remove(&id).unwrap_or_default(), hard_linked.contains(&id))?;

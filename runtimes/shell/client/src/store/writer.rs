@@ -6,7 +6,7 @@ use super::check::Damage;
 use super::journal::Sources;
 use super::output::put_output;
 use super::version::{NotWhole, Version, lock};
-use super::{Loss, Shared, records, store_error};
+use super::{Loss, Shared, records, room, store_error};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -327,6 +327,12 @@ impl Batch {
             Save::Checkpoint(newest) => self.changes.push(Change::Checkpoint(newest)),
             Save::UsageDone(ids) => self.changes.push(Change::DropUsage(ids)),
             Save::Uploads(on) => self.changes.push(Change::Uploads(on)),
+            Save::Copy { version, terms } => {
+                if lock(&shared.kept).keeps(version) {
+                    self.changes.push(Change::Terms { version, terms });
+                }
+            }
+            Save::Room { handle } => room::check(shared, handle)?,
             // went to a thread of its own before
             Save::Finish { .. } => {}
         }

@@ -145,6 +145,7 @@ fn request(key: &Key, n: u8) -> GrantRequest {
         token: None,
         renew: None,
         edge_only: false,
+        client_version: String::new(),
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct Medium {
     /// Clock for stamps, raised by every operation on a file.
     pub(crate) clock: i64,
     pub(crate) operations: usize,
+    /// Bytes that are reported as used; the others of 2⁶⁴ are free.
+    pub(crate) used: u64,
     pub(crate) fault: Option<(usize, Fault)>,
     pub(crate) down: bool,
     /// Seeded defect: syncs of data files do nothing.
@@ -257,6 +259,9 @@ impl Disk for MemDisk {
     fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         let m = lock(&self.0);
         m.at(path).map(|node| m.stamp(node))
+    }
+    fn free(&self, _: &Path) -> io::Result<u64> {
+        Ok(u64::MAX - lock(&self.0).used)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);

@@ -26,6 +26,7 @@ fn start(dir: &Path, machine: impl Fn(&ApiState, Command) + Send + 'static) -> (
         }
     });
     let cached = CachedLine {
+        expired: false,
         version: VersionId::numbered(1).to_string(),
         url: None,
         size_bytes: 5,

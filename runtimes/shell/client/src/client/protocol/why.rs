@@ -14,6 +14,9 @@ pub struct WhyLine {
     pub state: State,
     /// Whether the client is connected to a CN, which makes introductions.
     pub control_connected: bool,
+    /// A sentence for the user if the CNs refuse this version of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outdated: Option<String>,
     /// The peers introduced since the client's start, oldest first.
     pub peers: Vec<MeetingLine>,
 }

@@ -1,0 +1,78 @@
+//! Tests of the API's state.
+
+use super::*;
+use crate::edge_client::Trouble;
+use swarmedge_core::ids::ProviderId;
+use swarmedge_core::role::client::io::ObjectRef;
+
+fn record(handle: u32) -> DownloadRecord {
+    DownloadRecord {
+        handle: Handle(handle),
+        object: ObjectRef { provider: ProviderId(1), path: "a".into() },
+        output: format!("/out/{handle}"),
+        replace: false,
+        granted: None,
+        state: DownloadState::Running,
+        usage_seq: 0,
+        active_ms: 0,
+    }
+}
+
+#[test]
+fn a_slow_watcher_sees_the_newest_figures_once() {
+    let api_state = ApiState::new(StatusLine::default(), |_| true);
+    let seen = api_state.changes(0, None, Duration::ZERO).revision;
+    api_state.saving(&Save::Download(record(1)));
+    api_state.saving(&Save::Download(record(2)));
+    for bytes in [10, 20, 30] {
+        let status = DownloadStatus { edge_bytes: bytes, ..Entry::new(&record(1)).status };
+        api_state.notice(Notice::Download(status));
+    }
+    let changes = api_state.changes(seen, Some(Handle(1)), Duration::ZERO);
+    let [Answer::Download(line)] = changes.lines.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((line.edge_bytes, line.output.as_str()), (30, "/out/1"));
+    assert!(api_state.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
+    api_state.saving(&Save::Forget { handle: Handle(1) });
+    assert!(api_state.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
+}
+
+#[test]
+fn an_edge_that_is_not_trusted_has_not_sent_wrong_bytes() {
+    let ended_by = |trouble: Trouble| {
+        let api_state = ApiState::new(StatusLine::default(), |_| true);
+        api_state.saving(&Save::Download(record(1)));
+        api_state.edge_news(News::Trouble(trouble));
+        let state = DownloadState::Failed(FailReason::EdgeCorrupt);
+        api_state.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
+        let lines = api_state.changes(0, Some(Handle(1)), Duration::ZERO).lines;
+        let line = lines.into_iter().find_map(|l| if let Answer::Download(line) = l { Some(line) } else { None });
+        line.and_then(|line| line.failure).expect("it failed")
+    };
+    let foreign = Trouble { what: "it is not certified".into(), next: "get the present bundle", wrong: false };
+    let failure = ended_by(foreign);
+    assert_eq!((failure.code, &failure.next_step[..]), (Code::Unreachable, "get the present bundle"));
+    assert_eq!(failure.reason, "no edge can be trusted: it is not certified");
+    let failure = ended_by(Trouble { what: "for piece 3".into(), next: "", wrong: true });
+    assert_eq!((failure.code, &failure.reason[..]), (Code::Failed, "the edge sends wrong bytes: for piece 3"));
+}
+
+#[test]
+fn a_command_waits_for_its_own_answer_and_a_dead_machine_ends_the_wait() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let api_state = ApiState::new(StatusLine::default(), move |input| tx.send(input).is_ok());
+    let shard = api_state.clone();
+    let machine = std::thread::spawn(move || {
+        while let Ok(Input::Command(Command { req, kind })) = rx.recv() {
+            if kind == CommandKind::Uploads(false) {
+                shard.close();
+                return;
+            }
+            shard.notice(Notice::Done { req: ReqId(req.0 + 1), result: Ok(None) });
+            shard.notice(Notice::Done { req, result: Ok(Some(Handle(7))) });
+        }
+    });
+    assert_eq!(api_state.command(CommandKind::Pause(Handle(7))), Ok(Some(Handle(7))));
+    assert_eq!(api_state.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
+    machine.join().expect("no panic");
+    assert!(api_state.command(CommandKind::Pause(Handle(7))).is_err());
+}
