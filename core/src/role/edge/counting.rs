@@ -87,6 +87,11 @@ impl Counted {
         !self.saving && self.room.is_quiet(self.total_bytes)
     }
 
+    /// Returns whether an answer may still send bytes, or waits for its reservation.
+    const fn is_sending(&self) -> bool {
+        !self.room.is_quiet(self.total_bytes)
+    }
+
     /// Returns whether so many bytes found no place among the ranges that peers could be paid for them too.
     pub(super) const fn is_scattered(&self) -> bool {
         self.scattered > SCATTERED_MAX
@@ -368,12 +373,18 @@ impl Edge {
         }
     }
 
-    /// Ends a download for which nothing was requested lately, once all of it is in records.
+    /// Ends a download for which nothing was requested lately, once no answer may still send bytes of it and the
+    /// ledger has the records of all that was sent. A slow answer keeps its reservation however long it takes.
     pub(super) fn on_idle(&mut self, cx: &mut Context<'_>, key: Key) {
-        if self.dirty.contains(&key) || self.counts.get(&key).is_some_and(|c| c.saving) {
-            return self.timers.set(Timer::Idle(key), Some(cx.now.after(RECHECK)));
-        }
-        self.end_download(cx, key);
+        let Some(counted) = self.counts.get(&key) else { return self.end_download(cx, key) };
+        let recorded = !self.dirty.contains(&key) && counted.record.is_none_or(|id| !self.ledger.holds(id));
+        let wait = match (counted.is_sending(), counted.saving || !recorded) {
+            // as if bytes were requested now: examined often, it would stand before those that may end
+            (true, _) => cx.cfg.idle_after,
+            (false, true) => RECHECK,
+            (false, false) => return self.end_download(cx, key),
+        };
+        self.timers.set(Timer::Idle(key), Some(cx.now.after(wait)));
     }
 
     /// Ends a download: forgets its count, and deletes it from the spool with the next flush.

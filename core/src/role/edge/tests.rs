@@ -380,6 +380,69 @@ fn bytes_reserved_and_not_counted_before_a_crash_are_unsure() {
     assert_eq!((batch.counts[0].reserved, batch.counts[0].unsure), (0, 2 << 20), "once");
 }
 
+/// Requests to send `bytes` bytes of download 1, and lets the write of its reservation succeed.
+fn reserve(b: &mut Bench<Edge>, req: u64, bytes: u64) {
+    let out = serving(b, req, 1, bytes);
+    let [(save, _)] = saves(&out)[..] else { panic!("{out:?}") };
+    assert!(b.input(Input::Saved { req: save, ok: true }).contains(&counted(req)));
+}
+
+/// Returns the reservation of the only count in the next flush, whose write succeeds.
+fn reserved(b: &mut Bench<Edge>) -> u64 {
+    let out = b.wait(secs(2));
+    let [(req, batch)] = saves(&out)[..] else { panic!("{out:?}") };
+    let [count] = &batch.counts[..] else { panic!("{batch:?}") };
+    b.input(Input::Saved { req, ok: true });
+    count.reserved
+}
+
+#[test]
+fn what_was_reserved_ahead_is_released_once_all_is_sent() {
+    let (mut b, _) = with_ledger();
+    reserve(&mut b, 1, 8 << 20);
+    serve(&mut b, Some(served_grant(1)), 0..7 << 20);
+    assert!(reserved(&mut b) > 9 << 20, "a MiB is still to be sent");
+    serve(&mut b, Some(served_grant(1)), 7 << 20..8 << 20);
+    assert_eq!(reserved(&mut b), 9 << 20, "a little is kept for the next request");
+}
+
+#[test]
+fn a_reservation_that_a_request_waits_for_is_not_released() {
+    let (mut b, _) = with_ledger();
+    let out = serving(&mut b, 1, 1, 64 << 20);
+    let [(save, _)] = saves(&out)[..] else { panic!("{out:?}") };
+    // more was sent than anybody has asked for
+    serve(&mut b, Some(served_grant(1)), 0..64 << 20);
+    assert!(reserved(&mut b) > 65 << 20);
+    assert!(b.input(Input::Saved { req: save, ok: true }).contains(&counted(1)), "it would wait for ever");
+}
+
+#[test]
+fn an_answer_slower_than_the_idle_time_keeps_its_reservation() {
+    let (mut b, _) = with_ledger();
+    reserve(&mut b, 1, 1 << 20);
+    b.wait(b.cfg.idle_after * 3);
+    assert_eq!(b.machine.counting(), 1, "a MiB may still be sent");
+    b.input(Input::BytesNotSent { grant: served_grant(1), bytes: 1 << 20 });
+    b.wait(b.cfg.idle_after);
+    assert_eq!(b.machine.counting(), 0);
+}
+
+#[test]
+fn a_download_is_not_over_before_the_ledger_has_its_record() {
+    let (mut b, conn) = with_ledger();
+    serve(&mut b, Some(served_grant(1)), 0..100);
+    let (records, _) = flush(&mut b);
+    for _ in 0..1_000 {
+        b.wait(secs(10));
+        b.input(Input::Ledger { conn, msg: FromLedger::Pong });
+    }
+    assert_eq!((b.machine.counting(), b.machine.records_waiting()), (1, 1));
+    ack(&mut b, conn, records[0].id);
+    b.wait(b.cfg.idle_after);
+    assert_eq!(b.machine.counting(), 0);
+}
+
 #[test]
 fn a_stopping_edge_releases_its_reservations() {
     let (mut b, _) = with_ledger();

@@ -123,6 +123,7 @@ fn a_download_that_ends_during_a_write_is_deleted_by_the_next_one() {
     let out = serving(&mut b, 1, 1, 1_000);
     let (save, _) = saves(&out)[0];
     b.input(Input::Saved { req: save, ok: true });
+    b.input(Input::BytesNotSent { grant: served_grant(1), bytes: 1_000 });
     b.wait(b.cfg.idle_after - secs(3));
     serve(&mut b, None, 0..50);
     let out = b.wait(secs(4));
@@ -141,6 +142,7 @@ fn a_download_that_begins_again_keeps_its_new_count_in_the_spool() {
         let out = serving(b, req, 1, 1_000);
         let (save, _) = saves(&out)[0];
         assert!(b.input(Input::Saved { req: save, ok: true }).contains(&counted(req)));
+        b.input(Input::BytesNotSent { grant: served_grant(1), bytes: 1_000 });
     };
     begin(&mut b, 1);
     b.wait(b.cfg.idle_after);

@@ -181,6 +181,10 @@ fn restored_counts_keep_their_remaining_idle_time() {
     let (req, batch) = saves(&out)[0];
     assert_eq!(batch.counts[0].over_ms, counts[0].over_ms, "not a moment more");
     b.input(Input::Saved { req, ok: true });
+    let dial = |o: &Output| if let Output::LedgerDial { conn } = o { Some(*conn) } else { None };
+    let conn = out.iter().find_map(dial).expect("a dial");
+    b.input(Input::LedgerOpened { conn });
+    ack(&mut b, conn, batch.records[0].id());
     b.wait(secs(10 * 60 - 5));
     assert_eq!(b.machine.counting(), 1);
     b.wait(secs(5));
