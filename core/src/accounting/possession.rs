@@ -197,5 +197,7 @@ mod tests {
         assert!(is_conspicuous(size, 0, 9_000));
         assert!(!is_conspicuous(size, 0, 11_000), "slower");
         assert!(!is_conspicuous(size, size / 8, 1), "with more from edges");
+        let enough = size / LOW_EDGE;
+        assert!(!is_conspicuous(size, enough, 1) && is_conspicuous(size, enough - 1, 1), "the boundary itself");
     }
 }

@@ -122,27 +122,42 @@ fn a_reset_code_reaches_a_late_reader() {
 
 #[test]
 fn unread_bytes_stop_the_sender_until_they_are_read() {
-    let (mut a, mut b) = pair();
-    let id = a.open().expect("a stream");
-    pass(&mut a, &mut b, 1000);
-    let mut written = 0;
-    loop {
-        let mut bytes = Bytes::from(vec![1; MUX_UNSENT_MAX]);
-        b.write(id, &mut bytes).expect("open");
-        written += MUX_UNSENT_MAX - bytes.len();
-        let before = a.unread();
+    // with a first frame of odd length the window ends within a frame
+    for first in [0, 5] {
+        let (mut a, mut b) = pair();
+        let id = a.open().expect("a stream");
+        pass(&mut a, &mut b, 1000);
+        put(&mut b, id, &vec![1; first]);
         pass(&mut b, &mut a, 1 << 20);
-        if a.unread() == before {
-            break;
+        let mut written = first;
+        loop {
+            let mut bytes = Bytes::from(vec![1; MUX_UNSENT_MAX]);
+            b.write(id, &mut bytes).expect("open");
+            written += MUX_UNSENT_MAX - bytes.len();
+            let before = a.unread();
+            pass(&mut b, &mut a, 1 << 20);
+            if a.unread() == before {
+                break;
+            }
         }
+        assert_eq!(a.unread(), MUX_UNREAD_MAX);
+        assert_eq!(written, MUX_UNREAD_MAX + MUX_UNSENT_MAX, "then it may not write either");
+        let (read, end) = all(&mut a, id);
+        assert_eq!((read.len(), end), (MUX_UNREAD_MAX, Read::Nothing));
+        pass(&mut a, &mut b, 1000);
+        pass(&mut b, &mut a, 1 << 20);
+        assert_eq!(a.unread(), MUX_UNSENT_MAX);
     }
-    assert_eq!(a.unread(), MUX_UNREAD_MAX);
-    assert_eq!(written, MUX_UNREAD_MAX + MUX_UNSENT_MAX, "then it may not write either");
-    let (read, end) = all(&mut a, id);
-    assert_eq!((read.len(), end), (MUX_UNREAD_MAX, Read::Nothing));
+}
+
+#[test]
+fn a_stream_that_is_over_before_it_is_accepted_takes_no_other_with_it() {
+    let (mut a, mut b) = pair();
+    let [first, second, third] = [a.open(), a.open(), a.open()].map(|id| id.expect("a stream"));
+    a.reset(second, 1);
+    a.stop(second, 1);
     pass(&mut a, &mut b, 1000);
-    pass(&mut b, &mut a, 1 << 20);
-    assert_eq!(a.unread(), MUX_UNSENT_MAX);
+    assert_eq!([b.accept(), b.accept(), b.accept()], [Some(first), Some(third), None]);
 }
 
 #[test]

@@ -307,4 +307,23 @@ mod tests {
         assert_eq!(b.machine.unsent.len(), 1, "one is on its way, one waits");
         assert_each_clause_fires(&b.machine, LedgerLink::check, CLAUSES);
     }
+
+    #[test]
+    fn a_ledger_that_does_not_answer_a_ping_is_left_and_dialled_again() {
+        let backoff = (Duration::from_secs(1), Duration::from_secs(1));
+        let mut b = Bench::new(LedgerLink::default(), Config::new(cert(ServerRole::Edge, KEY), backoff));
+        b.input(Input::Start);
+        let out = b.wait(Duration::ZERO);
+        let [Output::Dial(conn)] = out[..] else { panic!("{out:?}") };
+        b.input(Input::Opened(conn));
+        let every = b.cfg.ping_every;
+        for _ in 0..3 {
+            assert_eq!(b.wait(every), [Output::Send(conn, ToLedger::Ping)]);
+            b.input(Input::Message(conn, FromLedger::Pong));
+        }
+        assert_eq!(b.wait(every), [Output::Send(conn, ToLedger::Ping)]);
+        assert_eq!(b.wait(every), [Output::Close(conn)]);
+        let out = b.wait(Duration::from_secs(1));
+        assert!(matches!(out[..], [Output::Dial(next)] if next != conn), "{out:?}");
+    }
 }

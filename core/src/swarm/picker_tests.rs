@@ -185,6 +185,19 @@ impl Lab {
     }
 }
 
+#[test]
+fn an_edge_gets_a_part_of_a_piece_only_once_its_leaf_hashes_are_known() {
+    let layout = Layout::new(1 << 20, 1 << 20).expect("one piece of 64 blocks");
+    let mut picker = Picker::new(layout, Bitfield::empty(1), 1);
+    let (piece, xfer) = (PieceIndex(0), XferId(0));
+    picker.begin(xfer, (piece, 0..16), false);
+    assert_eq!(picker.pick_for_edge(64, false), None, "nobody could check the rest");
+    picker.verified((piece, 0..1), name(1));
+    assert_eq!(picker.pick_for_edge(64, false), Some((piece, 16..64)));
+    picker.end(xfer, piece);
+    assert_eq!(picker.pick_for_edge(64, false), Some((piece, 1..64)));
+}
+
 proptest! {
     #![proptest_config(swarmedge_seeds::random(256))]
 

@@ -41,11 +41,16 @@ impl Bench {
     }
 
     fn seen(&mut self) {
+        self.sees(true);
+    }
+
+    /// Passes what a STUN server sees of the socket: whether a NAT translates its address.
+    fn sees(&mut self, translated: bool) {
         let server: SocketAddr = "198.51.100.1:3478".parse().expect("an address");
         let from = "198.51.100.1:3479".parse().expect("an address");
         self.input(Input::Seen(Sight {
             mapped: SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), 40_000),
-            translated: true,
+            translated,
             server,
             ports: alloc::vec![40_000, 40_001],
             witness: Some(crate::nat::discovery::io::Witness { from, other_address: false }),
@@ -99,6 +104,20 @@ fn only_the_gateways_answer_to_this_request_counts() {
     b.gateway_says("192.168.1.1:5351", &pcp::Answer::Mapped(right));
     assert_eq!(b.m.lease.map(|l| l.external), Some(right.external));
     assert_eq!(b.m.claimed(), None, "not before the world has shown it");
+}
+
+#[test]
+fn a_request_under_way_ends_when_no_nat_translates_any_more() {
+    let mut b = Bench::new();
+    b.seen();
+    let first = b.mapped();
+    b.sees(false);
+    assert!(b.m.ask.is_none());
+    assert_eq!(b.m.status(&b.cfg), Status::Unneeded);
+    b.gateway_says("192.168.1.1:5351", &pcp::Answer::Mapped(first));
+    assert!(b.m.lease.is_none(), "a late answer opens nothing");
+    b.seen();
+    assert!(b.m.ask.is_some(), "behind a NAT again");
 }
 
 #[test]

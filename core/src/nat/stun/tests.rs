@@ -34,6 +34,21 @@ fn the_checksum_is_the_usual_crc_32() {
 }
 
 #[test]
+fn the_longest_message_that_a_header_can_name_decodes_and_no_longer_one() {
+    let len = |n: usize| u16::try_from(n).expect("16 bits").to_be_bytes();
+    let body = MESSAGE_LEN_MAX - HEADER_LEN;
+    let mut bytes = [[0, 1], len(body)].concat();
+    bytes.extend(MAGIC_COOKIE.to_be_bytes());
+    bytes.extend(ID.0);
+    bytes.extend([[0xc0, 1], len(body - 4)].concat());
+    bytes.resize(MESSAGE_LEN_MAX, 0);
+    let message = Message::decode(&bytes).expect("as long as allowed");
+    assert!(matches!(&message.attributes[..], [Attribute::Other(0xc001, value)] if value.len() == body - 4));
+    bytes.push(0);
+    assert_eq!(Message::decode(&bytes), Err(DecodeError::TooLong));
+}
+
+#[test]
 fn the_test_vectors_of_rfc_5769_decode_with_valid_integrity() {
     let request = Message::decode(&hex(REQUEST)).expect("§2.1");
     assert_eq!((request.class, request.id, request.username()), (Class::Request, ID, Some(&b"evtj:h6vY"[..])));

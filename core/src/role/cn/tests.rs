@@ -363,7 +363,8 @@ fn queries_beyond_the_limit_are_told_when_to_retry() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     for _ in 0..10 {
-        assert_eq!(failed(&say(&mut b, 1, query()), 1), None);
+        let out = say(&mut b, 1, query());
+        assert!(failed(&out, 1).is_none() && out.contains(&Output::Count(Metric::Query)), "{out:?}");
     }
     b.now = b.now.after(secs(2));
     let out = say(&mut b, 1, query());
@@ -399,6 +400,14 @@ fn a_reconnected_dn_gets_every_client_and_requests_readd() {
     for n in 1..=3 {
         assert!(matches!(to_client(&out, n)[..], [ToClient::ReaddRequest(_)]));
     }
+}
+
+#[test]
+fn a_dn_is_greeted_once_a_connection() {
+    let mut b = bench();
+    let conn = dn_conn(&b.wait(Duration::ZERO)).expect("a dial");
+    assert!(matches!(to_dn(&b.input(Input::DirectoryOpened { conn }))[..], [ToDn::Hello(_)]));
+    assert_eq!(b.input(Input::DirectoryOpened { conn }), [], "it is open already");
 }
 
 #[test]
@@ -448,8 +457,11 @@ fn a_draining_cn_stops_when_its_clients_and_records_are_gone() {
     let (mut b, _, ledger) = whole();
     join(&mut b, 1);
     say(&mut b, 1, logged(1, 1));
+    accept(&mut b, 3, 3);
     let out = b.input(Input::Shutdown);
     assert!(matches!(to_client(&out, 1)[..], [ToClient::Drain(r)] if r.retry_after_ms < 1_500));
+    let closed = out.contains(&Output::ClientClose { conn: ConnId(3) });
+    assert!(closed && to_client(&out, 3).is_empty(), "who has said nothing yet is told nothing: {out:?}");
     assert!(matches!(to_client(&accept(&mut b, 2, 2), 2)[..], [ToClient::Busy(_)]));
     assert!(!b.input(Input::ClientClosed { conn: ConnId(1) }).contains(&Output::Stopped));
     assert!(b.input(ack(ledger, 1)).contains(&Output::Stopped));

@@ -99,6 +99,27 @@ fn nobody_is_offered_itself_twice_or_against_its_wish() {
 }
 
 #[test]
+fn a_client_is_offered_no_session_with_its_own_guid_or_key() {
+    let mut d = directory(&["198.51.100.1"]);
+    let newer = PeerEntry { guid: Guid::numbered(0), incarnation: 2, ..entry(5, "198.51.100.5") };
+    let same_key = PeerEntry { upload_key: PublicKey::numbered(0), ..entry(6, "198.51.100.6") };
+    for (n, entry) in [(5, newer), (6, same_key)] {
+        d.register(LINK, entry);
+        d.share(key(n), true, &shared(V), &[]);
+    }
+    assert_eq!(d.listed(V).count(), 3, "others may be offered all of them");
+    assert_eq!(choose(&mut d, 10), [1]);
+}
+
+#[test]
+fn a_session_id_that_another_guid_takes_over_shares_nothing_of_the_first() {
+    let mut d = directory(&["198.51.100.1", "198.51.100.2"]);
+    d.register(LINK, PeerEntry { guid: Guid::numbered(9), ..entry(1, "198.51.100.1") });
+    d.check();
+    assert_eq!(choose(&mut d, 10), [2]);
+}
+
+#[test]
 fn who_turns_uploads_on_again_is_listed_again_with_what_it_shares() {
     let mut d = directory(&["198.51.100.1"]);
     d.register(LINK, PeerEntry { uploads: false, ..entry(1, "198.51.100.1") });

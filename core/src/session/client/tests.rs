@@ -177,6 +177,18 @@ fn every_cn_is_tried_at_once_before_anybody_waits() {
 }
 
 #[test]
+fn a_bootstrap_that_comes_while_the_client_waits_does_not_end_the_wait() {
+    let mut b = bench();
+    let servers = || Input::Servers { cns: 1, now_ms: NOW_MS };
+    b.input(servers());
+    let (conn, _) = dialled(&b.wait(Duration::ZERO))[0];
+    b.input(Input::Closed { conn });
+    b.input(servers());
+    assert!(dialled(&b.wait(Duration::from_millis(200))).is_empty());
+    assert_eq!(dialled(&b.wait(secs(1))).len(), 1);
+}
+
+#[test]
 fn a_lost_session_continues_at_the_next_cn_with_all_its_state() {
     let mut b = bench();
     b.input(Input::Share { version: VersionId::numbered(1), complete: false });

@@ -259,7 +259,7 @@ impl Download {
         self.phase = Phase::Running;
         self.ticked = cx.now;
         self.edge_failures = 0;
-        self.end_edge_wait();
+        debug_assert!(self.edge_hold != EdgeHold::BackOff, "a back-off from the edges ends with the transfers");
         if !cx.cfg.tick.is_zero() {
             self.timers.set(Timer::Tick, Some(cx.now.after(cx.cfg.tick)));
         }

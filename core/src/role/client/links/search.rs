@@ -99,3 +99,43 @@ impl Search {
         ("forgiven peers are distinct and few", |search| search.forgiven = search.tried.repeat(2)),
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use crate::ids::{Handle, IntroId};
+    use crate::swarm::outcome::CloseReason;
+
+    const KEY: PublicKey = PublicKey([7; 32]);
+
+    fn open() -> PeerLink {
+        PeerLink { handle: Handle(1), intro: IntroId::numbered(1), key: KEY, met: true, state: State::Open }
+    }
+
+    /// Tries a peer and ends its link; returns whether the CN may introduce the peer again.
+    fn may_meet_again(search: &mut Search, why: End, good: bool) -> bool {
+        search.try_peer(KEY);
+        assert_eq!(search.want(1).map(|(tried, _)| tried), Some(alloc::vec![KEY]), "not while it is connected");
+        search.on_ended(&open(), why, good);
+        search.check(true);
+        let again = !search.has_tried(&KEY);
+        assert_eq!(search.want(1).is_some_and(|(tried, _)| tried.is_empty()), again, "the CN is told");
+        again
+    }
+
+    #[test]
+    fn a_peer_to_which_no_path_was_found_is_met_once_more() {
+        let mut search = Search::default();
+        assert!(may_meet_again(&mut search, End::NoPath, true));
+        assert!(!may_meet_again(&mut search, End::NoPath, true), "a second failure is final");
+    }
+
+    #[test]
+    fn who_was_lost_by_no_fault_of_its_own_may_be_met_again() {
+        let again = |why, good| may_meet_again(&mut Search::default(), why, good);
+        assert!(again(End::Closed, true) && again(End::PathLost, true) && again(End::NotNeeded, true));
+        assert!(!again(End::Closed, false) && !again(End::PathLost, false), "banned");
+        assert!(!again(End::Left, true) && !again(End::Swarm(CloseReason::Stalled), true));
+    }
+}

@@ -267,6 +267,57 @@ fn after_a_pause_no_durable_piece_is_fetched_again() {
 }
 
 #[test]
+fn a_resumed_download_asks_edges_that_had_failed_at_once() {
+    let mut lab = Lab::new(10 * MB, at_rate(20 * MB));
+    let edge = lab.sources.remove(&Source::Edge(0)).expect("an edge");
+    lab.input(Input::Start);
+    lab.run_for(Duration::from_secs(30));
+    lab.input(Input::Stop);
+    let asked = lab.asked.len();
+    lab.sources.insert(Source::Edge(0), edge);
+    lab.input(Input::Start);
+    assert!(lab.asked.len() > asked);
+    lab.finish();
+}
+
+#[test]
+fn what_a_broken_transfer_has_verified_is_not_fetched_again() {
+    let layout = Layout::new(MIB, 1 << 20).expect("one piece of 64 blocks");
+    let mut lab = Lab::with(layout, Config::default(), at_rate(MB));
+    lab.sources.clear();
+    lab.input(Input::Start);
+    lab.run_for(Duration::from_secs(1));
+    lab.add_peer(1, at_rate(MB));
+    lab.run_for(Duration::from_millis(600));
+    lab.lose_peer(1);
+    let asked = lab.asked.len();
+    lab.add_peer(2, at_rate(MB));
+    lab.finish();
+    // after half a second at least, of a second that the whole piece takes
+    let rest = &lab.asked[asked..];
+    assert!(!rest.is_empty() && rest.iter().all(|(_, _, blocks)| blocks.start >= 28), "{rest:?}");
+    assert_eq!((lab.d.counted().count(), lab.d.wasted_bytes()), (2, 0));
+}
+
+#[test]
+fn who_was_idle_for_long_is_not_slow_when_it_is_asked() {
+    let mut lab = Lab::new(65_536, at_rate(MB));
+    lab.sources.clear();
+    lab.input(Input::Start);
+    lab.run_for(Duration::from_secs(20));
+    let mut silent = at_rate(1);
+    silent.silent = true;
+    lab.add_peer(1, silent);
+    lab.add_peer(2, at_rate(10 * MB));
+    let of = |lab: &Lab, n| lab.asked.iter().any(|(s, ..)| *s == Source::Peer(ConnId(n)));
+    lab.run_for(Duration::from_millis(100));
+    assert!(of(&lab, 1) && !of(&lab, 2), "its only piece is not doubled yet");
+    lab.run_for(Duration::from_secs(3));
+    assert!(of(&lab, 2), "now it is: the first delivers nothing");
+    lab.finish();
+}
+
+#[test]
 fn a_piece_counts_only_once_it_is_durable() {
     let mut lab = Lab::new(MB, at_rate(50 * MB));
     lab.save_takes = Duration::from_secs(5);
