@@ -2,12 +2,12 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one variant that it expects")]
 
 use std::time::Duration;
-use swarmedge_core::ids::RawTcpId;
+use swarmedge_core::ids::{IntroId, RawTcpId};
 use swarmedge_core::machine::{Cx, Machine as _, Time};
 use swarmedge_core::nat::connectivity::Birthday;
 use swarmedge_core::nat::connectivity::{Config, Connectivity, Input, Output, RawTcp, RawTcpEvent, Rung};
 use swarmedge_models::nat::Kind;
-use swarmedge_models::punching::{Cfg, Punch, RULES, world};
+use swarmedge_models::punching::{Cfg, Node, Punch, RULES, world};
 use swarmedge_models::rng::Seeded;
 use swarmedge_models::rule;
 use swarmedge_models::world::{Budget, World};
@@ -220,6 +220,27 @@ fn a_raw_tcp_connection_without_an_introduced_uploaders_check_is_closed() {
     }
     assert_eq!(say(RawTcpEvent::Open(id)), hung_up, "nobody waits for it");
     assert_eq!(say(RawTcpEvent::Failed(id)), []);
+}
+
+#[test]
+fn an_attempt_that_is_dropped_hangs_up_the_connection_that_it_opens() {
+    let called = Cfg { doors: [true, false], ..Cfg::timed([Kind::Public, Kind::UdpBlocked]) };
+    let crosses = Config { crosses_from: Some(5000), ..Config::default() };
+    let kinds = [Kind::UdpBlocked, Kind::PortRestricted];
+    let crossing = Cfg { crossing: Some(false), connectivity: crosses, ..Cfg::timed(kinds) };
+    for cfg in [called, crossing] {
+        let (mut w, mut rng) = (world(&cfg, Budget::default()), Seeded::new(1));
+        while w.env.dials[1].is_empty() {
+            let (_, act) = w.earliest().expect("the uploader dials");
+            w.step(&cfg, &act, &mut rng);
+        }
+        let Some(Node::Host(mut uploader)) = w.node(1).cloned() else { panic!("a host") };
+        let mut out = Vec::new();
+        let mut cx = Cx { now: w.now, cfg: &cfg.connectivity, rng: &mut rng, out: &mut out };
+        uploader.handle_input(&mut cx, Input::Drop(IntroId::numbered(1)));
+        let hung_up = out.iter().filter(|o| matches!(o, Output::RawTcp(RawTcp::HangUp(_)))).count();
+        assert_eq!(hung_up, 1, "{out:?}");
+    }
 }
 
 #[test]

@@ -88,6 +88,8 @@ fn a_cookie_is_asked_for_told_and_renewed_before_it_expires() {
         assert!(w.settle(&cfg, 500, &mut rng, |w| !w.env.proven.is_empty()));
         assert!(checks(&w, &w.env.proven) > first && w.now.0 < 300_000_000, "{kind:?}");
         assert_eq!(w.env.told.epoch, epoch, "a newer cookie is no news");
+        let told_next = w.node(0).expect("it runs").descriptor().proven.to_vec();
+        assert_eq!(told_next, w.env.proven, "who is told of the addresses later gets the newer one");
     }
     assert!(round(&Cfg::of(Kind::PortRestricted, None)).env.told.proven.is_empty(), "only if wanted");
 }
@@ -395,6 +397,43 @@ fn a_closed_tcp_port_is_for_simultaneous_open_if_two_see_it_alike() {
     }
     let one_address = Cfg { listens: true, two_addresses: false, ..Cfg::of(Kind::PortRestricted, None) };
     assert_eq!(told(one_address), None, "what one address sees shows nothing");
+}
+
+/// Returns the endpoint for a simultaneous open that a client tells whose listening port servers at two addresses see
+/// at `port`.
+fn crossing_at(port: u16) -> Option<SocketAddr> {
+    let servers = ["198.51.100.1:3478", "198.51.100.2:3478"];
+    let seen = Attribute::XorMapped(SocketAddr::new([203, 0, 113, 9].into(), port));
+    let answer = |id| Message::new(Class::Success, id, std::vec![seen.clone()]).encode();
+    let mut b = Bench::new(Config::once());
+    b.run(Some(Input::Listens(std::vec![5000])));
+    let mut out = b.network(&servers);
+    out.extend(b.run(Some(Input::Tcp { server: addr(servers[0]), answer: Some(answer(TransactionId([1; 12]))) })));
+    // each server that the client asks how it sees the port is answered alike
+    for _ in 0..200 {
+        let knocks: Vec<_> = out
+            .drain(..)
+            .filter_map(|o| match o {
+                Output::Effect(Effect::Knock { server, local, requests }) => Some((server, local, requests)),
+                _ => None,
+            })
+            .collect();
+        for (server, local, requests) in knocks {
+            let id = Message::decode(&requests[0]).expect("ours").id;
+            out.extend(b.run(Some(Input::Knocked { server, local, answer: answer(id) })));
+        }
+        if b.m.poll_timeout().is_some() {
+            out.extend(b.fire());
+        }
+    }
+    b.m.descriptor().crossing
+}
+
+#[test]
+fn a_simultaneous_open_is_told_at_no_port_below_1024_but_that_of_https() {
+    for (port, told) in [(443, true), (1024, true), (40_000, true), (1023, false), (80, false), (22, false)] {
+        assert_eq!(crossing_at(port).map(|at| at.port()), told.then_some(port));
+    }
 }
 
 /// Returns the machine of a client that listens on port 5000 and has knocked at a server, and the knock's id.
