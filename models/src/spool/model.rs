@@ -5,7 +5,7 @@ use crate::spool::{Cfg, Delivery, Mutant, RULES, world};
 use crate::world::Budget;
 
 fn crashing(mutant: Option<Mutant>) -> Cfg {
-    Cfg { budget: Budget { crashes: 1, fires: 6, ..Budget::default() }, mutant }
+    Cfg { budget: Budget { crashes: 1, fires: 6, early: 1, ..Budget::default() }, mutant }
 }
 
 fn breaking(mutant: Option<Mutant>) -> Cfg {
@@ -18,7 +18,7 @@ pub fn crashes() -> Spec<Delivery> {
     Spec {
         name: "spool",
         about: "1 edge that grants and serves a download in 2 parts, 1 ledger that takes 2 records at once; 1 crash, 6 \
-                timers",
+                timers, of which 1 fires while messages are under way",
         cfg: crashing(None),
         start: world,
         rules: RULES,
