@@ -109,6 +109,7 @@ impl Victim {
                     }
                     Output::Close { why, .. } => self.closed = Some(why),
                     Output::Send { .. } | Output::Refuse { .. } | Output::Sent { .. } | Output::Ended { .. } => {}
+                    Output::Spent { .. } | Output::UsedUp { .. } => {}
                 }
             }
         }

@@ -120,6 +120,7 @@ impl Net {
                 | client::Output::Retired
                 | client::Output::Go(_)
                 | client::Output::Withdrawn { .. }
+                | client::Output::Outdated
                 | client::Output::UsageDone { .. } => {}
             }
         }

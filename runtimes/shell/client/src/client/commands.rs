@@ -96,7 +96,9 @@ fn store_uploads(state: &Path, on: bool) -> Result<Answer, Error> {
     let (store, _) = Store::open(state).map_err(|e| open_failed(&e))?;
     let (done, ended) = std::sync::mpsc::channel();
     // who waits takes it
-    store.save(Save::Uploads(on), move |result| drop(done.send(result)));
+    store.save(Save::Uploads(on), move |result| {
+        let _ = done.send(result);
+    });
     match ended.recv().unwrap_or(Err(StoreError::Io)) {
         Ok(()) => Ok(Answer::Accepted { download: None }),
         Err(why) => Err(Failure::from(why).into()),

@@ -513,7 +513,7 @@ mod tests {
 
     #[test]
     fn an_answer_reads_back() {
-        let answer = Answer::Error(FailReason::NoSpace.into());
+        let answer = Answer::Error(swarmedge_core::role::client::io::FailReason::NoSpace.into());
         let line = serde_json::to_string(&answer).expect("serialises");
         assert!(line.contains(r#""code":"disk""#), "{line}");
         assert_eq!(serde_json::from_str::<Answer>(&line).expect("reads"), answer);

@@ -41,7 +41,7 @@ pub(super) const AT_ONCE: Delays = Delays { gather: Duration::ZERO, shred: Durat
 pub(super) struct Promised {
     download: bool,
     pieces: Vec<PieceIndex>,
-    placed: bool,
+    pub(super) placed: bool,
 }
 
 pub(super) fn saved(store: &Store, save: Save) -> Result<(), StoreError> {
