@@ -35,6 +35,8 @@ pub struct Routes<R> {
     pub pacer: Rc<RefCell<Pacer>>,
     /// Rate limiters of single downloads, as their policies demand.
     pub pacers: RefCell<BTreeMap<DownloadId, Weak<RefCell<Pacer>>>>,
+    /// The bodies that are being sent: each holds a copy.
+    pub bodies: Rc<()>,
     /// Conditions that `/healthz` reports.
     pub health: Health,
     /// Says which stored bytes are right.

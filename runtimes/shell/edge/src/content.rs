@@ -29,9 +29,14 @@ use swarmedge_ground::files::read_cached;
 use swarmedge_ground::http::{Body, Problem};
 use swarmedge_ground::rt::Rt;
 
-/// Bytes of one read. A client that takes nothing holds no more, besides the buffers of its connection; the system
+/// Most bytes of one read. A client that takes nothing holds no more, besides the buffers of its connection; the system
 /// reads ahead of it.
-const READ_LEN: usize = 32 * 1024;
+const READ_LEN: usize = 64 * 1024;
+/// Bytes of one read while there are more than [`BODIES_WITH_LONG_READS`]: a TLS record, so that many slow clients hold
+/// little.
+const SHORT_READ_LEN: usize = 16 * 1024;
+/// Bodies at once for which reads are long, and cost less CPU.
+const BODIES_WITH_LONG_READS: usize = 16;
 /// Times that a step is read again because somebody writes to the file.
 const TRIES_MAX: u32 = 4;
 /// Steps without waiting for the disk after which other connections have their turn.
@@ -70,6 +75,8 @@ pub struct Sending<R> {
     pub pacers: Vec<Rc<RefCell<Pacer>>>,
     /// Counter of the sent bytes.
     pub meter: Box<dyn Meter>,
+    /// The bodies under way, this one among them: each holds a copy.
+    pub bodies: Rc<()>,
     /// Says which bytes of the file are right.
     pub keeper: Keeper<R>,
     /// Called with the reason if a part of the file cannot be sent.
@@ -226,6 +233,16 @@ struct Reader<R> {
 }
 
 impl<R: Rt> Reader<R> {
+    /// Returns the bytes to read next.
+    fn step(&self) -> usize {
+        // the server holds a copy too
+        if Rc::strong_count(&self.sending.bodies) > BODIES_WITH_LONG_READS + 1 {
+            self.step.min(SHORT_READ_LEN)
+        } else {
+            self.step
+        }
+    }
+
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             match self.parts.pop_front()? {
@@ -239,7 +256,7 @@ impl<R: Rt> Reader<R> {
     async fn content(&mut self, range: Range<u64>) -> io::Result<Bytes> {
         let piece = self.stored.piece_of(range.start);
         let piece_end = self.stored.manifest.layout().piece_range(piece).end;
-        let this = range.start..range.end.min(range.start + self.step as u64).min(piece_end);
+        let this = range.start..range.end.min(range.start + self.step() as u64).min(piece_end);
         let bytes = self.read_right(piece, &this, range.end).await.map_err(|why| {
             (self.sending.on_refused)(&why);
             io::Error::other(format!("{why:?}"))

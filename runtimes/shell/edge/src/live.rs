@@ -59,7 +59,15 @@ impl LiveConfig {
     pub fn take(&self, section: Value) -> Result<(), String> {
         let new: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
         let EdgeConfig {
-            rate_limit, scrub_rate, region, client_version_min, client_versions_blocked, cns, edges, stun, ..
+            rate_limit,
+            scrub_rate,
+            region,
+            client_version_min,
+            client_versions_blocked,
+            cns,
+            edges,
+            stun,
+            ..
         } = new;
         self.0.rate.store(rate_limit.0, Ordering::Relaxed);
         self.0.scrub_rate.store(scrub_rate.0, Ordering::Relaxed);

@@ -243,7 +243,8 @@ impl<R: Rt> Routes<R> {
         let meter = Box::new(Tally::new(self, grant, id, version.key.0).await?);
         let (keeper, key) = (self.keeper.clone(), version.key.clone());
         let on_refused = Box::new(move |why: &Refused| keeper.note(id, &key, why));
-        let sending = Sending { rt: self.rt.clone(), pacers, meter, keeper: self.keeper.clone(), on_refused };
+        let (rt, keeper, bodies) = (self.rt.clone(), self.keeper.clone(), self.bodies.clone());
+        let sending = Sending { rt, pacers, meter, bodies, keeper, on_refused };
         Ok(response.map(|_| body(stored, parts, sending)))
     }
 

@@ -95,6 +95,7 @@ pub fn open_on<R: Rt>(
         trust,
         pacer: Rc::new(RefCell::new(Pacer::following(live.rate()))),
         pacers: RefCell::default(),
+        bodies: Rc::default(),
         health: health.clone(),
         keeper: keeper.clone(),
     });

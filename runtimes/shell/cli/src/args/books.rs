@@ -417,7 +417,9 @@ pub struct BenchCrashArgs {
 
 /// Arguments of `swarmedge bench receipts`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Use the profile dist.\n\nExample:\n  cargo run --profile dist --bin swarmedge -- bench receipts")]
+#[command(
+    after_help = "Use the profile dist.\n\nExample:\n  cargo run --profile dist --bin swarmedge -- bench receipts"
+)]
 pub struct BenchReceiptsArgs {
     /// Bytes that one peer delivers
     #[arg(long, default_value = "256MiB")]
