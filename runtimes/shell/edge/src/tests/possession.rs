@@ -1,6 +1,5 @@
 //! Possession challenges over HTTP: an edge's challenge, and the answers that it accepts.
 
-use super::super::catalogue::Files;
 use super::*;
 use swarmedge_core::accounting::possession::{Prover, part_range};
 use swarmedge_core::ids::{DownloadId, PublicKey};
@@ -64,10 +63,6 @@ fn a_completed_download_is_challenged_and_the_first_answer_accepted() {
         prover.add(&all[usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small")]);
     }
     let proof = prover.finish();
-    assert_eq!(
-        super::super::possession::compute_proof(&Files::new(&lab.cfg.objects), version, &challenge),
-        Some(proof)
-    );
     let shown = ProofRequest { version: version.to_string(), proof: proof.to_string() };
     let shown = serde_json::to_string(&shown).expect("JSON");
     let answer = |path: &str, fields: &[&str], body: &str| {
