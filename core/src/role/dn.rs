@@ -18,8 +18,8 @@ use crate::selection::{Directory, PeerKey};
 use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::directory::{
-    Deliver, DirectoryHello, DirectoryWelcome, FromDn, PairOutcome, Relay, Route, Select, Selected, SelectedPeer,
-    Signal, Signalled, ToDn, Unreceipted,
+    Deliver, DirectoryHello, DirectoryWelcome, FromDn, Nobody, PairOutcome, Relay, Route, Select, Selected,
+    SelectedPeer, Signal, Signalled, ToDn, Unreceipted, WhyNobody,
 };
 use crate::wire::records::{ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -348,8 +348,14 @@ impl Dn {
         let want = want.min(self.offers_left(cx.cfg, select.download));
         let chosen =
             self.directory.select(querier, select.version, (want, &exclude), cx.cfg.choice, cx.rng).unwrap_or_default();
+        if chosen.is_empty() {
+            cx.push(Output::Count(Metric::NobodyFound));
+            let why =
+                if want == 0 { WhyNobody::OffersSpent } else { self.directory.why_nobody(querier, select.version, &exclude) };
+            return cx.push(Output::CnSend { conn, msg: FromDn::Nobody(Nobody { req: select.req, why }) });
+        }
         self.count_offers(cx, select.download, chosen.len());
-        cx.push(Output::Count(if chosen.is_empty() { Metric::NobodyFound } else { Metric::Selection }));
+        cx.push(Output::Count(Metric::Selection));
         let peer = |key: &PeerKey| {
             let entry = self.directory.get(*key)?;
             let route = Route { link: key.link, session: key.session };

@@ -10,6 +10,7 @@
 mod check;
 mod draw;
 mod lists;
+mod nobody;
 mod room;
 mod sweep;
 

@@ -287,6 +287,18 @@ crate::wire! {
         Unavailable = 5,
         /// The download gave its uploaders no receipts for some bytes, so for a time it gets no peers.
         Unreceipted = 6,
+        /// The operator has limited peering for this installation.
+        Limited = 7,
+        /// The object's version is no longer published.
+        Withdrawn = 8,
+        /// No other client shares the version at present; retry later.
+        NotShared = 9,
+        /// Others share the version, but none of them can connect with this client; retry later.
+        Unreachable = 10,
+        /// All who share the version and can be reached are known to the download already; retry later.
+        AllKnown = 11,
+        /// The download has been offered as many peers as it may be offered for now; retry later.
+        OffersSpent = 12,
     }
 }
 impl Copy for QueryError {}

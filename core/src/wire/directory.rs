@@ -65,6 +65,8 @@ crate::wire! {
         /// DN's notice that the session of the same GUID on another CN is alive too: two copies of one installation
         /// run.
         Cloned(OfSession) = 19,
+        /// DN's answer to `Select` if it has chosen nobody: the reason.
+        Nobody(Nobody) = 20,
     }
 }
 
@@ -167,6 +169,14 @@ crate::wire! {
         /// Time in milliseconds for which the download gets no peers, because it gave its uploaders no receipts;
         /// `None` if it may have peers.
         pub edge_only_ms: Option<u32>,
+    }
+
+    /// Answer to a request for peers that yields none.
+    pub struct Nobody {
+        /// Request number, copied from the request.
+        pub req: u64,
+        /// Reason that nobody is chosen.
+        pub why: WhyNobody,
     }
 
     /// Uploader's report of bytes without receipt, for an introduction that its CN has verified.
@@ -272,3 +282,18 @@ impl Relay {
         self.introduce.intro.intro.id
     }
 }
+
+crate::wire! {
+    /// Reasons that a DN chooses nobody.
+    pub enum WhyNobody {
+        /// No other client shares the version.
+        NotShared = 1,
+        /// Others share the version, but none of them can connect with the downloader.
+        Unreachable = 2,
+        /// All who share the version and can be reached are named in the request's `exclude`.
+        AllKnown = 3,
+        /// The download has been offered as many peers as it may be offered for now.
+        OffersSpent = 4,
+    }
+}
+impl Copy for WhyNobody {}

@@ -420,6 +420,7 @@ pub(crate) fn from_dn() -> Vec<FromDn> {
         FromDn::Signalled(Signalled { session, intro: IntroId::numbered(1), what: Step::Go }),
         FromDn::Challenge(OfSession { session }),
         FromDn::Cloned(OfSession { session }),
+        FromDn::Nobody(Nobody { req: 1, why: WhyNobody::Unreachable }),
     ]
 }
 

@@ -241,7 +241,7 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
             w.env.status.insert((node, status.handle), status);
         }
         Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Meeting(..) => {}
-        Notice::Session { .. } | Notice::Outdated => {}
+        Notice::Session { .. } | Notice::Outdated | Notice::NoPeers { .. } => {}
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests to edges: bootstrap, grants, renewals and manifests; their retries and errors.
 
 use super::edges::Ask;
-use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted};
+use super::io::{DownloadState, EdgeAnswer, EdgeAsk, EdgeError, FailReason, Granted, NoPeers};
 use super::job::Need;
 use super::{Client, Context, Timer};
 use crate::accounting::grants;
@@ -170,9 +170,14 @@ impl Client {
             job.have = have;
         }
         job.newest = false;
-        job.need = None;
+        let need = job.need.take();
         job.peers_allowed = granted.policy.peer_download;
         let (version, policy) = (granted.version, granted.policy.clone());
+        if !job.peers_allowed {
+            Self::tell_no_peers(cx, handle, NoPeers::Policy);
+        } else if need == Some(Need::EdgeOnly) {
+            Self::tell_no_peers(cx, handle, NoPeers::EdgesAlone);
+        }
         job.record.granted = Some(granted);
         self.save_record(cx, handle, None);
         self.versions.granted(version, &policy);

@@ -7,7 +7,7 @@ mod save;
 mod status;
 
 pub use super::config::Identity;
-pub use meeting::{Meeting, NotTried};
+pub use meeting::{Meeting, NoPeers, NotTried};
 pub use notice::{CommandError, Notice};
 pub use output::{ControlOutput, EdgeAsk, EdgeOutput, KeyOutput, Output, PeerOutput};
 pub use save::{CopyTerms, KeptReceipt, Save};

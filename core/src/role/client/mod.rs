@@ -346,6 +346,11 @@ impl Client {
                     self.renew(cx, handle, Need::Renewal);
                 }
             }
+            session::Output::NoPeers { download, why } => {
+                if let Some(handle) = self.handle_of(download) {
+                    Self::tell_no_peers(cx, handle, io::NoPeers::Refused(why));
+                }
+            }
             session::Output::PeersForbidden { download } => {
                 if let Some(job) = self.handle_of(download).and_then(|h| self.jobs.get_mut(&h)) {
                     job.peers_allowed = false;

@@ -1,7 +1,7 @@
 //! Peers that a download is introduced to: passes events to the [`super::links`], and the consequences to the other
 //! machines.
 
-use super::io::{Meeting, Notice, Output};
+use super::io::{Meeting, NoPeers, Notice, Output};
 use super::job::Job;
 use super::links::{Demand, End, Heard, Seek, Stage};
 use super::meeting::direct;
@@ -26,6 +26,9 @@ impl Client {
         let more = if job.peers_allowed && !job.search.is_exhausted() { wanted } else { 0 };
         let more = u8::try_from(more).unwrap_or(u8::MAX);
         let Some((exclude, soon)) = job.search.want(more) else { return };
+        if more > 0 && !self.session.is_open() {
+            Self::tell_no_peers(cx, handle, NoPeers::NotConnected);
+        }
         let want = session::Want {
             download: granted.download,
             download_key: granted.download_key,
@@ -36,6 +39,11 @@ impl Client {
             soon,
         };
         self.tell_session(cx, session::Input::Want(want));
+    }
+
+    /// Tells the user why a download is without peers.
+    pub(super) fn tell_no_peers(cx: &mut Context<'_>, handle: Handle, why: NoPeers) {
+        cx.push(Output::Notice(Notice::NoPeers { handle, why }));
     }
 
     /// Begins links to the peers that the CN has introduced to a download.

@@ -144,6 +144,7 @@ impl Cn {
                 self.register_more(cx, dn);
             }
             FromDn::Selected(selected) => self.on_selected(cx, conn, selected),
+            FromDn::Nobody(nobody) => self.on_nobody(cx, conn, nobody),
             FromDn::Deliver(deliver) => self.on_deliver(cx, conn, deliver),
             FromDn::Signalled(signalled) => self.on_signalled(cx, conn, signalled),
             FromDn::Challenge(of) => self.on_challenge(cx, conn, of.session),

@@ -15,7 +15,7 @@ use crate::limits::EXCLUDED_MAX;
 use crate::nat::connectivity::Ticket;
 use crate::wire::List;
 use crate::wire::control::{Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed, ToClient};
-use crate::wire::directory::{Deliver, Relay, Select, Selected, SelectedPeer, ToDn};
+use crate::wire::directory::{Deliver, Nobody, Relay, Select, Selected, SelectedPeer, ToDn, WhyNobody};
 use crate::wire::records::{Introduction, SignedGrant, SignedIntroduction, SigningContext};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -131,7 +131,7 @@ impl Cn {
         cx.push(Output::Count(Metric::Query));
         if self.is_edge_only(conn) {
             cx.push(Output::Count(Metric::EdgeOnly));
-            return self.answer(cx, conn, query.query, Vec::new());
+            return fail(cx, conn, query.query, QueryError::Limited, 0);
         }
         let req = self.next_req.step();
         let step = Step::Opening { want: query.want, exclude: query.exclude };
@@ -155,7 +155,7 @@ impl Cn {
                 Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
                 Err(ShownError::NotYours) => Err(QueryError::NotYours),
                 Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
-                Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::PeersForbidden),
+                Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::Withdrawn),
                 Ok(()) => Ok(g),
             }
         });
@@ -215,6 +215,24 @@ impl Cn {
         let message = introductions::root(&intros).0.to_vec();
         self.queries.insert(req, Pending { client, query, step: Step::Signing { dn, grant, intros, peers } });
         cx.push(Output::Sign { req, context: SigningContext::Introductions, message });
+    }
+
+    /// Tells the client of a query why the DN has chosen nobody.
+    pub(super) fn on_nobody(&mut self, cx: &mut Context<'_>, conn: ConnId, nobody: Nobody) {
+        let req = ReqId(nobody.req);
+        let asked = self.queries.take_in(req, |step| matches!(step, Step::Selecting { dn, .. } if *dn == conn));
+        let Some(Pending { client, query, .. }) = asked else { return };
+        self.timers.clear(Timer::Query(req));
+        if self.sessions.is_connected(client) {
+            let why = match nobody.why {
+                WhyNobody::NotShared => QueryError::NotShared,
+                WhyNobody::Unreachable => QueryError::Unreachable,
+                WhyNobody::AllKnown => QueryError::AllKnown,
+                WhyNobody::OffersSpent => QueryError::OffersSpent,
+            };
+            cx.push(Output::Count(Metric::QueryAnswered));
+            cx.push(Output::ClientSend { conn: client, msg: failed(query, why, 0) });
+        }
     }
 
     pub(super) fn on_introductions_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
@@ -320,8 +338,11 @@ impl Cn {
 
 pub(super) fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryError, retry_after_ms: u32) {
     cx.push(Output::Count(Metric::QueryRefused));
-    let msg = ToClient::QueryFailed(QueryFailed { query, why, retry_after_ms });
-    cx.push(Output::ClientSend { conn, msg });
+    cx.push(Output::ClientSend { conn, msg: failed(query, why, retry_after_ms) });
+}
+
+const fn failed(query: u32, why: QueryError, retry_after_ms: u32) -> ToClient {
+    ToClient::QueryFailed(QueryFailed { query, why, retry_after_ms })
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ use crate::nat::connectivity::{Attempt, Rung};
 use crate::wire::control::{
     Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, Shared, ToClient, ToCn, Update,
 };
-use crate::wire::directory::{Deliver, DirectoryWelcome, FromDn, Route, Selected, SelectedPeer, Signalled, Step, ToDn};
+use crate::wire::directory::{
+    Deliver, DirectoryWelcome, FromDn, Nobody, Route, Selected, SelectedPeer, Signalled, Step, ToDn, WhyNobody,
+};
 use crate::wire::ledger::{FromLedger, LedgerAck, ToLedger};
 use crate::wire::records::{
     Grant, LedgerRecord, LogEvent, Logged, SealedGrant, ServerRole, Side, SignedGrant, SignedHead, SigningContext,
@@ -327,13 +329,21 @@ fn a_query_yields_signed_introductions_for_both_sides() {
 }
 
 #[test]
-fn a_query_without_matching_peers_gets_an_empty_answer() {
+fn a_query_without_matching_peers_is_answered_with_the_reason() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
-    let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
-    let selected = Selected { req, peers: List::default(), edge_only_ms: None };
-    let out = b.input(Input::Directory { conn: dn, msg: FromDn::Selected(selected) });
-    assert!(matches!(to_client(&out, 1)[..], [ToClient::Introductions(i)] if i.peers.is_empty()));
+    for (why, told) in [
+        (WhyNobody::NotShared, QueryError::NotShared),
+        (WhyNobody::Unreachable, QueryError::Unreachable),
+        (WhyNobody::AllKnown, QueryError::AllKnown),
+        (WhyNobody::OffersSpent, QueryError::OffersSpent),
+    ] {
+        let req = select_req(&ask(&mut b, Some(signed_grant(grant_of(1)))));
+        let msg = FromDn::Nobody(Nobody { req, why });
+        let out = b.input(Input::Directory { conn: dn, msg: msg.clone() });
+        assert_eq!(failed(&out, 1), Some(told));
+        assert!(b.input(Input::Directory { conn: dn, msg }).is_empty(), "answered once");
+    }
 }
 
 #[test]

@@ -53,8 +53,13 @@ fn sent(out: &[Output], conn: u64) -> Vec<&FromDn> {
 
 /// Registers client `n` of a CN as a holder of version `V`.
 fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
+    register_at(b, conn, n, "127.0.0.1:5000");
+}
+
+/// Registers a client like [`register`], with the address `host` in its own network.
+fn register_at(b: &mut Bench<Dn>, conn: u64, n: u32, host: &str) {
     let session = SessionId(u64::from(n));
-    let candidate = Candidate { kind: CandidateKind::Host, addr: "127.0.0.1:5000".parse().expect("an address") };
+    let candidate = Candidate { kind: CandidateKind::Host, addr: host.parse().expect("an address") };
     let peer = PeerEntry {
         session,
         guid: Guid::numbered(n),
@@ -79,6 +84,7 @@ fn select(b: &mut Bench<Dn>, conn: u64, n: u32) -> Vec<SelectedPeer> {
     let out = say(b, conn, ToDn::Select(select));
     match sent(&out, conn)[..] {
         [FromDn::Selected(s)] if s.req == 9 => s.peers.to_vec(),
+        [FromDn::Nobody(n)] if n.req == 9 => Vec::new(),
         _ => panic!("{out:?}"),
     }
 }
@@ -93,6 +99,7 @@ fn edge_only(b: &mut Bench<Dn>, conn: u64) -> Option<u32> {
     );
     match sent(&out, conn)[..] {
         [FromDn::Selected(s)] => s.edge_only_ms,
+        [FromDn::Nobody(_)] => None,
         _ => panic!("{out:?}"),
     }
 }
@@ -178,6 +185,35 @@ fn peers_are_selected_across_all_cns() {
     assert_eq!(chosen.iter().map(|p| p.upload_key).collect::<Vec<_>>(), [PublicKey::numbered(120)]);
     assert_eq!(select(&mut b, 2, 20)[0].upload_key, PublicKey::numbered(110));
     assert!(select(&mut b, 1, 20).is_empty(), "a session belongs to its CN");
+}
+
+/// Asks for peers of download `download` for client 10 of CN 1, and returns why there is nobody.
+fn nobody(b: &mut Bench<Dn>, download: u32, exclude: &[u32]) -> Option<WhyNobody> {
+    let exclude = List::truncated(exclude.iter().map(|n| PublicKey::numbered(100 + n)));
+    let (session, download) = (SessionId(10), DownloadId::numbered(download));
+    let out = say(b, 1, ToDn::Select(Select { req: 9, session, download, version: V, want: 40, exclude }));
+    match sent(&out, 1)[..] {
+        [FromDn::Nobody(n)] => Some(n.why),
+        [FromDn::Selected(_)] => None,
+        _ => panic!("{out:?}"),
+    }
+}
+
+#[test]
+fn who_gets_nobody_is_told_why() {
+    let mut b = bench();
+    cn(&mut b, 1);
+    assert_eq!(nobody(&mut b, 1, &[]), Some(WhyNobody::NotShared), "nobody is registered");
+    register(&mut b, 1, 10);
+    assert_eq!(nobody(&mut b, 1, &[]), Some(WhyNobody::NotShared), "its own copy is no peer's");
+    register(&mut b, 1, 20);
+    assert_eq!(nobody(&mut b, 1, &[]), None);
+    assert_eq!(nobody(&mut b, 1, &[20]), Some(WhyNobody::AllKnown));
+    register_at(&mut b, 1, 30, "10.9.9.9:5000");
+    assert_eq!(nobody(&mut b, 1, &[20]), Some(WhyNobody::Unreachable), "behind the same address, in another network");
+    say(&mut b, 1, ToDn::Gone(PeerGone { session: SessionId(30) }));
+    b.cfg.offers_max = Some(0);
+    assert_eq!(nobody(&mut b, 2, &[]), Some(WhyNobody::OffersSpent));
 }
 
 #[test]

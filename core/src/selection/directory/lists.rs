@@ -174,6 +174,12 @@ impl Lists {
         of_version.take_while(|(at, _)| at.0 == version).map(|(at, key)| (at.2, *key)).collect()
     }
 
+    /// Returns the keys of all copies of a version, in no order of meaning.
+    pub(super) fn keys(&self, version: VersionId) -> impl Iterator<Item = PeerKey> + '_ {
+        let of_version = self.by_address.range((version, IpAddr::from([0; 4]), 0)..);
+        of_version.take_while(move |(at, _)| at.0 == version).map(|(_, key)| *key)
+    }
+
     /// Adds a copy to the lists of the sets that contain its peer.
     pub(super) fn put(&mut self, version: VersionId, listing: &Listing, rank: u64, key: PeerKey) {
         let bucket = Bucket { link: key.link, class: listing.class };

@@ -6,7 +6,7 @@ use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
 use crate::wire::Text;
-use crate::wire::control::{Introduce, IntroducedPeer, ToClient, ToCn};
+use crate::wire::control::{Introduce, IntroducedPeer, QueryError, ToClient, ToCn};
 use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, SignedRekey, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -157,6 +157,13 @@ pub enum Output {
     Regrant {
         /// Identifier of the download.
         download: DownloadId,
+    },
+    /// The CN has answered a query of this download without peers.
+    NoPeers {
+        /// Identifier of the download.
+        download: DownloadId,
+        /// Reason that the CN gives.
+        why: QueryError,
     },
     /// Continue this download without peers: the provider's policy forbids them, or the grant is another client's.
     PeersForbidden {

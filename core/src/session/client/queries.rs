@@ -229,20 +229,28 @@ impl ClientSession {
     pub(super) fn query_failed(&mut self, cx: &mut Context<'_>, failed: &QueryFailed) {
         let Some(download) = self.queries.answered(failed.query) else { return };
         let Some(asking) = self.queries.wants.get_mut(&download) else { return };
+        if failed.why != QueryError::Regrant {
+            cx.push(Output::NoPeers { download, why: failed.why });
+        }
         match failed.why {
-            QueryError::Regrant | QueryError::NotYours | QueryError::PeersForbidden => {
+            QueryError::Regrant => {
                 asking.refused = true;
                 self.timers.clear(Timer::Query(download));
-                cx.push(match failed.why {
-                    QueryError::Regrant => Output::Regrant { download },
-                    QueryError::NotYours
-                    | QueryError::PeersForbidden
-                    | QueryError::TooMany
-                    | QueryError::Unreceipted
-                    | QueryError::Unavailable => Output::PeersForbidden { download },
-                });
+                cx.push(Output::Regrant { download });
             }
-            QueryError::TooMany | QueryError::Unreceipted | QueryError::Unavailable => {
+            QueryError::NotYours | QueryError::PeersForbidden | QueryError::Withdrawn => {
+                asking.refused = true;
+                self.timers.clear(Timer::Query(download));
+                cx.push(Output::PeersForbidden { download });
+            }
+            QueryError::TooMany
+            | QueryError::Unavailable
+            | QueryError::Unreceipted
+            | QueryError::Limited
+            | QueryError::NotShared
+            | QueryError::Unreachable
+            | QueryError::AllKnown
+            | QueryError::OffersSpent => {
                 let said = Duration::from_millis(u64::from(failed.retry_after_ms)).min(RETRY_MAX);
                 let wait = said.max(asking.empty.failed(cx.cfg.requery, cx.rng));
                 self.timers.set(Timer::Query(download), Some(cx.now.after(wait)));

@@ -3,6 +3,7 @@
 use crate::ids::{Handle, PublicKey};
 use crate::nat::connectivity::Attempt;
 use crate::nat::{NatDescriptor, Transport};
+use crate::wire::control::QueryError;
 use core::net::SocketAddr;
 
 /// Course of an introduction. A downloader reports [`Meeting::Introduced`] first, then at most one
@@ -40,4 +41,18 @@ pub enum NotTried {
     NoAddress,
     /// The download has tried this peer before.
     AlreadyTried,
+}
+
+/// Reason why a download is without peers, or without more of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoPeers {
+    /// The provider's policy forbids peers for the object, as the edge's grant says.
+    Policy,
+    /// The edges no longer count what they send under the download's first grant, so that peers would not be billed
+    /// right: they have granted the rest without peers.
+    EdgesAlone,
+    /// The control plane, which makes introductions, is not connected.
+    NotConnected,
+    /// The CN has answered the download's last query without peers.
+    Refused(QueryError),
 }

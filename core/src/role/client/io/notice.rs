@@ -1,6 +1,6 @@
 //! Notices of the client machine to the user.
 
-use super::{CloseReason, DownloadStatus, Meeting, SourceName, StoreError};
+use super::{CloseReason, DownloadStatus, Meeting, NoPeers, SourceName, StoreError};
 use crate::ids::{Handle, IntroId, ReqId};
 
 /// Report to the user.
@@ -26,6 +26,13 @@ pub enum Notice {
     },
     /// An introduction has made progress, or its connection attempt has ended.
     Meeting(IntroId, Meeting),
+    /// A download is without peers, or without more of them, for this reason; it replaces an earlier reason.
+    NoPeers {
+        /// Download that is without peers.
+        handle: Handle,
+        /// Reason, as the edge, the CN or the DN has given it.
+        why: NoPeers,
+    },
     /// The control session has opened or closed.
     Session {
         /// Whether the session is open now.

@@ -12,7 +12,7 @@ mod world;
 
 use super::io::{
     CloseReason, CommandError, CommandKind, DownloadState, EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, FailReason,
-    Input, Notice, Output, PeerOutput, SourceName, StoreError,
+    Input, NoPeers, Notice, Output, PeerOutput, SourceName, StoreError,
 };
 use crate::content::Layout;
 use crate::ids::{Handle, IntroId, PublicKey, VersionId};
@@ -38,6 +38,8 @@ fn without_any_cn_the_edge_alone_completes_a_download() {
     world.run_until(handle, DownloadState::Completed);
     let status = world.status();
     assert_eq!((status.edge_bytes, status.peer_bytes, status.durable), (20 * MIB, 0, 20 * MIB));
+    let why = no_peers(&world);
+    assert!(!why.is_empty() && why.iter().all(|why| *why == NoPeers::NotConnected), "{why:?}");
     assert_eq!(world.disk.usage.last().map(|r| r.state), Some(UsageState::Completed));
 }
 
@@ -450,4 +452,11 @@ fn no_peers_are_requested_where_the_policy_forbids_them() {
     world.run_until(handle, DownloadState::Completed);
     assert_eq!(world.status().peer_bytes, 0);
     assert!(!world.sent.iter().any(|m| matches!(m, ToCn::Query(_))));
+    assert_eq!(no_peers(&world), [NoPeers::Policy]);
+}
+
+/// Returns the reasons why the downloads were without peers, in order.
+fn no_peers(world: &World) -> Vec<NoPeers> {
+    let why = |output: &Output| if let Output::Notice(Notice::NoPeers { why, .. }) = output { Some(*why) } else { None };
+    world.outputs.iter().filter_map(why).collect()
 }

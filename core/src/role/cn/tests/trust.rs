@@ -31,7 +31,7 @@ fn a_withdrawn_version_is_announced_and_no_longer_shared() {
     };
     assert_eq!(announced(&b.input(Input::Withdrawn { versions: vec![gone] })), [gone]);
     assert!(b.input(Input::Withdrawn { versions: vec![gone] }).is_empty(), "announced once");
-    assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::PeersForbidden));
+    assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::Withdrawn));
     let shared = |version| Shared { version, complete: true };
     let add = List::truncated([shared(gone), shared(other)]);
     let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };

@@ -143,3 +143,28 @@ fn a_query_lost_with_its_session_is_repeated_in_the_next() {
     let out = b.input(Input::Message { conn: again[0].0, msg: welcome() });
     assert_eq!(queries(&out).len(), 1, "{out:?}");
 }
+
+#[test]
+fn an_answer_without_peers_has_its_reason_and_is_asked_for_again() {
+    let mut b = bench();
+    let (conn, _) = connect(&mut b);
+    let mut query = queries(&b.input(Input::Want(want(4))))[0].query;
+    for why in [QueryError::NotShared, QueryError::Unreachable, QueryError::Limited, QueryError::OffersSpent] {
+        let msg = ToClient::QueryFailed(QueryFailed { query, why, retry_after_ms: 0 });
+        assert_eq!(b.input(Input::Message { conn, msg }), [Output::NoPeers { download: D1, why }]);
+        let asked = (0..120).find_map(|_| {
+            let out = b.wait(secs(1));
+            if sent(&out).contains(&&ToCn::Ping) {
+                b.input(Input::Message { conn, msg: ToClient::Pong });
+            }
+            queries(&out).first().map(|q| q.query)
+        });
+        query = asked.expect("it asks again");
+    }
+    let msg = ToClient::QueryFailed(QueryFailed { query, why: QueryError::Withdrawn, retry_after_ms: 0 });
+    let forbidden = [
+        Output::NoPeers { download: D1, why: QueryError::Withdrawn },
+        Output::PeersForbidden { download: D1 },
+    ];
+    assert_eq!(b.input(Input::Message { conn, msg }), forbidden);
+}

@@ -1,0 +1,28 @@
+//! The reason that a selection has chosen nobody.
+
+use super::{Directory, Peer, PeerKey};
+use crate::ids::{PublicKey, VersionId};
+use crate::wire::directory::WhyNobody;
+use alloc::collections::BTreeSet;
+
+/// Maximum number of copies of a version that are examined to find the reason.
+const LOOKS_MAX: usize = 256;
+
+impl Directory {
+    /// Returns why nobody of those who share `version` can be chosen for `querier`, from a bounded number of them.
+    #[must_use]
+    pub fn why_nobody(&self, querier: PeerKey, version: VersionId, exclude: &BTreeSet<PublicKey>) -> WhyNobody {
+        let Some(me) = self.peer(querier) else { return WhyNobody::NotShared };
+        let is_other = |peer: &&Peer| peer.entry.guid != me.entry.guid && peer.entry.upload_key != me.entry.upload_key;
+        let sharers = self.lists.keys(version).take(LOOKS_MAX).filter_map(|key| self.offered(key, version));
+        let mut why = WhyNobody::NotShared;
+        for peer in sharers.filter(is_other) {
+            if !exclude.contains(&peer.entry.upload_key) {
+                // its NAT and the downloader's do not go together, by the table or by what was learned
+                return WhyNobody::Unreachable;
+            }
+            why = WhyNobody::AllKnown;
+        }
+        why
+    }
+}
