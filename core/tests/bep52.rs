@@ -64,9 +64,7 @@ fn piece_roots_equal_those_of_libtorrent() {
     let python = "/usr/bin/python3";
     let present = Command::new(python).args(["-c", "import libtorrent"]).stderr(Stdio::null()).status();
     if !present.is_ok_and(|s| s.success()) {
-        assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "python3-libtorrent is required and missing");
-        eprintln!("SKIPPED: python3-libtorrent is not installed, nothing was compared");
-        return;
+        return swarmedge_seeds::skip("python3-libtorrent is not installed, nothing was compared");
     }
     let (block, piece) = (16 * 1024, 64 * 1024);
     let sizes = [

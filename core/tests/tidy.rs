@@ -151,6 +151,14 @@ fn no_unfinished_or_ignored_code_is_left() {
     assert!(hits.is_empty(), "unfinished or switched off:\n{}", hits.join("\n"));
 }
 
+/// What a passing test prints is hidden by the harness, unless it is written past it.
+#[test]
+fn a_skipped_test_is_seen() {
+    let banned = [concat!("print", "ln!(\"SKIPPED")];
+    let hits = lines_with(&sources(ALL), &banned);
+    assert!(hits.is_empty(), "nobody sees this:\n{}", hits.join("\n"));
+}
+
 #[test]
 fn the_runtimes_hold_only_their_runtime() {
     for s in sources(&["runtimes/tokio/src", "runtimes/smol/src"]) {

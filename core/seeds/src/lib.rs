@@ -1,4 +1,5 @@
-//! The configuration of the property tests of all crates; a development dependency only.
+//! What the tests of all crates share: the configuration of property tests, and the way to skip a test. A development
+//! dependency only.
 //!
 //! All property tests of a process share one seed: `PROPTEST_RNG_SEED`, or else a fresh one. The seed is printed even
 //! if all of them pass, so that every run can be repeated. The seed of a failing case is kept in a file that must be
@@ -51,4 +52,15 @@ mod tests {
     fn a_kept_seed_of_a_test_in_src_is_played_again() {
         common::begins_with_the_kept_seed(random(4), file!());
     }
+}
+
+/// Reports that a test is skipped, and why. The line goes past the test harness, which hides what a passing test
+/// prints.
+///
+/// # Panics
+/// If `SWARMEDGE_REQUIRE_ALL` is set, where no test may be skipped.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "needed for this test: {why}");
+    let line = format!("SKIPPED: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

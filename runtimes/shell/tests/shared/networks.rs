@@ -1,6 +1,7 @@
 //! Tests networks as they are: IPv6, names of which some addresses are dead, and proxies.
 
 use super::gets::{Cdn, SMALL};
+use super::skip;
 use crate::Rt as R;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -107,8 +108,7 @@ fn an_address_that_swallows_packets_delays_the_next_by_little() {
 #[test]
 fn a_deployment_on_ipv6_publishes_serves_and_connects() {
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        println!("SKIPPED: this system has no IPv6");
-        return;
+        return skip("this system has no IPv6");
     }
     let cdn = Cdn::start_at("::1");
     let bytes = cdn.publish("object", SMALL);

@@ -24,8 +24,7 @@ impl Postgres {
     /// Starts a server. Where PostgreSQL is not installed, prints so and returns `None`.
     pub(crate) fn start() -> Option<Self> {
         let Some(bin) = installed() else {
-            assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "PostgreSQL is required and missing");
-            eprintln!("SKIPPED: PostgreSQL is not installed (Debian package postgresql)");
+            swarmedge_seeds::skip("PostgreSQL is not installed (Debian package postgresql)");
             return None;
         };
         let dir = tempfile::tempdir().expect("a directory");
