@@ -92,6 +92,9 @@ fn json<T: Serialize>(report: &T) -> Result<String, Error> {
 }
 
 #[cfg(test)]
+mod browser_tests;
+
+#[cfg(test)]
 mod tests {
     use super::Report;
     use swarmedge_ledger::report::{Figures, Row, Speeds};
