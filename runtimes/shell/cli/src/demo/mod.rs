@@ -90,11 +90,10 @@ impl Demo<'_> {
             self.network.start(server, &self.interrupt)?;
         }
         self.show.say(&format!(
-            "Swarmedge demo in {}\n  file     {} ({}), SHA-256 {}\n  servers  edge with ledger, dn, cn, stun: a process each",
+            "Swarmedge demo in {}\n  file     {} ({})\n  servers  edge and ledger, connection node (cn), database node (dn), STUN",
             self.network.dir.display(),
             object.path,
-            bytes(object.size),
-            object.sha256
+            bytes(object.size)
         ));
         let seeders = self.args.peers as usize;
         for i in 1..=seeders {
@@ -305,8 +304,11 @@ impl Demo<'_> {
             let all = serde_json::json!({"ok": ok, "downloads": downloads, "dir": kept, "unclean_ends": unclean});
             return say!("{all}");
         }
-        say!("\n{}", report::table(rows))?;
-        kept.map_or(Ok(()), |dir| say!("kept: {dir}"))
+        let seeders = self.args.peers as usize;
+        say!("\n{}\n{}", report::table(rows, seeders), report::words(rows, seeders))?;
+        let program = std::env::args().next().unwrap_or_else(|| "swarmedge".into());
+        kept.as_ref().map_or(Ok(()), |dir| say!("kept: {dir}"))?;
+        say!("{}", report::next(&program, kept.as_deref()))
     }
 }
 

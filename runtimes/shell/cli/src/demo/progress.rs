@@ -1,9 +1,10 @@
 //! Live progress of several downloads: bars on a terminal, a line every two seconds elsewhere.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
-use swarmedge_client::client::protocol::DownloadLine;
+use swarmedge_client::client::progress::{draw, parts};
+use swarmedge_client::client::protocol::{DownloadLine, State};
 use swarmedge_ground::terminal::out::note;
 use swarmedge_ground::terminal::units::{bytes, percent, rate};
 
@@ -44,7 +45,8 @@ impl Show {
 pub struct Progress {
     show: Show,
     multi: MultiProgress,
-    bars: Vec<ProgressBar>,
+    /// The bars with their names.
+    bars: Vec<(String, ProgressBar)>,
     began: Instant,
     printed: Instant,
 }
@@ -54,12 +56,11 @@ impl Progress {
     #[must_use]
     pub fn new(show: Show, names: &[String], size: u64) -> Self {
         let multi = MultiProgress::new();
-        let style = "{prefix:12} {wide_bar} {decimal_bytes:>10}/{decimal_total_bytes} {msg:36}";
-        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = |name: &String| {
-            let bar = multi.add(ProgressBar::new(size).with_style(style.clone()).with_prefix(name.clone()));
+            let bar = multi.add(ProgressBar::new(size).with_prefix(name.clone()));
+            draw(&bar, name, &["asking the edge".to_owned()]);
             bar.tick();
-            bar
+            (name.clone(), bar)
         };
         let bars = if show == Show::Bars { names.iter().map(bar).collect() } else { Vec::new() };
         let now = Instant::now();
@@ -68,9 +69,9 @@ impl Progress {
 
     /// Shows the present state of the downloads, given in the order of the bars.
     pub fn update(&mut self, lines: &[DownloadLine]) {
-        for (bar, line) in self.bars.iter().zip(lines) {
+        for ((name, bar), line) in self.bars.iter().zip(lines) {
             bar.set_position(line.edge_bytes.saturating_add(line.peer_bytes));
-            bar.set_message(figures(line));
+            draw(bar, name, &if line.state == State::Completed { done(line) } else { parts(line) });
         }
         if self.show == Show::Lines && self.printed.elapsed() >= LINE_EVERY {
             self.printed = Instant::now();
@@ -91,13 +92,14 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.bars.iter().for_each(ProgressBar::abandon);
+        self.bars.iter().for_each(|(_, bar)| bar.abandon());
     }
 }
 
-fn figures(line: &DownloadLine) -> String {
+/// Returns the figures of a download that is over.
+fn done(line: &DownloadLine) -> Vec<String> {
     let share = percent(line.peer_bytes, line.edge_bytes.saturating_add(line.peer_bytes));
-    format!("{}/s, {share} from {} peers", bytes(line.rate_bytes_per_s), line.peers)
+    vec!["done".into(), format!("{share} from peers"), bytes(line.size_bytes)]
 }
 
 fn summary(lines: &[DownloadLine], time: Duration) -> String {

@@ -113,26 +113,26 @@ impl Verdict {
 /// One row of the report: result, ledger entry if there is one, comparison.
 pub type Row = (Outcome, Option<DownloadUsage>, Verdict);
 
-/// Formats the report as a text table, with remarks below.
+/// Columns that the report keeps to, so that a terminal of 80 does not wrap it.
+const COLUMNS: usize = 79;
+
+/// Returns whether a download's file is right and the ledger agrees with it.
+fn is_right((outcome, _, verdict): &Row) -> bool {
+    outcome.matches && verdict.agrees()
+}
+
+/// Formats the report as a text table of the downloads, with one line for the first `seeders` rows if these are right,
+/// and contradictions below.
 #[must_use]
-pub fn table(rows: &[Row]) -> String {
-    let head = [
-        "client",
-        "from edge",
-        "from peers",
-        "efficiency",
-        "time",
-        "rate",
-        "SHA-256",
-        "ledger: edge",
-        "peers",
-        "billed",
-        "books",
-    ];
-    let mut cells: Vec<Vec<String>> = vec![head.map(String::from).to_vec()];
-    cells.extend(rows.iter().map(row));
-    let widths: Vec<usize> =
-        (0..head.len()).map(|i| cells.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+pub fn table(rows: &[Row], seeders: usize) -> String {
+    let (first, others) = rows.split_at(seeders.min(rows.len()));
+    let shown = if first.iter().all(is_right) { others } else { rows };
+    let runtimes = rows.iter().any(|(o, ..)| rows.iter().any(|(other, ..)| other.runtime != o.runtime));
+    let mut cells: Vec<Vec<String>> =
+        vec![["client", "edge", "peers", "share", "time", "rate", "file", "books"].map(String::from).to_vec()];
+    cells.extend(shown.iter().map(|row| cells_of(row, runtimes)));
+    let width = |i: usize| cells.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..cells[0].len()).map(width).collect();
     let mut text = String::new();
     for line in &cells {
         for (i, cell) in line.iter().enumerate() {
@@ -143,29 +143,123 @@ pub fn table(rows: &[Row]) -> String {
         text.truncate(text.trim_end().len());
         text.push('\n');
     }
+    if shown.len() < rows.len() {
+        let slowest = first.iter().map(|(o, ..)| o.time).max().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "before: {} fetched it, in {}; files right, books agree",
+            clients(first.len()),
+            seconds(slowest)
+        );
+    }
     for (outcome, _, verdict) in rows {
-        for note in verdict.wrong.iter().chain(&verdict.notes) {
-            let _ = writeln!(text, "{}: {note}", outcome.name);
+        for wrong in &verdict.wrong {
+            text.push_str(&wrapped(&format!("{}: {wrong}", outcome.name)));
         }
     }
     text
 }
 
-fn row((o, bill, verdict): &Row) -> Vec<String> {
+/// Tells in words what has happened: who did what, how much came from peers, and whether all is right.
+#[must_use]
+pub fn words(rows: &[Row], seeders: usize) -> String {
+    let (first, downloads) = rows.split_at(seeders.min(rows.len()));
+    let sum = |of: fn(&Outcome) -> u64| downloads.iter().map(|(o, ..)| of(o)).fold(0u64, u64::saturating_add);
+    let (edge, peers) = (sum(|o| o.edge_bytes), sum(|o| o.peer_bytes));
+    let all = edge.saturating_add(peers);
+    let uploaders = downloads.iter().filter_map(|(_, bill, _)| bill.as_ref()).map(|b| b.uploaders.len()).max();
+    let mut told = String::from(
+        "An edge served the file over HTTPS. A connection node, with a database node that knows who has what, introduced \
+         the clients to one another; a STUN server told them their addresses; a ledger booked every byte. ",
+    );
+    if !first.is_empty() {
+        told.push_str(&format!("{} fetched the file first. ", clients(first.len())));
+    }
+    let from = match uploaders.unwrap_or(0) {
+        0 => "had no peers".to_owned(),
+        1 => "had one peer each".to_owned(),
+        n => format!("had up to {n} peers each"),
+    };
+    told.push_str(&format!("{} downloaded it, and {from}.", clients(downloads.len())));
+    let share = percent(peers, all);
+    let mut result = format!(
+        "{}: {} of {} ({share}) came from peers, {} from the edge.",
+        if downloads.len() == 1 { "1 download".to_owned() } else { format!("{} downloads", downloads.len()) },
+        bytes(peers),
+        bytes(all),
+        bytes(edge)
+    );
+    result.push_str(if rows.iter().all(is_right) {
+        " Every file is right, and the ledger's books agree with the clients to the byte."
+    } else {
+        " Something is WRONG: see the lines above."
+    });
+    if rows.iter().any(|(_, _, verdict)| !verdict.notes.is_empty()) {
+        result.push_str(
+            " A few bytes were sent twice, where edge and peer crossed, or were not reported by who was killed: --json \
+             explains each.",
+        );
+    }
+    format!("{}\n{}", wrapped(&told), wrapped(&result))
+}
+
+/// Returns the commands that may come next; `program` is the file of this program, `kept` the directory that was kept.
+#[must_use]
+pub fn next(program: &str, kept: Option<&str>) -> String {
+    let own = ("a deployment of your own:", "init my-cdn".to_owned());
+    let steps = match kept {
+        Some(dir) => vec![
+            ("the ledger's books:", format!("ledger show --config {dir}/server.toml")),
+            ("whom the first download met:", format!("why --state {dir}/clients/download-1")),
+            own,
+        ],
+        None => vec![
+            ("servers and a client are killed half way:", "demo --chaos".to_owned()),
+            ("keep the books and logs, to look into them:", "demo --keep".to_owned()),
+            own,
+        ],
+    };
+    let lines = steps.into_iter().map(|(what, args)| format!("  {what}\n      {program} {args}"));
+    format!("Next:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn clients(n: usize) -> String {
+    if n == 1 { "1 client".into() } else { format!("{n} clients") }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}.{:02} s", time.as_secs(), time.subsec_millis() / 10)
+}
+
+/// Breaks a text into lines of at most [`COLUMNS`] columns, where no word is longer.
+fn wrapped(text: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let len = word.chars().count();
+        let fits = column + 1 + len <= COLUMNS;
+        match column {
+            0 => {}
+            _ if fits => out.push(' '),
+            _ => out.push('\n'),
+        }
+        column = if column > 0 && fits { column + 1 + len } else { len };
+        out.push_str(word);
+    }
+    out.push('\n');
+    out
+}
+
+fn cells_of((o, _, verdict): &Row, runtimes: bool) -> Vec<String> {
     let total = o.edge_bytes.saturating_add(o.peer_bytes);
-    let booked = |of: fn(&DownloadUsage) -> u64| bill.as_ref().map_or_else(|| "-".into(), |b| bytes(of(b)));
     vec![
-        format!("{} ({})", o.name, o.runtime),
+        if runtimes { format!("{} {}", o.name, o.runtime) } else { o.name.clone() },
         bytes(o.edge_bytes),
         bytes(o.peer_bytes),
         percent(o.peer_bytes, total),
-        format!("{}.{:02} s", o.time.as_secs(), o.time.subsec_millis() / 10),
+        seconds(o.time),
         rate(o.size, o.time),
-        if o.matches { "match".into() } else { "DIFFERS".into() },
-        booked(|b| b.edge_unique),
-        booked(|b| b.peers_received),
-        booked(|b| b.peers_billed),
-        if verdict.agrees() { "agree".into() } else { "DISAGREE".into() },
+        if o.matches { "right".into() } else { "WRONG".into() },
+        if verdict.agrees() { "agree".into() } else { "WRONG".into() },
     ]
 }
 
@@ -267,17 +361,61 @@ mod tests {
         assert!(v.agrees() && v.notes[0].contains("seeder-1 was killed before it could report 10 bytes"), "{v:?}");
     }
 
+    fn rows(downloads: usize, seeders: usize, runtimes: [&str; 2]) -> Vec<Row> {
+        let name =
+            |n: usize| if n < seeders { format!("seeder-{}", n + 1) } else { format!("download-{}", n - seeders + 1) };
+        let row = |n: usize| {
+            let size = 999_900_000;
+            let (edge_bytes, time) = (size / 7, Duration::from_millis(98_760));
+            let outcome = Outcome {
+                name: name(n),
+                runtime: runtimes[n % 2].into(),
+                size,
+                edge_bytes,
+                peer_bytes: size - edge_bytes,
+                time,
+                ..outcome()
+            };
+            (outcome, Some(bill()), Verdict::default())
+        };
+        (0..downloads + seeders).map(row).collect()
+    }
+
+    #[test]
+    fn the_report_fits_80_columns_and_says_what_happened() {
+        for runtimes in [["tokio", "tokio"], ["tokio", "smol"]] {
+            let rows = rows(12, 3, runtimes);
+            let kept = "/tmp/swarmedge-demo-1";
+            let texts = [table(&rows, 3), words(&rows, 3), next("target/release/swarmedge", None)];
+            for line in texts.iter().flat_map(|text| text.lines()) {
+                assert!(line.chars().count() < 80, "{} columns: {line}", line.chars().count());
+            }
+            assert!(
+                texts[0].contains("before: 3 clients fetched it") && !texts[0].contains("seeder-1"),
+                "{}",
+                texts[0]
+            );
+            for part in ["introduced", "(85.7 %) came from peers", "books agree", "12 downloads"] {
+                let flat = texts[1].replace('\n', " ");
+                assert!(flat.contains(part), "{part} in {flat}");
+            }
+            assert!(next("x", Some(kept)).contains("x ledger show --config /tmp/swarmedge-demo-1/server.toml"));
+        }
+    }
+
     #[test]
     fn the_table_is_aligned_and_names_contradictions() {
         let good = (outcome(), Some(bill()), Verdict::default());
         let bad_bill = DownloadUsage { peers_received: 1, ..bill() };
         let seen = verdict(&bad_bill);
         let bad = (Outcome { name: "x".into(), matches: false, ..outcome() }, Some(bad_bill), seen);
-        let text = table(&[good, bad]);
+        let all = [bad.clone(), good.clone()];
+        let text = table(&all, 1);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("download-1 (smol)") && lines[1].ends_with("agree"), "{text}");
-        assert!(lines[2].contains("DIFFERS") && lines[2].ends_with("DISAGREE"), "{text}");
+        assert!(lines[1].starts_with("x ") && lines[1].ends_with("WRONG  WRONG"), "a seeder too: {text}");
+        assert!(lines[2].starts_with("download-1") && lines[2].ends_with("right  agree"), "{text}");
         assert!(lines[3].starts_with("x: bytes from peers by its client: 70, in the ledger 1"), "{text}");
-        assert_eq!(lines[1].find("match").map(|i| i + 5), lines[0].find("SHA-256").map(|i| i + 7));
+        assert_eq!(lines[1].find("WRONG").map(|i| i + 5), lines[0].find("file").map(|i| i + 4));
+        assert!(words(&all, 1).contains("WRONG") && !words(&[good.clone(), good], 1).contains("WRONG"));
     }
 }

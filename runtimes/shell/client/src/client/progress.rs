@@ -4,19 +4,22 @@ use super::protocol::{Answer, DownloadLine, State};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+use swarmedge_ground::terminal::bar::{Fitted, columns, fit};
 use swarmedge_ground::terminal::out::{note, print_json, say};
 use swarmedge_ground::terminal::units::{bytes, percent, rate};
 use swarmedge_ground::terminal::visible::visible;
 
 /// Minimum time between progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Columns of the name before a bar.
+const NAME_LEN: usize = 12;
 
 /// The progress display of one download.
 pub(super) enum Progress {
     /// A progress bar on a terminal.
     Bar(ProgressBar),
-    /// Lines in a log, with the time of the last line.
-    Lines(Option<Instant>),
+    /// Lines in a log, with the time of the last line or of the beginning.
+    Lines(Instant),
     /// JSON lines for another program.
     Json,
 }
@@ -27,12 +30,10 @@ impl Progress {
             return Self::Json;
         }
         if !std::io::stderr().is_terminal() {
-            return Self::Lines(None);
+            return Self::Lines(Instant::now());
         }
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8));
-        let style = ProgressStyle::with_template("{bar:32.cyan/dim} {percent:>3} %  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message("asking the edge");
+        draw(&bar, "", &["asking the edge".to_owned()]);
         Self::Bar(bar)
     }
 
@@ -46,8 +47,12 @@ impl Progress {
         match answer {
             Answer::Download(line) => self.figures(line),
             Answer::SourceDropped { source, why, .. } => {
-                let who = source.get(..12).unwrap_or(source);
-                self.remark(&format!("source {who} was dropped: {why}"));
+                let who = if source == "edge" {
+                    "the edge".into()
+                } else {
+                    format!("peer {}", source.get(..12).unwrap_or(source))
+                };
+                self.remark(&format!("{who} is asked no more: {why}"));
             }
             Answer::Waiting { reason } => self.remark(reason),
             Answer::Trouble(why) => {
@@ -72,13 +77,14 @@ impl Progress {
             Self::Bar(bar) => {
                 bar.set_length(line.size_bytes.max(1));
                 bar.set_position(line.edge_bytes.saturating_add(line.peer_bytes).min(line.size_bytes));
-                bar.set_message(summary(line));
+                draw(bar, "", &parts(line));
             }
             Self::Lines(last) => {
-                if line.state == State::Running && last.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-                    *last = Some(Instant::now());
+                if line.state == State::Running && last.elapsed() >= LINE_EVERY {
+                    *last = Instant::now();
                     let got = line.edge_bytes.saturating_add(line.peer_bytes);
-                    note!("{} of {}: {}", percent(got, line.size_bytes), bytes(line.size_bytes), summary(line));
+                    let rest = parts(line)[1..].join(", ");
+                    note!("{} of {}: {rest}", percent(got, line.size_bytes), bytes(line.size_bytes));
                 }
             }
             Self::Json => {}
@@ -128,12 +134,31 @@ impl Progress {
     }
 }
 
-fn summary(line: &DownloadLine) -> String {
+/// Sets style and text of a bar so that its line fits the terminal. `name` stands before the bar, padded to
+/// [`NAME_LEN`] columns, if it is not empty. The last parts of the text are left out first.
+pub fn draw(bar: &ProgressBar, name: &str, parts: &[String]) {
+    let before = if name.is_empty() { 0 } else { NAME_LEN + 1 };
+    let Fitted { bar: len, text } = fit(columns(), before, parts);
+    let prefix = if name.is_empty() { String::new() } else { format!("{{prefix:{NAME_LEN}}} ") };
+    let template =
+        if len == 0 { format!("{prefix}{{msg}}") } else { format!("{prefix}{{bar:{len}.cyan/dim}} {{msg}}") };
+    bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(text);
+}
+
+/// Returns the figures of a running download, the most useful first.
+#[must_use]
+pub fn parts(line: &DownloadLine) -> Vec<String> {
     let got = line.peer_bytes.saturating_add(line.edge_bytes);
-    let eta = line.eta_s.map_or_else(String::new, |s| format!(", {} left", clock(s)));
     let peers = if line.peers == 1 { "1 peer".into() } else { format!("{} peers", line.peers) };
     let rate = format!("{}/s", bytes(line.rate_bytes_per_s));
-    format!("{rate}, {} from peers ({peers}){eta}", percent(line.peer_bytes, got))
+    let mut parts = vec![percent(got, line.size_bytes), rate];
+    if got > 0 {
+        parts.push(format!("{} from peers", percent(line.peer_bytes, got)));
+    }
+    parts.push(peers);
+    parts.extend(line.eta_s.map(|s| format!("{} left", clock(s))));
+    parts
 }
 
 /// Formats seconds as `m:ss`, from one hour on as `h:mm:ss`.

@@ -1,5 +1,6 @@
-//! Terminal input and output of commands: printed lines, the log, figures with units, and Ctrl-C.
+//! Terminal input and output of commands: printed lines, progress bars, the log, figures with units, and Ctrl-C.
 
+pub mod bar;
 mod interrupt;
 pub mod log;
 pub mod out;
