@@ -113,6 +113,7 @@ impl Net {
                 | client::Output::NoServers
                 | client::Output::Introduced { .. }
                 | client::Output::Regrant { .. }
+                | client::Output::NoPeers { .. }
                 | client::Output::PeersForbidden { .. }
                 | client::Output::PeerComing(_)
                 | client::Output::Checkpoint(_)

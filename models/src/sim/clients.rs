@@ -128,6 +128,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::Go(_)
         | session::Output::Withdrawn { .. }
         | session::Output::Regrant { .. }
+        | session::Output::NoPeers { .. }
         | session::Output::PeersForbidden { .. } => {}
     }
 }
