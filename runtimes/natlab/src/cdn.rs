@@ -199,11 +199,16 @@ impl Client {
 
     /// Returns the outcome of each introduction, as the command `swarmedge why` shows it.
     pub fn meetings(&mut self) -> Result<Vec<MeetingLine>, Error> {
-        self.why().map(|(met, _)| met)
+        self.why(None).map(|(met, _)| met)
     }
 
-    fn why(&mut self) -> Result<(Vec<MeetingLine>, Vec<UploaderLine>), Error> {
-        match Call::ask(&self.state, &Request::Why { download: None }) {
+    /// Returns the outcome of each introduction of one download.
+    pub fn meetings_of(&mut self, download: u32) -> Result<Vec<MeetingLine>, Error> {
+        self.why(Some(download)).map(|(met, _)| met)
+    }
+
+    fn why(&mut self, download: Option<u32>) -> Result<(Vec<MeetingLine>, Vec<UploaderLine>), Error> {
+        match Call::ask(&self.state, &Request::Why { download, addresses: true }) {
             Ok(Some(Answer::Why { downloads, as_uploader })) => {
                 Ok((downloads.into_iter().flat_map(|d| d.peers).collect(), as_uploader))
             }
@@ -214,7 +219,7 @@ impl Client {
 
     /// Returns how each connection attempt ended: those as downloader, then those as uploader.
     pub fn ends(&mut self) -> Result<Vec<AttemptLine>, Error> {
-        let (met, as_uploader) = self.why()?;
+        let (met, as_uploader) = self.why(None)?;
         let ended = |a: &AttemptLine| ["connected", "failed"].contains(&a.outcome.as_str());
         let all = met.into_iter().map(|m| m.attempt).chain(as_uploader.into_iter().map(|u| u.attempt));
         Ok(all.filter(ended).collect())

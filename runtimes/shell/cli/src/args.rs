@@ -3,8 +3,10 @@
 
 mod books;
 mod certificates;
+mod downloads;
 mod keys;
 mod manual;
+mod object;
 mod proxy;
 
 pub use certificates::{CertificatesCommand, RenewArgs};
@@ -12,7 +14,9 @@ pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRem
 
 pub use books::*;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use downloads::{CacheRemoveArgs, HandleArgs, WhyArgs};
 pub use manual::{CompletionsArgs, ManArgs};
+pub use object::ObjectArgs;
 pub use proxy::ProxyArgs;
 use std::path::PathBuf;
 use swarmedge_client::client::TcpPort;
@@ -113,7 +117,7 @@ pub enum Command {
     Status(ClientArgs),
     /// Find out what NATs and firewalls are on the way, and which peers can be reached
     Nat(NatArgs),
-    /// Tell why each introduced peer was or was not connected
+    /// Tell why a download had no peers, and why each introduced peer was or was not connected
     Why(WhyArgs),
     /// Stop a download and keep its pieces
     Pause(HandleArgs),
@@ -182,7 +186,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Bytes of the generated file
-    #[arg(long, default_value = "256MiB", conflicts_with = "file")]
+    #[arg(long, default_value = "256MB", conflicts_with = "file")]
     pub size: Size,
     /// Clients that hold the file before the downloads begin
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=64), value_name = "N")]
@@ -269,18 +273,15 @@ pub struct ConfigArgs {
     With --access token only those who show the provider's token (EdgeAuth 2.0 format, see `provider-keys`) may download\n\
     it. Without --access an object stays as it is; a new one is public.\n\n\
     Examples:\n  \
-    swarmedge publish game.iso --provider 1 --path games/game.iso --config my-cdn/server.toml\n  \
+    swarmedge publish game.iso 1/games/game.iso --config my-cdn/server.toml\n  \
     swarmedge publish beta.iso --provider 1 --path games/beta.iso --access token --config my-cdn/server.toml"
 )]
 pub struct PublishArgs {
     /// The file
     pub file: PathBuf,
-    /// The provider that publishes it and pays (CP code)
-    #[arg(long, value_name = "N")]
-    pub provider: u32,
-    /// The object's path in URLs, without a leading slash
-    #[arg(long)]
-    pub path: String,
+    /// The object that it becomes.
+    #[command(flatten)]
+    pub object: ObjectArgs,
     /// Access to the object: for everybody, or with a token
     #[arg(long, value_name = "public|token")]
     pub access: Option<AccessText>,
@@ -295,12 +296,9 @@ pub struct PublishArgs {
 /// Arguments of `swarmedge unpublish`.
 #[derive(Clone, Debug, Args)]
 pub struct UnpublishArgs {
-    /// The provider that owns it (CP code)
-    #[arg(long, value_name = "N")]
-    pub provider: u32,
-    /// The object's path
-    #[arg(long)]
-    pub path: String,
+    /// The object to withdraw.
+    #[command(flatten)]
+    pub object: ObjectArgs,
     /// Configuration file of the deployment.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -411,13 +409,13 @@ pub struct ClientRunArgs {
     swarmedge get 1/backups/home.tar -o - | tar x"
 )]
 pub struct GetArgs {
-    /// The object: its URL (with the provider's token, where it needs one), or PROVIDER/PATH
+    /// The object: its URL (with the provider's token, where it needs one), or PROVIDER/PATH, unescaped
     pub url: String,
     /// The provider's token, where it is not in the URL
     #[arg(long, env = "SWARMEDGE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Where the file is to go, - for standard output [default: the last part of the path, here]
-    #[arg(short, long, value_name = "FILE")]
+    /// Where it is to go: a file, a directory, or - for standard output [default: the last part of the path, here]
+    #[arg(short, long, value_name = "FILE|DIR")]
     pub output: Option<PathBuf>,
     /// Replace a file that is there, or what a symbolic link points to; never a device, FIFO or socket
     #[arg(long)]
@@ -428,35 +426,6 @@ pub struct GetArgs {
     /// The proxy on the way to edges and control plane.
     #[command(flatten)]
     pub proxy: ProxyArgs,
-    /// State directory of the client.
-    #[command(flatten)]
-    pub client: ClientArgs,
-}
-
-/// Arguments of `swarmedge why`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Each peer that the connection node has introduced since the client's start, with the address that \
-    it was reached by, or the reason why it was not; the last 64 of each download; and how the last attempts ended to meet \
-    those whom this client was to serve. Peers behind a symmetric NAT, or \
-    behind one that blocks UDP, can often not be reached: the edge delivers instead.\n\n\
-    Examples:\n  \
-    swarmedge why\n  \
-    swarmedge why 2 --json"
-)]
-pub struct WhyArgs {
-    /// The download's number, as `status` shows it [default: all]
-    pub handle: Option<u32>,
-    /// State directory of the client.
-    #[command(flatten)]
-    pub client: ClientArgs,
-}
-
-/// Arguments of the commands on one download: `pause`, `resume`, `cancel`.
-#[derive(Clone, Debug, Args)]
-pub struct HandleArgs {
-    /// The download's number, as `status` shows it
-    pub handle: u32,
     /// State directory of the client.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -482,16 +451,6 @@ pub enum CacheCommand {
     Remove(CacheRemoveArgs),
 }
 
-/// Arguments of `swarmedge cache remove`.
-#[derive(Clone, Debug, Args)]
-pub struct CacheRemoveArgs {
-    /// The version, as `cache list` shows it
-    pub version: String,
-    /// State directory of the client.
-    #[command(flatten)]
-    pub client: ClientArgs,
-}
-
 /// Subcommands of `swarmedge torrent`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TorrentCommand {
@@ -502,14 +461,11 @@ pub enum TorrentCommand {
 /// Arguments of `swarmedge torrent export`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  \
-    swarmedge torrent export --provider 1 --path games/game.iso -o game.torrent --config my-cdn/server.toml")]
+    swarmedge torrent export 1/games/game.iso -o game.torrent --config my-cdn/server.toml")]
 pub struct TorrentExportArgs {
-    /// The provider of the object (CP code)
-    #[arg(long, value_name = "N")]
-    pub provider: u32,
-    /// The object's path
-    #[arg(long)]
-    pub path: String,
+    /// The published object.
+    #[command(flatten)]
+    pub object: ObjectArgs,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,

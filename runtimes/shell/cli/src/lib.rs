@@ -31,6 +31,7 @@ use args::{
 };
 use clap::Parser;
 use client::state_of;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use swarmedge_client::client::{commands, why};
 use swarmedge_ground::error::{Code, Error};
@@ -98,7 +99,9 @@ fn in_one_line(text: &str) -> String {
 }
 
 fn report(error: &Error, json: bool) {
-    if json {
+    if error.is_told() {
+        // nothing is left to say
+    } else if json {
         // a failed print cannot be reported anywhere
         let _ = print_json(&error.to_json());
     } else {
@@ -160,10 +163,10 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Get(args) => client::get::<R>(args, json),
         Command::Status(args) => commands::status(&state_of(&args)?, json),
         Command::Nat(args) => nat::run::<R>(args, json),
-        Command::Why(args) => why::why(&state_of(&args.client)?, args.handle, json),
-        Command::Pause(args) => commands::pause(&state_of(&args.client)?, json, args.handle),
-        Command::Resume(args) => commands::resume(&state_of(&args.client)?, json, args.handle),
-        Command::Cancel(args) => commands::cancel(&state_of(&args.client)?, json, args.handle),
+        Command::Why(args) => why::why(&state_of(&args.client)?, args.name.as_deref(), args.addresses, json),
+        Command::Pause(args) => commands::pause(&state_of(&args.client)?, json, &args.name),
+        Command::Resume(args) => commands::resume(&state_of(&args.client)?, json, &args.name),
+        Command::Cancel(args) => commands::cancel(&state_of(&args.client)?, json, &args.name),
         Command::Uploads(args) => commands::uploads(&state_of(&args.client)?, json, args.switch == Switch::On),
         Command::Cache(command) => client::cache(&command, json),
         Command::Torrent(TorrentCommand::Export(args)) => objects::export(&args, json),
@@ -173,13 +176,14 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
 }
 
 /// Returns the log filter if the user sets none: the default (`info`) for long-running processes, `warn` for other
-/// commands.
+/// commands and for a client on a terminal.
 fn default_log(command: &Command) -> Option<&'static str> {
     let log_is_set = std::env::var_os("RUST_LOG").is_some();
     let stays = match command {
         Command::Edge(_) | Command::Cn(_) | Command::Dn(_) | Command::Stun(_) | Command::Serve(_) => true,
         Command::Ledger(args) => args.command.is_none(),
-        Command::Client(_) => true,
+        // on a terminal others write, too: programs' bars, the shell's prompt
+        Command::Client(_) => !std::io::stderr().is_terminal(),
         Command::Demo(_) | Command::Bench(_) | Command::Init(_) | Command::Certificates(_) | Command::Torrent(_) => {
             false
         }

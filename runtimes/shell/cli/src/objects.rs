@@ -23,10 +23,11 @@ use swarmedge_ground::terminal::units::bytes;
 pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
     let policy = args.policy.as_deref().map(swarmedge_edge::policy::load).transpose()?;
+    let object = args.object.named()?;
     let what = Publish {
         file: args.file.clone(),
-        provider: ProviderId(args.provider),
-        path: args.path.clone(),
+        provider: object.provider,
+        path: object.path,
         access: args.access.map(Into::into),
         policy,
     };
@@ -47,8 +48,8 @@ pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), Error> {
     say!("policy {}{kept}", if changed.is_empty() { "default" } else { &changed })?;
     if published.access == AccessText::Token {
         let keys = ProviderKeys::load(&Files::new(&edge.objects))?;
-        let missing = keys.of(ProviderId(args.provider)).is_none();
-        say!("only with a token of provider {}{}", args.provider, if missing { NO_KEY } else { "" })?;
+        let missing = keys.of(object.provider).is_none();
+        say!("only with a token of provider {}{}", object.provider, if missing { NO_KEY } else { "" })?;
     }
     Ok(())
 }
@@ -134,7 +135,8 @@ pub(super) fn list(args: &ConfigArgs, json: bool) -> Result<(), Error> {
 /// Runs the command `swarmedge unpublish`.
 pub(super) fn unpublish(args: &UnpublishArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
-    let gone = swarmedge_edge::unpublish(&edge.objects, ProviderId(args.provider), &args.path)?;
+    let object = args.object.named()?;
+    let gone = swarmedge_edge::unpublish(&edge.objects, object.provider, &object.path)?;
     if json {
         return print_json(&gone);
     }
@@ -144,7 +146,8 @@ pub(super) fn unpublish(args: &UnpublishArgs, json: bool) -> Result<(), Error> {
 /// Runs the command `swarmedge torrent export`.
 pub(super) fn export(args: &TorrentExportArgs, json: bool) -> Result<(), Error> {
     let edge = edge_of(&args.config)?;
-    let exported = torrent::export(&edge, ProviderId(args.provider), &args.path, &args.output)?;
+    let object = args.object.named()?;
+    let exported = torrent::export(&edge, object.provider, &object.path, &args.output)?;
     if json {
         return print_json(&exported);
     }

@@ -90,6 +90,15 @@ impl Stamp {
     }
 }
 
+/// The room on the file system of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The file system's number.
+    pub device: u64,
+    /// Bytes that this user may still write.
+    pub free: u64,
+}
+
 /// A file system: the real one, or one of the tests.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens a file for reading and writing; creates it if it is absent.
@@ -112,8 +121,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Reads the stamp of the entry at `path`, without following a symbolic link.
     fn stamp(&self, path: &Path) -> io::Result<Stamp>;
-    /// Returns the number of bytes that this user may still write to the file system of a directory.
-    fn free(&self, dir: &Path) -> io::Result<u64>;
+    /// Reads how much room there is on the file system of a file or directory.
+    fn room(&self, path: &Path) -> io::Result<Room>;
     /// Makes creations, renames and deletions in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Lists the entries of a directory; creates the directory if it is absent.
@@ -222,9 +231,10 @@ impl Disk for OsDisk {
         fs::symlink_metadata(path).map(|m| Stamp::of(&m))
     }
 
-    fn free(&self, dir: &Path) -> io::Result<u64> {
-        let stats = rustix::fs::statvfs(dir)?;
-        Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        let system = rustix::fs::statvfs(path)?;
+        let device = fs::metadata(path)?.dev();
+        Ok(Room { device, free: system.f_bavail.saturating_mul(system.f_frsize) })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

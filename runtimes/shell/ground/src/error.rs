@@ -53,13 +53,15 @@ pub struct Error {
     message: String,
     next: Option<String>,
     code: Code,
+    /// Whether the command has told the user already, so that nothing more is printed.
+    told: bool,
 }
 
 impl Error {
     /// Makes an error with its exit code. `message` is a clause without a full stop that names the thing concerned.
     #[must_use]
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), next: None, code }
+        Self { message: message.to_string(), next: None, code, told: false }
     }
 
     /// Makes an error with [`Code::Failed`].
@@ -94,6 +96,18 @@ impl Error {
     pub const fn with_code(mut self, code: Code) -> Self {
         self.code = code;
         self
+    }
+
+    /// Makes an error that the command has told the user already: only its exit code remains.
+    #[must_use]
+    pub fn told(code: Code) -> Self {
+        Self { told: true, ..Self::new(code, "") }
+    }
+
+    /// Returns whether the command has told the user already.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        self.told
     }
 
     /// Returns the exit code of this error.

@@ -2,8 +2,10 @@
 //! commands. The client's thread writes it, the API's threads wait for changes and read. No queue can overflow: a
 //! slow reader sees only the newest figures.
 
-use super::meetings::Meetings;
-use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, WhyLine, source_name};
+mod why;
+
+use super::meetings::{Meetings, left};
+use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine, source_name};
 use super::rate::RateMeter;
 use super::slots::{Slots, Waited};
 use super::turns::Turns;
@@ -14,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
-    Command, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice, ObjectRef, Save,
-    SourceName,
+    Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice,
+    ObjectRef, Save, SourceName, StoreError,
 };
 use swarmedge_core::wire::records::{Side, UsageRecord};
 use swarmedge_ground::error::Code;
@@ -52,6 +54,8 @@ struct State {
     downloads: BTreeMap<Handle, Entry>,
     /// Reasons why finished files could not be written to the user's path, by download.
     not_placed: BTreeMap<Handle, String>,
+    /// The last reason why a disk had no room for a download.
+    no_room: Option<String>,
     dropped: VecDeque<(u64, Answer)>,
     /// Whether a bootstrap response has named the edges, and the known edges as `host:port`.
     edges: (bool, Vec<String>),
@@ -110,7 +114,7 @@ impl Entry {
         let rate = if running { self.rate.bytes_per_s(now) } else { 0 };
         let mut line = DownloadLine::new(&self.status, &self.output, rate);
         if self.status.state == DownloadState::Failed(FailReason::NoSpace) {
-            line.failure = Some(self.disk_full(client));
+            line.failure = Some(disk_full(client, self.why.as_ref().map(|why| &*why.reason)));
         } else if let (Some(failure), Some(why)) = (&mut line.failure, &self.why) {
             if failure.code == Code::Failed && why.code == Code::Unreachable {
                 // an unreachable edge cannot have sent wrong bytes
@@ -123,20 +127,6 @@ impl Entry {
         }
         line
     }
-
-    /// Returns which disk is full, and what the user can do.
-    fn disk_full(&self, client: &StatusLine) -> Failure {
-        let mut failure = Failure::from(FailReason::NoSpace);
-        failure.reason = match &self.why {
-            Some(_) => format!("the disk of {} is full", self.output),
-            None if client.state_dir.is_empty() => failure.reason,
-            None => format!("the disk of the client's directory {} is full", client.state_dir),
-        };
-        if client.background {
-            failure.next_step = "free some space: the client then goes on by itself, and fetches nothing twice".into();
-        }
-        failure
-    }
 }
 
 impl ApiState {
@@ -147,6 +137,7 @@ impl ApiState {
             revision: 1,
             downloads: BTreeMap::new(),
             not_placed: BTreeMap::new(),
+            no_room: None,
             dropped: VecDeque::new(),
             edges: (false, Vec::new()),
             trouble: None,
@@ -225,7 +216,7 @@ impl ApiState {
                 state.revision += 1;
                 state.meetings.dropped(source, why);
                 let line =
-                    Answer::SourceDropped { download: handle.0, source: source_name(source), why: format!("{why:?}") };
+                    Answer::SourceDropped { download: handle.0, source: source_name(source), why: left(why).into() };
                 let at = state.revision;
                 state.dropped.push_back((at, line));
                 if state.dropped.len() > DROPPED_MAX {
@@ -233,10 +224,12 @@ impl ApiState {
                 }
             }
             Notice::Meeting(intro, meeting) => state.meetings.take(intro, meeting),
+            Notice::NoPeers { handle, why } => state.meetings.without_peers(handle, why.into()),
             Notice::Session { connected } => {
                 state.client.control_connected = connected;
                 if connected {
                     state.client.outdated = None;
+                    state.meetings.connected();
                 }
             }
             // the port, which knows the least version, tells it in words
@@ -252,6 +245,13 @@ impl ApiState {
     /// Records why a finished file could not be written to the user's path; its download then counts as failed.
     pub fn not_placed(&self, handle: Handle, why: String) {
         self.lock().not_placed.insert(handle, why);
+    }
+
+    /// Records which disk has no room for a download; the download then fails, or its command is refused.
+    pub fn no_room(&self, handle: Handle, why: String) {
+        let mut state = self.lock();
+        state.no_room = Some(why.clone());
+        state.not_placed.insert(handle, why);
     }
 
     /// Sets the edges named by the install bundle, known before any bootstrap.
@@ -311,7 +311,8 @@ impl ApiState {
         }
     }
 
-    /// Stores that the CNs refuse this version of the client, with a sentence for the user. Returns whether that is news.
+    /// Stores that the CNs refuse this version of the client, with a sentence for the user. Returns whether that is
+    /// news.
     pub fn outdated(&self, why: String) -> bool {
         self.lock().client.outdated.replace(why).is_none()
     }
@@ -410,6 +411,10 @@ impl ApiState {
     /// Waits for the answer to a command.
     pub fn end(&self, req: ReqId) -> Result<Option<Handle>, Failure> {
         match self.0.slots.wait(req, ANSWER_WITHIN) {
+            Waited::Answered(Err(CommandError::Store(StoreError::NoSpace))) => {
+                let state = self.lock();
+                Err(disk_full(&state.client, state.no_room.as_deref()))
+            }
             Waited::Answered(answered) => answered.map_err(Failure::from),
             Waited::Over => Err(gone()),
             Waited::Silent => Err(silent()),
@@ -444,21 +449,6 @@ impl ApiState {
         line.usage_unreported = state.unreported.len();
         line.downloads = state.downloads.values().map(|entry| entry.line(now, &state.client)).collect();
         line
-    }
-
-    /// Returns the outcomes of the introductions of one download, or of all downloads.
-    #[must_use]
-    pub fn why(&self, download: Option<Handle>) -> Answer {
-        let state = self.lock();
-        let asked = state.downloads.iter().filter(|(handle, _)| download.is_none_or(|d| d == **handle));
-        let now = Instant::now();
-        let line = |(handle, entry): (&Handle, &Entry)| {
-            let DownloadLine { download, url, state: how_far, .. } = entry.line(now, &state.client);
-            let StatusLine { control_connected, outdated, .. } = state.client.clone();
-            WhyLine { download, url, state: how_far, control_connected, outdated, peers: state.meetings.of(*handle) }
-        };
-        let as_uploader = if download.is_none() { state.meetings.as_uploader() } else { Vec::new() };
-        Answer::Why { downloads: asked.map(line).collect(), as_uploader }
     }
 
     /// Returns the figures of all downloads with their output paths, for the decision whether a file may be written.
@@ -531,10 +521,15 @@ impl State {
             rate: RateMeter::default(),
             revision,
         });
+        let over = matches!(status.state, DownloadState::Completed | DownloadState::Failed(_));
         entry.rate.add(Instant::now(), status.edge_bytes.saturating_add(status.peer_bytes));
+        let handle = status.handle;
         entry.status = status;
         entry.why = why;
         entry.revision = revision;
+        if over {
+            self.meetings.ended(handle);
+        }
     }
 
     fn lines_after(&self, seen: u64, only: Option<Handle>, now: Instant) -> Vec<Answer> {
@@ -547,6 +542,21 @@ impl State {
         let trouble = self.trouble.iter().filter(|t| t.revision > seen).map(|t| Answer::Trouble(t.failure.clone()));
         dropped.map(|(_, line)| line.clone()).chain(trouble).chain(figures).collect()
     }
+}
+
+/// Returns which disk is full, and what the user can do; `why`: what the store has said of it.
+fn disk_full(client: &StatusLine, why: Option<&str>) -> Failure {
+    let mut failure = Failure::from(FailReason::NoSpace);
+    let dir = &client.state_dir;
+    if let Some(why) = why {
+        failure.reason = format!("{}: {why}", failure.reason);
+    } else if !dir.is_empty() {
+        failure.reason = format!("{}: there is no room left in the client's directory, {dir}", failure.reason);
+    }
+    if client.background {
+        failure.next_step = "free some space: the client then goes on by itself, and fetches nothing twice".into();
+    }
+    failure
 }
 
 fn gone() -> Failure {

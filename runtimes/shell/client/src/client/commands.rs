@@ -1,14 +1,12 @@
 //! The CLI commands that talk to the client running on this machine, over its local API.
 
-use super::config::{has_another_bundle, make_private};
+use super::config::has_another_bundle;
 use super::local::Call;
-use super::process::open_failed;
+use super::offline::{ask, no_client};
 use super::progress::clock;
-use super::protocol::{Answer, CachedLine, Failure, Request, State, StatusLine};
-use crate::store::Store;
+use super::protocol::{Answer, CachedLine, Request, State, StatusLine, download_named, version_named};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use swarmedge_core::role::client::io::{Save, StoreError};
 use swarmedge_ground::error::{Code, Error};
 use swarmedge_ground::nat::NatLine;
 use swarmedge_ground::reach::Reach;
@@ -48,66 +46,49 @@ pub(super) fn refuse_another_proxy(state: &Path, reach: &Reach) -> Result<(), Er
         .next("end it, or name another directory with --state"))
 }
 
-fn no_client() -> Error {
-    Error::new(Code::Unreachable, "no client runs here").next("start one with `client run`, or name its --state")
-}
-
-/// Asks the running client for one answer.
-pub(super) fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
-    Call::ask(state, request)?.ok_or_else(no_client)
-}
-
 /// Sends one request to the running client and prints its answer; `done` is the text for success.
 fn tell(state: &Path, json: bool, request: &Request, done: &str) -> Result<(), Error> {
     let answer = ask(state, request)?;
     if json { print_json(&answer) } else { say!("{done}") }
 }
 
+/// Returns the number of the download that a command names.
+fn numbered(state: &Path, name: &str) -> Result<u32, Error> {
+    let Some(Answer::Status(status)) = Call::ask(state, &Request::Status)? else { return Err(no_client()) };
+    Ok(download_named(name, &status.downloads)?)
+}
+
 /// Runs `pause`: stops a download and keeps its pieces.
-pub fn pause(state: &Path, json: bool, download: u32) -> Result<(), Error> {
+pub fn pause(state: &Path, json: bool, name: &str) -> Result<(), Error> {
+    let download = numbered(state, name)?;
     let done = format!("download {download} is paused; `resume {download}` lets it go on");
     tell(state, json, &Request::Pause { download }, &done)
 }
 
 /// Runs `resume`: continues a paused download.
-pub fn resume(state: &Path, json: bool, download: u32) -> Result<(), Error> {
+pub fn resume(state: &Path, json: bool, name: &str) -> Result<(), Error> {
+    let download = numbered(state, name)?;
     tell(state, json, &Request::Resume { download }, &format!("download {download} goes on"))
 }
 
 /// Runs `cancel`: ends a download and deletes its pieces.
-pub fn cancel(state: &Path, json: bool, download: u32) -> Result<(), Error> {
+pub fn cancel(state: &Path, json: bool, name: &str) -> Result<(), Error> {
+    let download = numbered(state, name)?;
     tell(state, json, &Request::Cancel { download }, &format!("download {download} is cancelled and forgotten"))
 }
 
 /// Runs `uploads on|off`: allows or forbids uploads. Where no client runs, the choice is stored for the next start.
 pub fn uploads(state: &Path, json: bool, on: bool) -> Result<(), Error> {
     let done = if on { "uploads are on" } else { "uploads are off; downloads are as fast as before" };
-    let request = Request::Uploads { on };
-    let answer = match Call::ask(state, &request)? {
-        Some(answer) => answer,
-        None => store_uploads(state, on)?,
-    };
-    if json { print_json(&answer) } else { say!("{done}") }
+    tell(state, json, &Request::Uploads { on }, done)
 }
 
-/// Stores in a client's directory, made if absent, whether uploads are allowed when the client starts.
-fn store_uploads(state: &Path, on: bool) -> Result<Answer, Error> {
-    make_private(state)?;
-    let (store, _) = Store::open(state).map_err(|e| open_failed(&e))?;
-    let (done, ended) = std::sync::mpsc::channel();
-    // who waits takes it
-    store.save(Save::Uploads(on), move |result| {
-        let _ = done.send(result);
-    });
-    match ended.recv().unwrap_or(Err(StoreError::Io)) {
-        Ok(()) => Ok(Answer::Accepted { download: None }),
-        Err(why) => Err(Failure::from(why).into()),
-    }
-}
-
-/// Runs `cache remove`: stops sharing a version and deletes it.
-pub fn cache_remove(state: &Path, json: bool, version: &str) -> Result<(), Error> {
-    tell(state, json, &Request::CacheRemove { version: version.to_owned() }, "removed")
+/// Runs `cache remove`: stops sharing the version that `name` means, and deletes it.
+pub fn cache_remove(state: &Path, json: bool, name: &str) -> Result<(), Error> {
+    let Some(Answer::Cache { versions }) = Call::ask(state, &Request::CacheList)? else { return Err(no_client()) };
+    let version = version_named(name, &versions)?;
+    let done = format!("version {} is removed", version.get(..12).unwrap_or(&version));
+    tell(state, json, &Request::CacheRemove { version }, &done)
 }
 
 /// Runs `cache list`: prints the cached versions.
@@ -142,17 +123,34 @@ pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
     Ok(None)
 }
 
-/// Runs `status`: prints the client's status and downloads.
+/// Runs `status`: prints the client's status and downloads. Where no client runs, it prints what the directory has, and
+/// the exit code tells that.
 pub fn status(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::Status)?;
-    if let (Answer::Status(line), false) = (&answer, json) { print_status(line) } else { print_json(&answer) }
+    let Answer::Status(line) = &answer else { return print_json(&answer) };
+    if json {
+        print_json(&answer)?
+    } else {
+        print_status(line)?
+    }
+    match line.running {
+        true => Ok(()),
+        false if json => Err(Error::told(Code::Unreachable)),
+        false => Err(no_client()),
+    }
 }
 
 fn print_status(line: &StatusLine) -> Result<(), Error> {
-    let control = if line.control_connected { "connected" } else { "not connected (the edge alone delivers)" };
     let uploads = if line.uploads { "on" } else { "off" };
-    say!("client {} ({}, {}), up {}", line.guid, line.client_version, line.runtime, clock(line.uptime_s))?;
-    say!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes))?;
+    if line.running {
+        let control =
+            if line.control_connected { "connected" } else { "not connected (nobody new is met until it is)" };
+        let (guid, version, runtime) = (&line.guid, &line.client_version, &line.runtime);
+        say!("client {guid} ({version}, {runtime}), up {}", clock(line.uptime_s))?;
+        say!("control plane {control}; uploads {uploads}, {} sent", bytes(line.uploaded_bytes))?;
+    } else {
+        say!("client {} does not run; uploads {uploads} when it does", line.guid)?;
+    }
     if let Some(why) = &line.outdated {
         say!("{why}")?;
     }

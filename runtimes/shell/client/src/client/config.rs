@@ -108,6 +108,12 @@ pub(super) fn has_another_bundle(state: &Path, bundle: &Path) -> Result<bool, Er
     Ok(kept.exists() && Bundle::from_file(&File::read(&kept)?)? != Bundle::load(bundle)?)
 }
 
+/// Returns whether the install bundle of the client in `state` allows uploads; `None` if there is none.
+pub(super) fn installed_uploads(state: &Path) -> Option<bool> {
+    let kept = File::read(&state.join(BUNDLE)).ok()?;
+    Bundle::from_file(&kept).ok().map(|bundle| bundle.uploads)
+}
+
 /// Creates a directory that only its owner can read: it holds keys and the control socket.
 pub(super) fn make_private(dir: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();

@@ -45,8 +45,8 @@ pub struct Get {
     pub url: String,
     /// The provider's token; by default the one in the URL.
     pub token: Option<String>,
-    /// The path of the file, or `-` for standard output; by default the last part of the URL's path, in the current
-    /// directory.
+    /// The path of the file, a directory for it, or `-` for standard output; by default the last part of the URL's
+    /// path, in the current directory.
     pub output: Option<PathBuf>,
     /// Whether to replace an existing file.
     pub force: bool,
@@ -92,7 +92,10 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     let result = way.go::<R>().and_then(|shown| way.end(shown));
     match way.own {
         Some(own) => {
-            own.settle(options.json, &way.interrupt);
+            // a full disk is told at once: what is unreported is sent at the next start
+            if !result.as_ref().is_err_and(|error| error.code() == Code::Disk) {
+                own.settle(options.json, &way.interrupt);
+            }
             own.stop().and(result)
         }
         None => result,
@@ -101,21 +104,27 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
 
 fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error> {
     let name = match given {
+        Some(dir) if dir.is_dir() => dir.join(own_name(object_path)?),
         Some(path) => path.to_owned(),
-        None => match object_path.rsplit('/').next() {
-            Some(name) if name.contains(is_hidden) => {
-                let why = format!("the URL's file name {name:?} has characters that nobody sees");
-                return Err(Error::usage(why).next("name a file with -o"));
-            }
-            Some(name) if !["", ".", ".."].contains(&name) => PathBuf::from(name),
-            Some(_) | None => return Err(Error::usage("the URL names no file").next("name one with -o")),
-        },
+        None => PathBuf::from(own_name(object_path)?),
     };
     let path = std::path::absolute(&name).map_err(|e| Error::io(format!("find {}", name.display()), &e))?;
     if path.to_str().is_none() {
         return Err(Error::usage(format!("{} is not UTF-8", path.display())).next("name another file with -o"));
     }
     Ok(path)
+}
+
+/// Returns the name of the file where the user names none: the last part of the object's path.
+fn own_name(object_path: &str) -> Result<&str, Error> {
+    match object_path.rsplit('/').next() {
+        Some(name) if name.contains(is_hidden) => {
+            let why = format!("the URL's file name {name:?} has characters that nobody sees");
+            Err(Error::usage(why).next("name a file with -o"))
+        }
+        Some(name) if !["", ".", ".."].contains(&name) => Ok(name),
+        Some(_) | None => Err(Error::usage("the URL names no file").next("name one with -o")),
+    }
 }
 
 /// The state of a `get` command, which may use several clients one after another.
@@ -304,10 +313,14 @@ impl Shown {
     }
 
     fn tell_patience(&mut self) {
-        let begun = self.last.as_ref().is_some_and(|line| line.edge_bytes > 0 || line.peer_bytes > 0);
         if std::mem::replace(&mut self.patience_told, true) {
             return;
         }
+        // what an earlier `get` has fetched does not count: this one may still be given up
+        let before = self.before.unwrap_or(0);
+        let begun = self.last.as_ref().is_some_and(|line| {
+            line.state != State::Starting || line.edge_bytes.saturating_add(line.peer_bytes) > before
+        });
         let within = START_WITHIN.as_secs();
         self.progress.remark(&match (self.own, begun) {
             (true, false) => format!("a download that has not begun is given up after {within} s"),
@@ -351,6 +364,9 @@ mod tests {
         let here = std::env::current_dir().expect("a directory");
         assert_eq!(output_path(None, "a/b.iso"), Ok(here.join("b.iso")));
         assert_eq!(output_path(Some(Path::new("/x/y")), "a/b.iso"), Ok(PathBuf::from("/x/y")));
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(output_path(Some(dir.path()), "a/b.iso"), Ok(dir.path().join("b.iso")), "into a directory");
+        assert_eq!(output_path(Some(dir.path()), "a/..").expect_err("no name").code(), Code::Usage);
         for bad in ["a/", "a/..", "", "a/x\u{202e}gnp.exe"] {
             assert_eq!(output_path(None, bad).expect_err(bad).code(), Code::Usage);
         }

@@ -80,6 +80,12 @@ impl Identity {
     }
 }
 
+/// Returns the GUID of the installation in `dir`; `None` if it has no key that can be read.
+#[must_use]
+pub fn guid_of(dir: &Path) -> Option<Guid> {
+    Key::load(&dir.join(KEY)).ok().map(|key| Guid::of(&key.public()))
+}
+
 /// Replaces the installation's key by the next one. First removes what copies of the installation share: the list of
 /// starts and the upload key.
 pub fn adopt_key(dir: &Path) -> Result<(), Error> {

@@ -265,7 +265,7 @@ fn answer(lines: &mut Lines<&UnixStream>, api: &Api, request: Request) -> io::Re
         }
         Request::Status => Answer::Status(api.api_state.status()),
         Request::Nat => Answer::Nat { nat: api.api_state.observed() },
-        Request::Why { download } => api.api_state.why(download.map(Handle)),
+        Request::Why { download, addresses } => api.api_state.why(download.map(Handle), addresses),
         Request::Watch { download } => return watch(lines, &api.api_state, 0, download.map(Handle), None),
         Request::Leave => Answer::Error(Failure::new(Code::Usage, "only a get can be left", "")),
         Request::Shutdown => accepted(CommandKind::Shutdown),

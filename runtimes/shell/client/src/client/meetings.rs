@@ -1,7 +1,7 @@
 //! A bounded log of introductions: why each introduced peer was or was not connected. One part is for introductions
 //! of this client as downloader, one as uploader.
 
-use super::protocol::{AttemptLine, MeetingLine, UploaderLine};
+use super::protocol::{AttemptLine, KeptWhy, MeetingLine, UploaderLine, WithoutPeers};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 use swarmedge_core::ids::{Handle, IntroId};
@@ -40,6 +40,10 @@ impl AttemptLine {
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
     by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
+    /// The last reason why a download was without peers, or without more of them.
+    without_peers: BTreeMap<Handle, WithoutPeers>,
+    /// What the store was given last of each download.
+    kept: BTreeMap<Handle, KeptWhy>,
     as_uploader: VecDeque<UploaderLine>,
 }
 
@@ -79,10 +83,62 @@ impl Meetings {
 
     pub(super) fn forget(&mut self, handle: Handle) {
         self.by_download.remove(&handle);
+        self.without_peers.remove(&handle);
+        self.kept.remove(&handle);
     }
 
-    pub(super) fn of(&self, handle: Handle) -> Vec<MeetingLine> {
-        self.by_download.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect()
+    /// Records why a download is without peers.
+    pub(super) fn without_peers(&mut self, handle: Handle, why: WithoutPeers) {
+        self.without_peers.insert(handle, why);
+    }
+
+    /// Records that the control plane is connected, so that its absence is no reason any more.
+    pub(super) fn connected(&mut self) {
+        self.without_peers.retain(|_, why| *why != WithoutPeers::NotConnected);
+    }
+
+    /// Returns the last recorded reason why a download was without peers.
+    pub(super) fn why_none(&self, handle: Handle) -> Option<WithoutPeers> {
+        self.without_peers.get(&handle).copied()
+    }
+
+    /// Deletes the addresses of a download's peers, since it is over.
+    pub(super) fn ended(&mut self, handle: Handle) {
+        for (_, line) in self.by_download.get_mut(&handle).into_iter().flatten() {
+            line.without_addresses();
+        }
+    }
+
+    /// Returns the introductions of a download, oldest first, with the peers' addresses if these are asked for.
+    pub(super) fn of(&self, handle: Handle, addresses: bool) -> Vec<MeetingLine> {
+        let mut lines: Vec<_> =
+            self.by_download.get(&handle).into_iter().flatten().map(|(_, line)| line.clone()).collect();
+        if !addresses {
+            lines.iter_mut().for_each(MeetingLine::without_addresses);
+        }
+        lines
+    }
+
+    /// Returns what is to be kept of a download on disk; `None` if it is kept already.
+    pub(super) fn to_keep(&mut self, handle: Handle) -> Option<KeptWhy> {
+        let mut peers = self.of(handle, false);
+        peers.iter_mut().for_each(|line| line.peer.clear());
+        let kept = KeptWhy { without_peers: self.why_none(handle), peers };
+        let before = self.kept.insert(handle, kept.clone());
+        (before.as_ref() != Some(&kept)).then_some(kept)
+    }
+
+    /// Takes what an earlier start has kept of a download.
+    pub(super) fn restore(&mut self, handle: Handle, kept: KeptWhy) {
+        if let Some(why) = kept.without_peers {
+            self.without_peers.insert(handle, why);
+        }
+        // no introduction outlives the client that got it
+        let lines = kept.peers.into_iter().take(KEPT_MAX).map(|line| (IntroId([0; IntroId::LEN]), line));
+        let log: VecDeque<_> = lines.collect();
+        if !log.is_empty() {
+            self.by_download.insert(handle, log);
+        }
     }
 
     /// Applies `change` to the line of an introduction; returns whether a download knows this introduction.
@@ -102,6 +158,14 @@ fn keep<T>(log: &mut VecDeque<T>, line: T) {
 pub(super) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl MeetingLine {
+    /// Deletes the peer's addresses.
+    fn without_addresses(&mut self) {
+        self.addresses.clear();
+        self.path = None;
+    }
 }
 
 fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
@@ -142,7 +206,7 @@ fn kind(kind: CandidateKind) -> String {
 const fn rung(rung: Rung) -> &'static str {
     match rung {
         Rung::None => "none",
-        Rung::Lan => "the LAN that both share",
+        Rung::Lan => "an address of its own, with no NAT between",
         Rung::Ipv6 => "IPv6",
         Rung::Mapped => "a port that its router forwards",
         Rung::Reflexive => "its reflexive address",
@@ -171,7 +235,7 @@ const fn in_words(failure: Failure) -> &'static str {
 }
 
 /// Returns the reason for closing a peer's connection, in words.
-const fn left(why: CloseReason) -> &'static str {
+pub(super) const fn left(why: CloseReason) -> &'static str {
     match why {
         CloseReason::Done => "it is no longer needed",
         CloseReason::BadBlock => "it sent wrong bytes",

@@ -82,7 +82,9 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
                     self.say_outdated();
                 }
                 self.count(&notice);
+                let explained = explained(&notice);
                 self.api_state.notice(notice);
+                self.keep_why(explained);
             }
         }
     }
@@ -195,12 +197,32 @@ impl<R: Rt> ClientPort<R> {
         });
     }
 
+    /// Gives the store what is to explain a download after its end; it becomes durable with the next record.
+    fn keep_why(&self, handle: Option<Handle>) {
+        if let Some((handle, why)) = handle.and_then(|handle| Some((handle, self.api_state.why_to_keep(handle)?))) {
+            self.store.put_why(handle, why);
+        }
+    }
+
     fn save(&self, req: ReqId, what: Save, local: &mut VecDeque<Input>) {
         self.api_state.saving(&what);
         match self.inbox.reserve() {
             Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
             Err(_) => local.push_back(Input::Saved { req, result: Err(StoreError::Io) }),
         }
+    }
+}
+
+/// Returns the download of which a notice changes what is to be kept to explain it.
+const fn explained(notice: &Notice) -> Option<Handle> {
+    match notice {
+        Notice::Download(status) => match status.state {
+            DownloadState::Completed | DownloadState::Failed(_) | DownloadState::Paused => Some(status.handle),
+            DownloadState::Starting | DownloadState::Running => None,
+        },
+        Notice::NoPeers { handle, .. } => Some(*handle),
+        Notice::Done { .. } | Notice::SourceDropped { .. } | Notice::Meeting(..) => None,
+        Notice::Session { .. } | Notice::Outdated => None,
     }
 }
 
@@ -213,6 +235,7 @@ fn log(notice: &Notice) {
         }
         Notice::SourceDropped { handle, source, why } => tracing::info!(%handle, ?source, ?why, "source dropped"),
         Notice::Meeting(intro, meeting) => tracing::debug!(%intro, ?meeting, "introduction"),
+        Notice::NoPeers { handle, why } => tracing::debug!(%handle, ?why, "no peers"),
         Notice::Session { connected } => tracing::info!(connected, "control session"),
         Notice::Outdated => {}
     }

@@ -49,6 +49,8 @@ const INBOX: usize = 16 * 1024;
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Time-out for telling peers that the client stops.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// Time-out for the lock of the state directory, which a command without a running client holds for a moment.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(1);
 /// File with this installation's UDP port. The port is random, since a STUN server would take two clients with the
 /// same port in one home for one client behind a symmetric NAT. It is kept across starts, since each change would
 /// leave unused port mappings behind.
@@ -171,6 +173,8 @@ fn serve_commands(
 ) -> Result<(Server, CacheView), Error> {
     let hears = api_state.clone();
     store.on_not_placed(move |(handle, why)| hears.not_placed(handle, why));
+    let hears = api_state.clone();
+    store.on_no_room(move |(handle, why)| hears.no_room(handle, why));
     let view = CacheView::new(store.clone());
     let cache = view.lister(api_state.clone());
     let (put_there, modes) = (store.put_there(), store.modes());
@@ -185,8 +189,17 @@ fn report_news<R: Rt>(edges: &EdgeClient<R>, api_state: ApiState) {
 
 /// Opens the store, and has it inform the machine when pieces of a version are lost.
 async fn open_store<R: Rt>(rt: &R, config: &ClientConfig, inbox: Sender<Input>) -> Result<(Store, Restored), Error> {
-    let state = config.state.clone();
-    let (store, restored) = rt.blocking(move || Store::open(&state)).await.map_err(|e| open_failed(&e))?;
+    let until = rt.now() + UNLOCKED_WITHIN;
+    let (store, restored) = loop {
+        let state = config.state.clone();
+        match rt.blocking(move || Store::open(&state)).await {
+            // perhaps a command that looks into the directory
+            Err(store::Error::InUse { .. }) if rt.now() < until => {
+                rt.sleep_until(rt.now() + UNLOCKED_WITHIN / 20).await
+            }
+            opened => break opened.map_err(|e| open_failed(&e))?,
+        }
+    };
     store.set_links(config.links);
     store.on_lost(move |Loss { version, left, sources }| {
         // without a machine there is nobody to tell
@@ -303,7 +316,8 @@ async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, api_state: Ap
     let servers = edges.directory().stun.clone();
     let told = move |told| match told {
         Told::Changed(nat) => {
-            tracing::info!(?nat, "the network as observed");
+            let (udp, ways) = (nat.udp, nat.candidates.len());
+            tracing::info!(udp, mapping = ?nat.mapping, filtering = ?nat.filtering, addresses = ways, "the network as observed");
             let seen = nat.mapped().or(nat.candidates.first().filter(|_| nat.udp).map(|c| c.addr));
             api_state.public_address(seen.map(|addr| addr.to_string()));
             // a full inbox has other troubles
@@ -403,7 +417,7 @@ fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
 }
 
 fn restore(restored: Restored) -> Restore {
-    let Restored { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads } = restored;
+    let Restored { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads, why: _ } = restored;
     Restore { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads, ..Restore::default() }
 }
 
@@ -419,6 +433,7 @@ fn api_state(
         guid: identity.guid().to_string(),
         client_version: env!("CARGO_PKG_VERSION").into(),
         runtime: runtime.into(),
+        running: true,
         state_dir: config.state.display().to_string(),
         background: !config.one_shot,
         uploads: restored.uploads.unwrap_or(config.bundle.uploads),
@@ -428,6 +443,12 @@ fn api_state(
     };
     let api_state = ApiState::new(client, move |input| inbox.try_send(input).is_ok());
     api_state.bundle_edges(config.bundle.bootstrap.iter().filter_map(|url| Origin::parse(url)));
+    show_restored(&api_state, restored);
+    api_state
+}
+
+/// Gives the local API's state what the store has kept.
+pub(super) fn show_restored(api_state: &ApiState, restored: &Restored) {
     for (record, have) in &restored.downloads {
         let of_size = |size: u64| u128::from(size) * u128::from(have.count()) / u128::from(have.len().max(1));
         let durable = of_size(record.granted.as_ref().map_or(0, |g| g.size));
@@ -436,7 +457,21 @@ fn api_state(
     }
     restored.usage.iter().for_each(|record| api_state.restored_usage(record));
     api_state.restored_expiries(restored.terms.iter().map(|(version, terms)| (*version, terms.policy.expires_ms)));
-    api_state
+    restored.why.iter().for_each(|(handle, why)| api_state.restored_why(*handle, why));
+}
+
+/// Returns the cached versions of a store, as the local API lists them.
+pub(super) fn cached_lines(store: &Store, api_state: &ApiState) -> Vec<CachedLine> {
+    let now_ms = now_ms();
+    let lines = store.cached().into_iter().map(|(manifest, have)| CachedLine {
+        version: manifest.version().to_string(),
+        url: Some(url(&ObjectRef { provider: manifest.provider, path: manifest.path.to_string() })),
+        size_bytes: manifest.layout().size(),
+        pieces: have.count(),
+        pieces_total: have.len(),
+        expired: api_state.is_expired(manifest.version(), now_ms),
+    });
+    lines.collect()
 }
 
 /// A guard that wakes the API's waiting threads when the client ends, however it ends.
@@ -462,15 +497,7 @@ impl CacheView {
         Arc::new(move || {
             let store = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             let store = store.ok_or_else(|| Failure::new(Code::Unreachable, "the client is stopping", ""))?;
-            let lines = store.cached().into_iter().map(|(manifest, have)| CachedLine {
-                version: manifest.version().to_string(),
-                url: Some(url(&ObjectRef { provider: manifest.provider, path: manifest.path.to_string() })),
-                size_bytes: manifest.layout().size(),
-                pieces: have.count(),
-                pieces_total: have.len(),
-                expired: api_state.is_expired(manifest.version(), now_ms()),
-            });
-            Ok(lines.collect())
+            Ok(cached_lines(&store, &api_state))
         })
     }
 }

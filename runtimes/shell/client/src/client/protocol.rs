@@ -2,18 +2,20 @@
 //! lines, over a Unix domain socket in the state directory. Field names are stable; units stand last.
 
 mod failure;
+mod names;
 mod why;
 
 pub use failure::Failure;
-pub use why::{AttemptLine, MeetingLine, UploaderLine, WhyLine};
+pub use names::{
+    download_named, downloads_named, edge_in_url, parse_url, parse_version, token_in_url, url, version_named,
+};
+pub use why::{AttemptLine, KeptWhy, MeetingLine, UploaderLine, WhyLine, WithoutPeers};
 
 use serde::{Deserialize, Serialize};
-use swarmedge_core::ids::{Handle, ParseIdError, ProviderId, VersionId};
-use swarmedge_core::role::client::io::{DownloadState, DownloadStatus, ObjectRef, SourceName};
+use swarmedge_core::ids::Handle;
+use swarmedge_core::role::client::io::{DownloadState, DownloadStatus, SourceName};
 use swarmedge_core::wire::records::SignedCheckpoint;
 use swarmedge_ground::edge_api::Token;
-use swarmedge_ground::error::Code;
-use swarmedge_ground::http::{Origin, normal_path};
 use swarmedge_ground::nat::NatLine;
 
 /// Maximum length of a request line, its line feed included, in bytes. Answers come from our own process and are not
@@ -81,11 +83,14 @@ pub enum Request {
     Status,
     /// Report the NAT and reachability observations. Answered by [`Answer::Nat`].
     Nat,
-    /// Explain why each introduced peer was connected or not. Answered by [`Answer::Why`].
+    /// Explain why downloads have or had peers or not. Answered by [`Answer::Why`].
     Why {
         /// The download's number; absent means all downloads.
         #[serde(default)]
         download: Option<u32>,
+        /// Whether to name the addresses of the peers of running downloads.
+        #[serde(default)]
+        addresses: bool,
     },
     /// Report changes as [`Answer::Download`] and [`Answer::SourceDropped`] lines: of one download until it has ended
     /// or is paused, or of all downloads until the command disconnects.
@@ -243,13 +248,16 @@ pub struct StatusLine {
     pub client_version: String,
     /// The async runtime: `tokio` or `smol`.
     pub runtime: String,
+    /// Whether the client runs; otherwise the figures are those of its directory.
+    #[serde(default)]
+    pub running: bool,
     /// Seconds since the client's start.
     pub uptime_s: u64,
     /// The client's state directory.
     #[serde(default)]
     pub state_dir: String,
-    /// Whether the client runs until it is stopped, not only for one `get`: its downloads wait for edges and for room on
-    /// the disk.
+    /// Whether the client runs until it is stopped, not only for one `get`: its downloads wait for edges and for room
+    /// on the disk.
     #[serde(default)]
     pub background: bool,
     /// A sentence for the user if the CNs refuse this version of the client.
@@ -257,7 +265,7 @@ pub struct StatusLine {
     pub outdated: Option<String>,
     /// Whether the user allows uploads.
     pub uploads: bool,
-    /// Whether the control plane is connected; without it the edge alone delivers.
+    /// Whether the control plane is connected, which introduces peers.
     pub control_connected: bool,
     /// The URL of the proxy to edges and control plane, without user and password, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -323,78 +331,6 @@ pub struct CachedLine {
     pub expired: bool,
 }
 
-/// Returns the URL of an object in the form that `get` accepts.
-#[must_use]
-pub fn url(object: &ObjectRef) -> String {
-    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-    const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#').add(b'"').add(b'<').add(b'>');
-    format!("swarmedge://{}/{}", object.provider, utf8_percent_encode(&object.path, ESCAPED))
-}
-
-/// The object that `https://edge[:port]/{provider}/{path}`, `swarmedge://{provider}/{path}` or `{provider}/{path}`
-/// names, with the path read as the edge reads it. Which edge is asked is the bundle's and the bootstrap's matter.
-pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
-    // what comes after the path may be a token, which no message repeats
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let bad = |why: &str| {
-        let next = "use https://EDGE/PROVIDER/PATH, swarmedge://PROVIDER/PATH or PROVIDER/PATH";
-        Failure::new(Code::Usage, format!("{why} in the URL {url:?}"), next)
-    };
-    let rest = if let Some(rest) = url.strip_prefix("swarmedge://") {
-        // the provider is the authority, which dot segments never leave
-        let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
-        format!("{provider}{}", normal_path(&format!("/{path}")))
-    } else if let Some(rest) = url.strip_prefix("https://") {
-        normal_path(&format!("/{}", rest.split_once('/').ok_or_else(|| bad("no provider"))?.1))
-    } else if url.contains("://") {
-        return Err(bad("unknown scheme"));
-    } else {
-        normal_path(&format!("/{url}"))
-    };
-    let (provider, path) = rest.trim_start_matches('/').split_once('/').ok_or_else(|| bad("no path"))?;
-    let provider = provider.parse().map_err(|_| bad("the provider is not a number"))?;
-    let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| bad("not UTF-8"))?;
-    if path.is_empty() || path.len() > swarmedge_core::limits::PATH_LEN_MAX {
-        return Err(bad("empty or overlong path"));
-    }
-    Ok(ObjectRef { provider: ProviderId(provider), path: path.into_owned() })
-}
-
-/// Returns the edge that an `https` URL names, as `host:port`, after checking its syntax; `None` for other URLs.
-pub fn edge_in_url(url: &str) -> Result<Option<String>, Failure> {
-    let Some(rest) = url.strip_prefix("https://") else { return Ok(None) };
-    // the path need not be escaped here
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let bad = || {
-        let next = "use https://EDGE/PROVIDER/PATH";
-        Failure::new(Code::Usage, format!("{host:?} in the URL is neither a host nor host:port"), next)
-    };
-    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|_| !host.ends_with(']'));
-    let origin = Origin::parse(&format!("https://{host}/")).filter(|_| port.is_none_or(|p| p.parse::<u16>().is_ok()));
-    let origin = origin.ok_or_else(bad)?;
-    Ok(Some(origin.authority()))
-}
-
-/// Returns the provider's token in a URL: the query parameter, whatever its name, whose value contains `~hmac=`.
-#[must_use]
-pub fn token_in_url(url: &str) -> Option<Token> {
-    let query = url.split('#').next()?.split_once('?')?.1;
-    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|t| t.into_owned());
-    let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
-    // as it stands if it can be one, since what it escapes was signed so
-    values
-        .filter_map(|v| if v.contains("~hmac=") { Some(v.to_owned()) } else { decoded(v) })
-        .find_map(|v| if v.contains("~hmac=") { Some(Token(v)) } else { None })
-}
-
-/// Parses the version id (64 hexadecimal digits) in a request.
-pub fn parse_version(text: &str) -> Result<VersionId, Failure> {
-    text.parse().map_err(|e: ParseIdError| {
-        let next = "a version has 64 hexadecimal digits; `cache list` shows them";
-        Failure::new(Code::Usage, format!("{text:?}: {e}"), next)
-    })
-}
-
 impl DownloadLine {
     /// Makes the line from the machine's figures; rate and ETA are computed by the shell, which has the clock.
     #[must_use]
@@ -456,52 +392,7 @@ pub fn source_name(source: SourceName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn both_forms_of_a_url_name_the_same_object() {
-        let object = ObjectRef { provider: ProviderId(7), path: "a b/c.iso".into() };
-        assert_eq!(parse_url("https://edge.example:8443/7/a%20b/c.iso?x=1"), Ok(object.clone()));
-        assert_eq!(parse_url("swarmedge://7/a b/c.iso"), Ok(object.clone()));
-        for dotted in ["https://e/7/./x/../a b/c.iso", "https://e/1/%2e%2E/7/a b/c.iso", "7/a b/./c.iso"] {
-            assert_eq!(parse_url(dotted), Ok(object.clone()), "{dotted}");
-        }
-        assert_eq!(parse_url("swarmedge://7/../../a b/c.iso"), Ok(object.clone()), "the provider stays");
-        assert_eq!(parse_url("7/a b/c.iso"), Ok(object));
-        let odd = ObjectRef { provider: ProviderId(7), path: "50%?/ü#1".into() };
-        assert_eq!(parse_url(&url(&odd)), Ok(odd));
-    }
-
-    #[test]
-    fn the_edge_of_a_url_has_its_port() {
-        let edge = |url| edge_in_url(url).expect("well formed");
-        assert_eq!(edge("https://edge.example/7/a").as_deref(), Some("edge.example:443"));
-        assert_eq!(edge("https://127.0.0.1:8443/7/a b?x").as_deref(), Some("127.0.0.1:8443"));
-        assert_eq!((edge("7/a"), edge("swarmedge://7/a")), (None, None));
-        assert_eq!(edge_in_url("https://e:port/7/a").expect_err("no number").code, Code::Usage);
-    }
-
-    #[test]
-    fn a_token_in_a_url_is_found_by_its_form_and_never_repeated() {
-        let token = |url: &str| token_in_url(url).map(|t| t.0);
-        let text = "exp=1~acl=/7/*~data=a%2fb~hmac=00ff";
-        assert_eq!(token(&format!("https://e/7/a?x=1&hdnts={text}&y=2#z")).as_deref(), Some(text));
-        assert_eq!(token("7/a?__token__=exp%3D1~acl%3D%2F7%2F*~hmac%3D00").as_deref(), Some("exp=1~acl=/7/*~hmac=00"));
-        assert_eq!(token("https://e/7/a?x=1"), None);
-        assert_eq!(token("https://e/7/a"), None);
-        let failure = parse_url(&format!("https://e/x/y?t={text}")).expect_err("no provider");
-        assert!(!format!("{failure:?}").contains("hmac"));
-    }
-
-    #[test]
-    fn a_senseless_url_is_a_usage_error_that_shows_the_right_form() {
-        for bad in
-            ["", "7", "x/7", "ftp://e/7/x", "https://edge", "https://edge/x/y", "swarmedge://7/", "swarmedge://7"]
-        {
-            let failure = parse_url(bad).expect_err(bad);
-            assert_eq!(failure.code, Code::Usage);
-            assert!(failure.next_step.contains("swarmedge://PROVIDER/PATH"));
-        }
-    }
+    use swarmedge_core::role::client::io::FailReason;
 
     #[test]
     fn requests_are_tagged_lines_and_unknown_fields_are_refused() {

@@ -1,8 +1,8 @@
 //! The command `why` and the text form of its answer.
 
-use super::commands::ask;
 use super::meetings::now_ms;
-use super::protocol::{Answer, AttemptLine, Request, State, WhyLine};
+use super::offline::ask;
+use super::protocol::{Answer, AttemptLine, DownloadLine, Request, State, WhyLine, WithoutPeers, downloads_named};
 use std::path::Path;
 use std::time::Duration;
 use swarmedge_ground::error::{Code, Error};
@@ -25,22 +25,24 @@ impl AttemptLine {
     }
 }
 
-/// Runs the command `swarmedge why`.
-pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error> {
-    let request = Request::Why { download };
-    let answer = ask(state, &request)?;
-    let Answer::Why { downloads, as_uploader } = &answer else {
+/// Runs the command `swarmedge why` for the downloads that `name` means, or for all; `addresses`: with the addresses of
+/// the peers of running downloads.
+pub fn why(state: &Path, name: Option<&str>, addresses: bool, json: bool) -> Result<(), Error> {
+    let only = name.map(|name| named(state, name)).transpose()?;
+    let download = only.as_ref().and_then(|only| if let [one] = only[..] { Some(one) } else { None });
+    let mut answer = ask(state, &Request::Why { download, addresses })?;
+    let Answer::Why { downloads, as_uploader } = &mut answer else {
         return Err(Error::failed("the client answers something else"));
     };
+    if let Some(only) = &only {
+        downloads.retain(|line| only.contains(&line.download));
+        as_uploader.clear();
+    }
     if json {
         return print_json(&answer);
     }
     if downloads.is_empty() && as_uploader.is_empty() {
-        let error = match download {
-            Some(_) => Error::new(Code::NotFound, "no such download").next("`swarmedge status` lists them"),
-            None => Error::new(Code::NotFound, "there are no downloads").next("begin one with `swarmedge get`"),
-        };
-        return Err(error);
+        return Err(Error::new(Code::NotFound, "there are no downloads").next("begin one with `swarmedge get`"));
     }
     downloads.iter().try_for_each(|line| say!("{}", shown(line)))?;
     if !as_uploader.is_empty() {
@@ -53,43 +55,39 @@ pub fn why(state: &Path, download: Option<u32>, json: bool) -> Result<(), Error>
     })
 }
 
-/// Returns the likely reason why no peer was introduced, as a sentence. The client does not know who has the object,
-/// nor what its provider allows.
-const fn why_nobody(state: State, control_connected: bool) -> &'static str {
-    match state {
-        State::Starting => "no edge has granted the download yet",
-        State::Paused => "it is paused",
-        State::Completed => "it was here already, or ended before anybody was",
-        State::Failed => "it ended before anybody was; `swarmedge status` says why it failed",
-        State::Running if control_connected => {
-            "nobody else may have it at present or be reachable from here, or its provider allows no peers"
-        }
-        State::Running => "the connection node cannot be reached, so the edge alone delivers",
-    }
+/// Returns the numbers of the downloads that a name means.
+fn named(state: &Path, name: &str) -> Result<Vec<u32>, Error> {
+    let Answer::Status(status) = ask(state, &Request::Status)? else {
+        return Err(Error::failed("the client answers something else"));
+    };
+    Ok(downloads_named(name, &status.downloads)?.into_iter().map(|line: &DownloadLine| line.download).collect())
 }
 
 /// Formats a download and its introductions for the user.
 fn shown(line: &WhyLine) -> String {
     let mut text = format!("{:>3}  {} ({})", line.download, line.url, line.state.name());
-    if line.peers.is_empty() {
-        text.push_str("\n     no peer was introduced since the client's start: ");
-        let reason = line.outdated.as_deref().filter(|_| line.state == State::Running);
-        text.push_str(reason.unwrap_or_else(|| why_nobody(line.state, line.control_connected)));
+    // while the CNs refuse this version, nothing else is the reason
+    let outdated = line.outdated.as_deref().filter(|_| line.state == State::Running);
+    let because = outdated.or(line.without_peers.map(WithoutPeers::in_words));
+    match (because, line.peers.is_empty(), line.state) {
+        (Some(why), true, State::Starting | State::Running) => text.push_str(&format!("\n     no peers so far: {why}")),
+        (Some(why), true, _) => text.push_str(&format!("\n     had no peers: {why}")),
+        (Some(why), false, _) => text.push_str(&format!("\n     no more peers: {why}")),
+        (None, ..) => {}
     }
     for p in &line.peers {
-        let name = p.peer.get(..12).unwrap_or(&p.peer);
-        text.push_str(&format!("\n     {name}  {}", p.attempt.shown()));
+        let name = p.peer.get(..12).filter(|_| !p.peer.is_empty()).unwrap_or("a peer");
+        text.push_str(&format!("\n     {name:<12}  {}", p.attempt.shown()));
         if let Some(path) = &p.path {
             text.push_str(&format!("\n         reached at {path}"));
         }
         if let Some(why) = &p.dropped {
             text.push_str(&format!("\n         dropped later: {why}"));
         }
-        let addresses = if p.addresses.is_empty() { "none".into() } else { p.addresses.join(", ") };
-        text.push_str(&format!(
-            "\n         its NAT maps {}, filters {}; addresses: {addresses}",
-            p.mapping, p.filtering
-        ));
+        text.push_str(&format!("\n         its NAT maps {}, filters {}", p.mapping, p.filtering));
+        if !p.addresses.is_empty() {
+            text.push_str(&format!("; addresses: {}", p.addresses.join(", ")));
+        }
     }
     text
 }
@@ -127,19 +125,12 @@ mod tests {
             (2, ended(Some(Failure::Silence))),
             (99, ended(None)),
         ]);
-        let peers = log.of(Handle(1));
+        let peers = log.of(Handle(1), true);
         let outcomes: Vec<_> = peers.iter().map(|p| p.attempt.outcome.as_str()).collect();
         assert_eq!(outcomes, ["connected", "failed", "not_tried", "trying"]);
         let [served] = &log.as_uploader()[..] else { panic!("one came that no download was introduced to") };
         assert_eq!(served.attempt.shown(), "connected by its reflexive address in 80 ms (9 probes)");
-        let line = WhyLine {
-            download: 1,
-            url: "swarmedge://1/x".into(),
-            state: State::Running,
-            control_connected: true,
-            outdated: None,
-            peers,
-        };
+        let line = WhyLine { peers, ..nobody(State::Running, None) };
         let text = shown(&line);
         for part in ["connected by its reflexive address in 80 ms (9 probes)", "nothing was heard of it", "being tried"]
         {
@@ -147,33 +138,66 @@ mod tests {
         }
     }
 
-    #[test]
-    fn where_nobody_was_introduced_no_cause_is_stated_that_is_not_known() {
-        let text = |state, control_connected| {
-            let url = "swarmedge://1/x".into();
-            shown(&WhyLine { download: 1, url, state, control_connected, outdated: None, peers: Vec::new() })
-        };
-        for connected in [true, false] {
-            for ended in [State::Completed, State::Failed, State::Paused, State::Starting] {
-                let text = text(ended, connected);
-                assert!(!text.contains("provider") && !text.contains("connection node"), "{text}");
-            }
+    fn nobody(state: State, without_peers: Option<WithoutPeers>) -> WhyLine {
+        WhyLine {
+            download: 1,
+            url: "swarmedge://1/x".into(),
+            state,
+            control_connected: true,
+            outdated: None,
+            without_peers,
+            without_peers_because: None,
+            peers: Vec::new(),
         }
-        assert!(text(State::Completed, true).contains("ended before"));
-        assert!(text(State::Running, true).contains("nobody else may have it"));
-        assert!(text(State::Running, false).contains("connection node cannot be reached"));
+    }
+
+    #[test]
+    fn who_had_no_peers_is_told_the_reason() {
+        for (state, why, said) in [
+            (State::Running, WithoutPeers::NotShared, "no peers so far: nobody else shares it"),
+            (
+                State::Completed,
+                WithoutPeers::Limited,
+                "had no peers: the operator has limited peering for this installation",
+            ),
+            (State::Paused, WithoutPeers::Policy, "had no peers: its provider's policy"),
+        ] {
+            let text = shown(&nobody(state, Some(why)));
+            assert!(text.contains(said), "{text}");
+        }
+        let text = shown(&nobody(State::Completed, None));
+        assert!(!text.contains("peers"), "{text}");
         let outdated = Some("this client is too old".to_owned());
-        let (url, state) = ("swarmedge://1/x".into(), State::Running);
-        let line = WhyLine { download: 1, url, state, control_connected: false, outdated, peers: Vec::new() };
-        assert!(shown(&line).contains("too old"));
+        let line = WhyLine { outdated, ..nobody(State::Running, Some(WithoutPeers::NotConnected)) };
+        assert!(shown(&line).contains("no peers so far: this client is too old"), "{}", shown(&line));
+    }
+
+    #[test]
+    fn what_is_kept_names_no_peer_and_reads_back() {
+        let mut log =
+            log([named(1, None), (1, Meeting::Path("203.0.113.1:4000".parse().expect("an address"), Transport::Udp))]);
+        let [line] = &log.of(Handle(1), true)[..] else { panic!("one") };
+        assert!(line.path.is_some() && line.peer == PublicKey::numbered(1).to_string());
+        log.without_peers(Handle(1), WithoutPeers::QueryLimit);
+        let kept = log.to_keep(Handle(1)).expect("new");
+        assert_eq!(log.to_keep(Handle(1)), None, "it is kept already");
+        let text = serde_json::to_string(&kept).expect("JSON");
+        let names = [PublicKey::numbered(1).to_string(), "203.0.113".into(), "4000".into()];
+        assert!(names.iter().all(|name| !text.contains(name)), "{text}");
+        let mut again = Meetings::default();
+        again.restore(Handle(1), serde_json::from_str(&text).expect("reads"));
+        assert_eq!(again.why_none(Handle(1)), Some(WithoutPeers::QueryLimit));
+        assert_eq!(again.of(Handle(1), true).len(), 1);
+        log.ended(Handle(1));
+        assert_eq!(log.of(Handle(1), true)[0].path, None, "a download that is over has no addresses in memory either");
     }
 
     #[test]
     fn the_log_is_bounded_and_goes_with_its_download() {
         let mut log = log((0..200).map(|n| named(n, None)));
-        assert_eq!(log.of(Handle(1)).len(), KEPT_MAX);
+        assert_eq!(log.of(Handle(1), true).len(), KEPT_MAX);
         log.forget(Handle(1));
-        assert!(log.of(Handle(1)).is_empty());
+        assert!(log.of(Handle(1), true).is_empty());
         let attempt = Attempt { failure: None, rung: Rung::Lan, probes: 1, took_ms: 1 };
         (0..200).for_each(|n| log.take(IntroId([n; 16]), Meeting::Ended(attempt.clone())));
         assert_eq!(log.as_uploader().len(), KEPT_MAX);

@@ -2,7 +2,7 @@
 
 use super::journal::{
     CACHE, CHECKPOINT, DOWNLOADS, HARD_LINKED, KEYS, LEAVES, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE,
-    TERMS, USAGE, decoded, piece_key,
+    TERMS, USAGE, WHY, decoded, piece_key,
 };
 use super::journal_key::JournalKey;
 use super::records;
@@ -69,6 +69,11 @@ pub(super) enum Change {
         version: VersionId,
         terms: CopyTerms,
     },
+    /// What explains a download's peers, or their absence.
+    Why {
+        handle: Handle,
+        text: Vec<u8>,
+    },
 }
 
 pub(super) fn put_meta(tx: &WriteTransaction, name: &str, value: &[u8]) -> io::Result<()> {
@@ -112,6 +117,10 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
         }
         Change::DropDownload(handle) => {
             tx.open_table(DOWNLOADS).map_err(io_error)?.remove(handle.0).map_err(io_error)?;
+            tx.open_table(WHY).map_err(io_error)?.remove(handle.0).map_err(io_error)?;
+        }
+        Change::Why { handle, text } => {
+            tx.open_table(WHY).map_err(io_error)?.insert(handle.0, text.as_slice()).map_err(io_error)?;
         }
         Change::Piece { version, piece, handle, from, leaves } => {
             let key = piece_key(*version, *piece);

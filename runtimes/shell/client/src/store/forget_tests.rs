@@ -181,4 +181,14 @@ fn a_download_has_room_once_what_it_lacks_fits_on_the_disk() {
     assert_eq!(room(lacks + (1 << 20)), [Ok(()), Ok(())]);
     assert_eq!(room(lacks + (1 << 20) - 1), [full, Ok(())], "of an unknown download nothing is known to be lacking");
     assert_eq!(room((1 << 20) - 1), [full, full]);
+    let (told, hears) = std::sync::mpsc::channel();
+    store.on_no_room(move |what| drop(told.send(what)));
+    let begins = |free: u64| {
+        lock(&disk.0).used = u64::MAX - free;
+        let state = DownloadState::Starting;
+        saved(&store, Save::Download(DownloadRecord { state, ..record(1, manifest.version(), bytes.len() as u64) }))
+    };
+    assert_eq!(begins(lacks + (1 << 20) - 1), full, "what cannot go on cannot begin either");
+    assert!(hears.try_recv().is_ok_and(|(handle, why)| handle == Handle(1) && why.contains("/state")));
+    assert_eq!(begins(lacks + (1 << 20)), Ok(()));
 }

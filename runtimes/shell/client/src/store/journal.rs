@@ -29,6 +29,8 @@ pub(super) const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(
 pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("usage");
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
+/// Table of what explains each download's peers, or their absence; it names no peer.
+pub(super) const WHY: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("why");
 
 /// Table of what sharing of each version depends on: policy, and bytes sent to peers.
 pub(super) const TERMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("terms");
@@ -68,6 +70,7 @@ pub(crate) struct Loaded {
     pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(crate) owner: Option<Guid>,
     pub(crate) uploads: Option<bool>,
+    pub(crate) why: Vec<(Handle, Vec<u8>)>,
 }
 
 /// The journal, with its open database.
@@ -235,6 +238,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(DOWNLOADS).map_err(io_error)?;
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
+        tx.open_table(WHY).map_err(io_error)?;
         for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, HARD_LINKED, PARTS, TERMS] {
             tx.open_table(table).map_err(io_error)?;
         }
@@ -306,6 +310,10 @@ fn load(Open { db, secret }: &Open) -> io::Result<Loaded> {
         let (key, value) = row.map_err(io_error)?;
         let terms = decoded(records::decode_terms(value.value()))?;
         loaded.terms.insert(decoded(VersionId::from_bytes(key.value()))?, terms);
+    }
+    for row in tx.open_table(WHY).map_err(io_error)?.iter().map_err(io_error)? {
+        let (handle, why) = row.map_err(io_error)?;
+        loaded.why.push((Handle(handle.value()), why.value().to_vec()));
     }
     let meta = tx.open_table(META).map_err(io_error)?;
     let checkpoint = meta.get(CHECKPOINT).map_err(io_error)?;

@@ -154,6 +154,8 @@ pub struct Restored {
     pub owner: Option<Guid>,
     /// Whether the user allows uploads, if ever chosen.
     pub uploads: Option<bool>,
+    /// What was kept to explain the peers of downloads, or their absence.
+    pub why: Vec<(Handle, Vec<u8>)>,
 }
 
 /// The client's store. Clones share it; dropping the last one completes all saves and unlocks the directory.
@@ -180,6 +182,7 @@ struct Shared {
     modes: Modes,
     lost: Callback<Loss>,
     not_placed: Callback<(Handle, String)>,
+    no_room: Callback<(Handle, String)>,
     buffers: Buffers,
     delays: Delays,
     _lock: Option<DirLock>,
@@ -260,6 +263,8 @@ fn store_error(e: &io::Error) -> StoreError {
     }
 }
 
+/// Name of the journal's file in the state directory.
+pub const JOURNAL: &str = "state.redb";
 /// Name of the directory of data files in the state directory.
 const PIECES: &str = "pieces";
 
@@ -292,7 +297,7 @@ impl Store {
         delays: Delays,
         lock: Option<DirLock>,
     ) -> Result<(Self, Restored), Error> {
-        let file = dir.join("state.redb");
+        let file = dir.join(JOURNAL);
         let (journal, loaded) = Journal::open(Arc::clone(&disk), &file).map_err(|e| {
             // the file system's own refusals have a number; what redb and we say of the file's content has none
             match e.raw_os_error() {
@@ -351,6 +356,12 @@ impl Store {
         let cached = lock(&self.0.shared.kept).cached.clone();
         let versions = cached.into_iter().filter_map(|id| self.version(id));
         versions.map(|v| (Arc::clone(&v.manifest), v.have().clone())).collect()
+    }
+
+    /// Adds what explains a download's peers, or their absence. It becomes durable with the next `save`, and goes with
+    /// the download. It must not name a peer.
+    pub fn put_why(&self, handle: Handle, text: Vec<u8>) {
+        self.0.shared.journal.later(Change::Why { handle, text });
     }
 
     /// Adds the private key K_d of a download, which becomes durable with the next `save`.
@@ -412,6 +423,12 @@ impl Store {
     /// the save is answered.
     pub fn on_not_placed(&self, tell: impl Fn((Handle, String)) + Send + Sync + 'static) {
         self.0.shared.not_placed.set(tell);
+    }
+
+    /// Sets the callback, once, for a download that is refused because a disk has no room for it; it gets the reason,
+    /// before the save is answered.
+    pub fn on_no_room(&self, tell: impl Fn((Handle, String)) + Send + Sync + 'static) {
+        self.0.shared.no_room.set(tell);
     }
 
     /// The permission bits of files that are to be made.

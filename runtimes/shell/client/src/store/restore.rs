@@ -60,13 +60,14 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
         checkpoint,
         owner,
         uploads,
+        why,
     } = loaded;
     let kept = KeepIndex {
         downloads: downloads.into_iter().map(|d| (d.handle, d)).collect(),
         cached: cached.into_keys().collect(),
     };
     terms.retain(|version, _| kept.keeps(*version));
-    let restored = Restored { usage, receipts, terms, checkpoint, owner, uploads, ..Restored::default() };
+    let restored = Restored { usage, receipts, terms, checkpoint, owner, uploads, why, ..Restored::default() };
     let mut r = Restoring { disk, pieces_dir, kept, versions: BTreeMap::new(), restored, drops: Vec::new() };
     for (id, manifest) in manifests {
         r.version(manifest, &pieces.remove(&id).unwrap_or_default(), hard_linked.contains(&id))?;
@@ -95,6 +96,7 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
         modes: super::Modes::default(),
         lost: Callback::default(),
         not_placed: Callback::default(),
+        no_room: Callback::default(),
         buffers: Buffers::default(),
         delays: DELAYS,
         _lock: lock,

@@ -1,40 +1,121 @@
-//! Room on disks: whether a download that a full disk has stopped can go on.
+//! Room for a download: looked for before anything is fetched, and before a download that a full disk has stopped goes
+//! on. It takes room in the client's directory for its pieces, and at the output for a copy of the file where that is
+//! on another file system.
 
 use super::Shared;
 use super::version::lock;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use swarmedge_core::ids::{Handle, PieceIndex};
+use swarmedge_core::ids::Handle;
+use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, Granted};
+use swarmedge_ground::disk::Room;
+use swarmedge_ground::terminal::units::bytes;
 
 /// Room beside the download's own bytes: for the journal, and for what other programs write meanwhile.
 const RESERVE: u64 = 1 << 20;
-/// Most of the missing bytes for which there must be room before a download goes on.
-const AHEAD: u64 = 64 << 20;
 
-/// Fails with [`io::ErrorKind::StorageFull`] if the state directory's disk has no room for what the download lacks
-/// next, or the output's disk none for the finished file.
+/// Bytes that a download still has to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Needs {
+    /// Bytes of pieces that are not stored yet.
+    pieces: u64,
+    /// Bytes of the file, where it is to be a copy; 0 without an output.
+    copy: u64,
+    /// Whether the finished file shares its bytes with the pieces where the file system can do that.
+    links: bool,
+}
+
+/// File system without room for a download.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacking {
+    /// The one of the client's directory: it is to take this many bytes.
+    State(u64),
+    /// The one of the output: it is to take this many bytes.
+    Output(u64),
+}
+
+fn lacking(needs: Needs, state: Room, output: Option<Room>) -> Option<Lacking> {
+    let elsewhere = output.filter(|output| output.device != state.device);
+    let here = if output.is_some() && elsewhere.is_none() && !needs.links { needs.copy } else { 0 };
+    let pieces = needs.pieces.saturating_add(here);
+    if pieces > state.free {
+        return Some(Lacking::State(pieces));
+    }
+    elsewhere.filter(|output| needs.copy > output.free).map(|_| Lacking::Output(needs.copy))
+}
+
+/// Returns which disk has no room for a download that begins or is resumed, in words; `None` if both have room, or if
+/// that cannot be told.
+pub(super) fn no_room(shared: &Shared, record: &DownloadRecord) -> Option<String> {
+    let granted = record.granted.as_ref().filter(|_| record.state == DownloadState::Starting)?;
+    shortage(shared, record, granted)
+}
+
+/// Fails with [`io::ErrorKind::StorageFull`] if a disk has no room for a download that a full disk has stopped: it
+/// would be stopped again at once.
 pub(super) fn check(shared: &Shared, handle: Handle) -> io::Result<()> {
-    let download = lock(&shared.kept).downloads.get(&handle).cloned();
-    let granted = download.as_ref().and_then(|d| d.granted.as_ref()).map(|g| g.version);
-    let version = granted.and_then(|id| lock(&shared.versions).get(&id).cloned());
-    let Some((download, version)) = download.zip(version) else { return need(shared, &shared.pieces_dir, RESERVE) };
-    let (layout, have) = (version.manifest.layout(), version.have().clone());
-    let missing = (0..layout.pieces()).map(PieceIndex).filter(|piece| !have.contains(*piece));
-    let missing: u64 = missing.map(|piece| u64::from(layout.piece_size(piece))).sum();
-    need(shared, &shared.pieces_dir, missing.min(AHEAD).saturating_add(RESERVE))?;
-    let output = Path::new(&download.output);
-    let Some(dir) = output.parent().filter(|_| !download.output.is_empty()) else { return Ok(()) };
-    // a hard link needs no room, and a copy all of it
-    let device = |path: &Path| shared.disk.stamp(path).map(|stamp| stamp.file.0);
-    let links = shared.links.load(Ordering::Relaxed) && device(dir).ok() == device(&shared.pieces_dir).ok();
-    let whole = if links || missing > 0 { 0 } else { layout.size() };
-    need(shared, dir, whole.saturating_add(RESERVE))
+    let record = lock(&shared.kept).downloads.get(&handle).cloned();
+    let full = match record.as_ref().and_then(|record| Some((record, record.granted.as_ref()?))) {
+        Some((record, granted)) => shortage(shared, record, granted).is_some(),
+        None => return need(shared, &shared.pieces_dir, RESERVE),
+    };
+    if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 /// Fails with [`io::ErrorKind::StorageFull`] if a directory's disk has no room for so many bytes.
 pub(super) fn need(shared: &Shared, dir: &Path, bytes: u64) -> io::Result<()> {
     // where it cannot be told, the write itself finds out
-    let full = shared.disk.free(dir).is_ok_and(|free| free < bytes);
+    let full = shared.disk.room(dir).is_ok_and(|room| room.free < bytes);
     if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+}
+
+/// Returns which disk has no room for the rest of a granted download, in words.
+fn shortage(shared: &Shared, record: &DownloadRecord, granted: &Granted) -> Option<String> {
+    let state = shared.disk.room(&shared.pieces_dir).ok()?;
+    let dir = Some(Path::new(&record.output)).filter(|output| !output.as_os_str().is_empty()).and_then(Path::parent);
+    let output = dir.and_then(|dir| shared.disk.room(dir).ok());
+    let needs = Needs {
+        pieces: missing(shared, granted).saturating_add(RESERVE),
+        copy: if dir.is_some() { granted.size.saturating_add(RESERVE) } else { 0 },
+        links: shared.links.load(Ordering::Relaxed),
+    };
+    let (what, place, needed, free) = match lacking(needs, state, output)? {
+        Lacking::State(needed) => ("the client's directory", &*shared.pieces_dir, needed, state.free),
+        Lacking::Output(needed) => ("the output", dir?, needed, output?.free),
+    };
+    let (free, needed, place) = (bytes(free), bytes(needed), place.display());
+    Some(format!("the disk of {what}, at {place}, has {free} free where {needed} are needed"))
+}
+
+/// Returns the bytes of a granted version that are not stored yet.
+fn missing(shared: &Shared, granted: &Granted) -> u64 {
+    let version = lock(&shared.versions).get(&granted.version).cloned();
+    let stored = version.map_or(0, |version| {
+        let (layout, have) = (version.manifest.layout(), version.have().clone());
+        let stored = layout.iter().filter(|piece| have.contains(*piece));
+        stored.map(|piece| u64::from(layout.piece_size(piece))).sum()
+    });
+    granted.size.saturating_sub(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_that_lacks_room_is_found() {
+        let room = |device, free| Room { device, free };
+        let needs = Needs { pieces: 60, copy: 100, links: true };
+        let on = |state, output| lacking(needs, state, output);
+        assert_eq!(on(room(1, 60), Some(room(1, 60))), None, "the file shares the bytes of the pieces");
+        assert_eq!(on(room(1, 59), Some(room(1, 59))), Some(Lacking::State(60)));
+        assert_eq!(on(room(1, 60), Some(room(2, 100))), None);
+        assert_eq!(on(room(1, 60), Some(room(2, 99))), Some(Lacking::Output(100)));
+        assert_eq!(on(room(1, 10), Some(room(2, 10))), Some(Lacking::State(60)), "the first of two");
+        assert_eq!(on(room(1, 60), None), None, "only the cache is to hold it");
+        let copies = Needs { links: false, ..needs };
+        assert_eq!(lacking(copies, room(1, 159), Some(room(1, 159))), Some(Lacking::State(160)));
+        assert_eq!(lacking(copies, room(1, 160), Some(room(1, 160))), None);
+    }
 }

@@ -298,6 +298,7 @@ impl Batch {
                 }
                 let old = self.kept(shared, |kept| kept.downloads.insert(record.handle, record.clone()));
                 let new = record.granted.as_ref().map(|g| (g.download, g.version));
+                let (handle, no_room) = (record.handle, room::no_room(shared, &record));
                 self.changes.push(Change::Download(record));
                 if let Some(old) = old.and_then(|o| o.granted) {
                     if new.is_none_or(|(download, _)| download != old.download) {
@@ -306,6 +307,10 @@ impl Batch {
                     if new.is_none_or(|(_, version)| version != old.version) {
                         self.release(shared, old.version);
                     }
+                }
+                if let Some(why) = no_room {
+                    shared.no_room.tell((handle, why));
+                    return Err(io::ErrorKind::StorageFull.into());
                 }
             }
             Save::Forget { handle } => {

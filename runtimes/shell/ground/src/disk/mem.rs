@@ -1,6 +1,6 @@
 //! A disk in memory for tests: fails at a chosen operation, and forgets at a crash what was not synced.
 
-use crate::disk::{Disk, DiskFile, Kind, Stamp};
+use crate::disk::{Disk, DiskFile, Kind, Room, Stamp};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -260,8 +260,8 @@ impl Disk for MemDisk {
         let m = lock(&self.0);
         m.at(path).map(|node| m.stamp(node))
     }
-    fn free(&self, _: &Path) -> io::Result<u64> {
-        Ok(u64::MAX - lock(&self.0).used)
+    fn room(&self, _path: &Path) -> io::Result<Room> {
+        Ok(Room { device: 1, free: u64::MAX - lock(&self.0).used })
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut m = lock(&self.0);

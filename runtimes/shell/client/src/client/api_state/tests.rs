@@ -1,9 +1,11 @@
 //! Tests of the API's state.
 
 use super::*;
+use crate::client::protocol::WithoutPeers;
 use crate::edge_client::Trouble;
 use swarmedge_core::ids::ProviderId;
-use swarmedge_core::role::client::io::ObjectRef;
+use swarmedge_core::role::client::io::{NoPeers, ObjectRef};
+use swarmedge_core::wire::control::QueryError;
 
 fn record(handle: u32) -> DownloadRecord {
     DownloadRecord {
@@ -75,4 +77,64 @@ fn a_command_waits_for_its_own_answer_and_a_dead_machine_ends_the_wait() {
     assert_eq!(api_state.command(CommandKind::Uploads(false)).expect_err("gone").code, Code::Unreachable);
     machine.join().expect("no panic");
     assert!(api_state.command(CommandKind::Pause(Handle(7))).is_err());
+}
+
+#[test]
+fn the_reason_for_no_peers_follows_the_download() {
+    let api_state = ApiState::new(StatusLine::default(), |_| true);
+    api_state.saving(&Save::Download(record(1)));
+    let told = |api_state: &ApiState| {
+        let Answer::Why { downloads, .. } = api_state.why(Some(Handle(1)), true) else { panic!("why") };
+        downloads[0].without_peers
+    };
+    let put = |state, edge_bytes| {
+        let status = DownloadStatus { state, edge_bytes, size: 9, ..Entry::new(&record(1)).status };
+        api_state.notice(Notice::Download(status));
+    };
+    put(DownloadState::Starting, 0);
+    assert_eq!(told(&api_state), Some(WithoutPeers::NotGranted));
+    put(DownloadState::Running, 1);
+    assert_eq!(told(&api_state), Some(WithoutPeers::NotAnswered));
+    api_state.notice(Notice::NoPeers { handle: Handle(1), why: NoPeers::NotConnected });
+    assert_eq!(told(&api_state), Some(WithoutPeers::NotConnected));
+    api_state.notice(Notice::Session { connected: true });
+    assert_eq!(told(&api_state), Some(WithoutPeers::NotAnswered), "that was so before");
+    put(DownloadState::Completed, 9);
+    assert_eq!(told(&api_state), Some(WithoutPeers::EndedBefore));
+    api_state.notice(Notice::NoPeers { handle: Handle(1), why: NoPeers::Refused(QueryError::Limited) });
+    let kept = api_state.why_to_keep(Handle(1)).expect("new");
+    assert_eq!((api_state.why_to_keep(Handle(1)), api_state.why_to_keep(Handle(2))), (None, None));
+    let later = ApiState::new(StatusLine::default(), |_| true);
+    later.restored(
+        &DownloadRecord { state: DownloadState::Completed, ..record(1) },
+        9,
+        &BTreeMap::from([(SourceName::Edge, 9)]),
+    );
+    later.restored_why(Handle(1), &kept);
+    assert_eq!(told(&later), Some(WithoutPeers::Limited));
+    api_state.saving(&Save::Forget { handle: Handle(1) });
+    assert_eq!(api_state.why_to_keep(Handle(1)), None);
+    put(DownloadState::Completed, 0);
+    assert_eq!(told(&api_state), Some(WithoutPeers::HereAlready));
+}
+
+#[test]
+fn the_disk_that_is_full_is_named() {
+    let told = |client: StatusLine, no_room: Option<&str>| {
+        let api_state = ApiState::new(client, |_| true);
+        api_state.saving(&Save::Download(record(1)));
+        if let Some(why) = no_room {
+            api_state.no_room(Handle(1), why.into());
+        }
+        let state = DownloadState::Failed(FailReason::NoSpace);
+        api_state.notice(Notice::Download(DownloadStatus { state, ..Entry::new(&record(1)).status }));
+        api_state.status().downloads.into_iter().find_map(|line| line.failure).expect("it failed")
+    };
+    let client = StatusLine { state_dir: "/state".into(), ..StatusLine::default() };
+    let failure = told(client.clone(), None);
+    assert_eq!(failure.reason, "the disk is full: there is no room left in the client's directory, /state");
+    assert!(failure.next_step.contains("run the same get again"), "{}", failure.next_step);
+    let failure = told(StatusLine { background: true, ..client }, Some("the disk of the output"));
+    assert_eq!((failure.code, &failure.reason[..]), (Code::Disk, "the disk is full: the disk of the output"));
+    assert!(failure.next_step.contains("goes on by itself"), "{}", failure.next_step);
 }
