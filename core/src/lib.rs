@@ -22,6 +22,7 @@ pub mod limits;
 pub mod machine;
 pub mod mux;
 pub mod nat;
+pub mod notice;
 pub mod role;
 pub mod selection;
 pub mod session;

@@ -59,10 +59,22 @@ pub const GRANT_LEN_MAX: usize = 1024 + PATH_LEN_MAX;
 pub const TOKEN_LEN_MAX: usize = 4096;
 /// Most token keys of a provider in use at a time: the present one and the one before.
 pub const PROVIDER_KEYS_MAX: usize = 2;
-/// Most withdrawn versions that a CN remembers.
+/// Most unpublished versions that an edge remembers, and most that a client does.
 pub const WITHDRAWN_MAX: usize = 10_000;
-/// Most withdrawn versions in one message.
-pub const WITHDRAWN_PAGE_MAX: usize = 256;
+/// Longest statement of a notice, in bytes.
+pub const NOTICE_BODY_MAX: usize = 4 * 1024;
+/// Longest encoding of a notice, in bytes.
+pub const NOTICE_LEN_MAX: usize = NOTICE_BODY_MAX + 64;
+/// Most notices that a CN keeps, one a subject.
+pub const NOTICES_MAX: usize = 16_384;
+/// Most subjects in one message about notices.
+pub const NOTICES_PAGE_MAX: usize = 1_024;
+/// Most notices that wait for the acknowledgement of one session.
+pub const NOTICES_WAITING_MAX: usize = 1_024;
+/// Most notices that wait for the acknowledgement of all sessions of a CN.
+pub const ALL_NOTICES_WAITING_MAX: usize = 1 << 20;
+/// Most notices that are sent to one session and not acknowledged.
+pub const NOTICES_UNACKED_MAX: usize = 64;
 /// Bytes of a part in a possession challenge. Parts never cross a piece's end.
 pub const PART_LEN: u64 = PIECE_LEN_MIN as u64;
 /// Most parts that one challenge asks for.
@@ -113,3 +125,5 @@ const _: () = assert!(EXCLUDED_MAX * 32 + GRANT_LEN_MAX + 1024 <= FRAME_LEN_MAX)
 const _: () = assert!(USAGE_SOURCES_MAX * 168 + 1024 <= RECORD_LEN_MAX);
 const _: () = assert!(SPANS_LEN_MAX + 1024 <= RECORD_LEN_MAX);
 const _: () = assert!(RECORD_LEN_MAX + 1024 <= FRAME_LEN_MAX);
+const _: () = assert!(NOTICE_LEN_MAX + 1024 <= FRAME_LEN_MAX);
+const _: () = assert!(NOTICES_PAGE_MAX * 41 + 64 <= FRAME_LEN_MAX);

@@ -11,6 +11,7 @@ use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::mux::MuxMsg;
+use swarmedge_core::wire::notice::Terms;
 use swarmedge_core::wire::peer::PeerMsg;
 use swarmedge_core::wire::{DecodeError, Framed, Wire, frame, frame_len};
 
@@ -66,6 +67,8 @@ fn all() -> String {
     text += &value("EdgeRecord", &samples::edge_record());
     text += &value("ServedRecord", &samples::served_record());
     text += &value("GrantRecord", &samples::grant_record());
+    text += &value("Notice", &samples::notice(&Terms::Policy(samples::policy())));
+    text += &value("Terms", &Terms::Withdrawn);
     text += &value("Manifest", &samples::manifest());
     text += &format!("hash VersionId {}\n", samples::manifest().version());
     text

@@ -2,16 +2,23 @@
 
 use crate::play::value;
 use std::fmt::Debug;
+use swarmedge_core::accounting::Trust;
 use swarmedge_core::content::{Bitfield, Manifest};
+use swarmedge_core::ids::PublicKey;
 use swarmedge_core::nat::NatDescriptor;
 use swarmedge_core::nat::stun;
+use swarmedge_core::notice::{NoticeError, check};
 use swarmedge_core::wire::control::{ToClient, ToCn};
+use swarmedge_core::wire::notice::{Notice, SignedNotice, Terms};
 use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::{
     EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, SignedGrant, SignedIntroduction, SignedReceipt, SignedRekey,
     UsageRecord,
 };
 use swarmedge_core::wire::{Framed, Wire, frame_len};
+
+/// Time at which the certificate of the golden messages is valid, Unix milliseconds.
+const NOW_MS: u64 = 3;
 
 /// Checks that a frame's content is the only encoding of its message.
 pub(crate) fn framed<M: Wire + Clone + PartialEq + Debug>(content: &[u8]) {
@@ -52,6 +59,18 @@ pub(crate) fn decode_records(bytes: &[u8]) {
     value::<SignedIntroduction>(bytes);
     value::<SignedRekey>(bytes);
     value::<NatDescriptor>(bytes);
+}
+
+/// Checks a notice, and that one whose signature is valid has a statement that can be read.
+pub(crate) fn decode_notice(bytes: &[u8]) {
+    value::<Notice>(bytes);
+    value::<SignedNotice>(bytes);
+    value::<Terms>(bytes);
+    let trust = Trust { root: PublicKey::numbered(1), verify: |_, _, _, _| true };
+    let signed = SignedNotice::from_bytes(bytes);
+    if let Ok(notice) = signed.map_err(|_| NoticeError::Unknown).and_then(|signed| check(&trust, NOW_MS, &signed)) {
+        assert!(notice.serial > 0 && notice.terms().is_some(), "a notice that nobody can obey: {notice:?}");
+    }
 }
 
 /// Cuts a stream of bytes into frames, as a reader of a connection does, and decodes each frame in every protocol.

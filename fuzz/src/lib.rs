@@ -26,6 +26,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("decode_records", decoders::decode_records),
     ("decode_frame", decoders::decode_frame),
     ("decode_manifest", decoders::decode_manifest),
+    ("decode_notice", decoders::decode_notice),
     ("decode_stun", decoders::decode_stun),
     ("client_inputs", machines::client_inputs),
     ("cn_inputs", machines::cn_inputs),

@@ -31,6 +31,7 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
             ("ledger", _) => ("decode_ledger", 4),
             ("mux", _) => ("mux_inputs", 0),
             ("value", "Manifest") => ("decode_manifest", 0),
+            ("value", "Notice" | "Terms") => ("decode_notice", 0),
             ("value", "PieceRequest" | "PieceAnswer") => ("decode_peer", 0),
             ("value", _) => ("decode_records", 0),
             _ => continue,
@@ -41,6 +42,10 @@ fn first_inputs() -> BTreeMap<(&'static str, String), Vec<u8>> {
             body.insert(0, u8::try_from(body.len()).expect("a short message"));
         }
         files.insert((target, format!("{protocol}-{name}")), body);
+        if name == "Notice" && protocol == "control" {
+            // after the length and the number of the message comes the signed notice
+            files.insert(("decode_notice", "signed".to_owned()), bytes(hex)[5..].to_vec());
+        }
         if protocol == "control" {
             files.insert(("decode_frame", name.to_owned()), bytes(hex));
         }

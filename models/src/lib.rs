@@ -16,6 +16,7 @@ pub mod logs;
 pub mod mapping;
 pub mod month;
 pub mod nat;
+pub mod notices;
 pub mod offers;
 pub mod punching;
 pub mod quarantine;

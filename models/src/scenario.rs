@@ -2,6 +2,7 @@
 //! loopback. They check the final state of each node, never the order of events on different nodes, and never speed.
 
 mod edges;
+mod policies;
 
 use std::fmt;
 use std::time::Duration;
@@ -226,6 +227,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "a_client_dies_and_resumes", plan: ONE_OF_EACH, play: client_resumes },
     Scenario { name: "uploads_off_means_off", plan: ONE_OF_EACH, play: uploads_off },
     Scenario { name: "a_withdrawn_object_is_shared_no_more", plan: ONE_OF_EACH, play: withdrawn },
+    Scenario { name: "a_new_policy_reaches_a_transfer_under_way", plan: ONE_OF_EACH, play: policies::changed },
     Scenario { name: "who_has_completed_proves_that_it_holds_what_peers_delivered", plan: ONE_OF_EACH, play: proven },
     Scenario { name: "a_quarantined_client_is_served_by_the_edge_alone", plan: ONE_OF_EACH, play: quarantined },
     Scenario { name: "the_sealing_keys_are_rotated_twice", plan: ONE_OF_EACH, play: keys_rotated },

@@ -120,8 +120,9 @@ impl Net {
                 | client::Output::RekeyOrdered
                 | client::Output::Retired
                 | client::Output::Go(_)
-                | client::Output::Withdrawn { .. }
                 | client::Output::Outdated
+                | client::Output::NoticesChanged(_)
+                | client::Output::Notice(_)
                 | client::Output::UsageDone { .. } => {}
             }
         }

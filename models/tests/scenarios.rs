@@ -48,6 +48,7 @@ scenarios! {
     a_client_dies_and_resumes
     uploads_off_means_off
     a_withdrawn_object_is_shared_no_more
+    a_new_policy_reaches_a_transfer_under_way
     who_has_completed_proves_that_it_holds_what_peers_delivered
     a_quarantined_client_is_served_by_the_edge_alone
     the_sealing_keys_are_rotated_twice

@@ -32,6 +32,14 @@ pub enum Access {
     Token,
 }
 
+impl Policy {
+    /// Returns whether the object is no longer delivered at `now_ms`, Unix milliseconds.
+    #[must_use]
+    pub const fn has_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms != 0 && now_ms >= self.expires_ms
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

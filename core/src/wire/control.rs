@@ -2,6 +2,7 @@
 //! an enum of its own, so a message sent in the wrong direction does not decode. Message numbers are unique over both
 //! enums.
 
+use super::notice::{Known, SignedNotice};
 use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
 use super::{List, Text};
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
@@ -35,6 +36,8 @@ crate::wire! {
         Unreceipted(Unreceipted) = 21,
         /// Client's notice of its new key, created after [`ToClient::Rekey`] and already stored on disk.
         Rekeyed(SignedRekey) = 23,
+        /// Client's newest durable notices about the subjects that it holds: after the login, and as acknowledgement.
+        NoticesHeld(NoticeList) = 30,
     }
 }
 
@@ -66,12 +69,14 @@ crate::wire! {
         /// CN's signal to both peers of an introduction to start connectivity checks now: they have opened their
         /// NATs, or had time to.
         Go(Go) = 19,
-        /// CN's notice that versions are no longer published: stop sharing them.
-        Withdraw(Withdraw) = 20,
         /// CN's notice that two copies of this installation run: each copy must create a new key, and may continue.
         Rekey = 22,
         /// CN's notice that the ledger has stored the client's change of key: use the new key and delete the old one.
         Retired(Retired) = 24,
+        /// CN's list of subjects with newer notices, sent to everybody; a client answers with those that it holds.
+        NoticesChanged(NoticeList) = 31,
+        /// Newest notice about a subject that the client holds; sent again until [`ToCn::NoticesHeld`] acknowledges it.
+        Notice(SignedNotice) = 32,
     }
 }
 
@@ -242,10 +247,10 @@ crate::wire! {
         pub retry_after_ms: u32,
     }
 
-    /// Page of versions that are no longer published.
-    pub struct Withdraw {
-        /// Versions that the client must stop sharing.
-        pub versions: List<VersionId, { limits::WITHDRAWN_PAGE_MAX }>,
+    /// Subjects of notices, each with the serial number of the newest notice that the sender has.
+    pub struct NoticeList {
+        /// Subjects and serial numbers.
+        pub notices: List<Known, { limits::NOTICES_PAGE_MAX }>,
     }
 
     /// Uploader's report of bytes without receipt; a newer report on the same introduction replaces it.

@@ -6,6 +6,7 @@ pub mod frame;
 pub mod geo_location;
 pub mod ledger;
 pub mod mux;
+pub mod notice;
 pub mod peer;
 pub mod records;
 

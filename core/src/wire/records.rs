@@ -519,6 +519,8 @@ pub enum SigningContext {
     Rekey,
     /// Head of the closed days ([`Head`](crate::accounting::audit::Head)), signed by the ledger.
     LedgerHead,
+    /// Notice to the fleet ([`super::notice::Notice`]), signed by an edge.
+    Notice,
 }
 
 impl SigningContext {
@@ -536,6 +538,7 @@ impl SigningContext {
             Self::Checkpoint => b"swarmedge/1 checkpoint\0",
             Self::Rekey => b"swarmedge/1 rekey\0",
             Self::LedgerHead => b"swarmedge/1 ledger head\0",
+            Self::Notice => b"swarmedge/1 notice\0",
         }
     }
 }

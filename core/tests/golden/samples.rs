@@ -9,12 +9,14 @@ use swarmedge_core::ids::{
 use swarmedge_core::nat::connectivity::{Attempt, Failure, Rung, Ticket};
 use swarmedge_core::nat::cookie::{Cookie, Proven};
 use swarmedge_core::nat::{Candidate, CandidateKind, Ipv6Reach, NatBehaviour, NatDescriptor};
+use swarmedge_core::notice::sign;
 use swarmedge_core::wire::control::{self, *};
 use swarmedge_core::wire::directory::Unreceipted;
 use swarmedge_core::wire::directory::*;
 use swarmedge_core::wire::geo_location::{Coordinates, GeoLocation, Locality};
 use swarmedge_core::wire::ledger::{FromLedger, LedgerAck, QuarantinePage, ToLedger};
 use swarmedge_core::wire::mux::{MuxMsg, StreamData, StreamEnd};
+use swarmedge_core::wire::notice::{Known, Notice, SignedNotice, Subject, Terms};
 use swarmedge_core::wire::peer::{Have, HaveMap, PeerHello, PeerMsg, PeerWelcome, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::*;
 use swarmedge_core::wire::{Blob, List, Text};
@@ -71,7 +73,7 @@ pub(crate) fn cert() -> ServerCert {
     }
 }
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy {
         peer_download: true,
         peer_upload: false,
@@ -277,6 +279,21 @@ fn attempt() -> Attempt {
     Attempt { failure: Some(Failure::OneWay), rung: Rung::Reflexive, probes: 0x0102, took_ms: 0x0304_0506 }
 }
 
+pub(crate) fn notice(terms: &Terms) -> Notice {
+    Notice::about_version(VersionId::numbered(1), 0x0203_0405_0607_0809, terms)
+}
+
+fn notice_list() -> NoticeList {
+    let known = |n, serial| Known { subject: Subject::version(VersionId::numbered(n)), serial };
+    NoticeList { notices: List::truncated([known(1, 2), known(3, 4)]) }
+}
+
+fn signed_notice() -> SignedNotice {
+    let mut cert = cert();
+    cert.body.role = ServerRole::Edge;
+    sign(&notice(&Terms::Policy(policy())), cert, |_| Signature::numbered(5))
+}
+
 pub(crate) fn to_cn() -> Vec<ToCn> {
     vec![
         ToCn::Hello(Hello {
@@ -312,6 +329,7 @@ pub(crate) fn to_cn() -> Vec<ToCn> {
         ToCn::Pong,
         ToCn::Opened(Opened { intro: IntroId::numbered(1) }),
         ToCn::Rekeyed(rekey()),
+        ToCn::NoticesHeld(notice_list()),
     ]
 }
 
@@ -344,9 +362,10 @@ pub(crate) fn to_client() -> Vec<ToClient> {
         ToClient::Refused(Refused { why: Refusal::Replaced }),
         ToClient::Refused(Refused { why: Refusal::Outdated }),
         ToClient::Go(Go { intro: IntroId::numbered(2) }),
-        ToClient::Withdraw(Withdraw { versions: List::truncated([VersionId::numbered(3)]) }),
         ToClient::Rekey,
         ToClient::Retired(Retired { new: Guid::numbered(4) }),
+        ToClient::NoticesChanged(notice_list()),
+        ToClient::Notice(signed_notice()),
     ]
 }
 

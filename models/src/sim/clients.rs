@@ -85,8 +85,13 @@ fn adopt_key(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
 /// Returns what a client's disk holds, in the form in which the store passes it to a starting client.
 fn restore(w: &World<Net>, disk: &Disk) -> Restore {
     let layout = |v: VersionId| w.env.objects.values().find(|o| o.version == v).map(|o| o.layout);
-    let mut restore =
-        Restore { uploads: disk.uploads, terms: disk.terms.clone(), servers: disk.servers, ..Restore::default() };
+    let mut restore = Restore {
+        uploads: disk.uploads,
+        terms: disk.terms.clone(),
+        notices: disk.notices.values().cloned().collect(),
+        servers: disk.servers,
+        ..Restore::default()
+    };
     for record in disk.downloads.values() {
         let version = record.granted.as_ref().map(|g| g.version);
         let known = version.map_or_else(|| (Bitfield::empty(0), Sources::new()), |v| left(w, disk, v));
@@ -126,7 +131,8 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::Outdated
         | session::Output::PeerComing(_)
         | session::Output::Go(_)
-        | session::Output::Withdrawn { .. }
+        | session::Output::NoticesChanged(_)
+        | session::Output::Notice(_)
         | session::Output::Regrant { .. }
         | session::Output::NoPeers { .. }
         | session::Output::PeersForbidden { .. } => {}

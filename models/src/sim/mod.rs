@@ -35,6 +35,7 @@ use swarmedge_core::ids::{
 use swarmedge_core::machine::{Rng, Time};
 use swarmedge_core::role::client::io::{DownloadStatus, ObjectRef, Save};
 use swarmedge_core::role::edge::io as edge;
+use swarmedge_core::wire::notice::SignedNotice;
 use swarmedge_core::wire::records::{LedgerRecord, SignedHead};
 
 /// Configuration of a deployment: its nodes and the behaviour of the world between them.
@@ -225,6 +226,8 @@ pub struct Net {
     pub objects: BTreeMap<String, Published>,
     /// Versions that were published and later withdrawn.
     pub withdrawn: BTreeSet<VersionId>,
+    /// Newest notice about each version whose policy was changed, or that was withdrawn.
+    pub notices: BTreeMap<VersionId, SignedNotice>,
     /// Clients in quarantine according to the ledger's database.
     pub quarantined: BTreeSet<Guid>,
     /// Epochs of the sealing keys that edges and CNs share.
@@ -278,6 +281,7 @@ impl Net {
             database: BTreeMap::new(),
             objects: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            notices: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             epochs: Epochs::FIRST,
             access: Access::default(),

@@ -10,11 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarmedge_core::content::{Layout, Policy};
 use swarmedge_core::ids::{DownloadId, Guid, Handle, ProviderId, PublicKey, ReqId, SecondaryGuid, VersionId};
+use swarmedge_core::notice::sign;
 use swarmedge_core::role::client::io::{
     Command as ClientCommand, CommandKind, DownloadState, Identity, Input, ObjectRef,
 };
 use swarmedge_core::role::{client, cn, dn, edge, ledger};
-use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, PossessionOutcome, ServerRole};
+use swarmedge_core::wire::notice::{Notice, Terms};
+use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, PossessionOutcome, ServerRole, SigningContext};
 
 /// Number of starts of a client under each of its keys that have secondary GUIDs of their own. More would repeat one,
 /// which looks like a copy of the installation.
@@ -134,12 +136,17 @@ impl SimRig {
         self.world.step(&self.cfg, &Act::Move(mv), &mut self.rng);
     }
 
-    /// Tells every CN which versions are withdrawn.
-    fn tell_cns(&mut self) {
-        let versions: Vec<VersionId> = self.world.env.withdrawn.iter().copied().collect();
+    /// Tells every CN of a notice about a version.
+    fn tell_cns(&mut self, version: VersionId, terms: &Terms) {
+        let edge = Name(Role::Edge, 0);
+        let serial = self.world.now.0 + 1 + u64::try_from(self.world.env.notices.len()).expect("few notices");
+        let notice = Notice::about_version(version, serial, terms);
+        let signature = |bytes: &[u8]| keys::sign(&keys::key(edge), SigningContext::Notice, bytes);
+        let signed = sign(&notice, keys::cert(edge, ServerRole::Edge), signature);
+        self.world.env.notices.insert(version, signed.clone());
         let cns: Vec<Name> = self.cfg.names.iter().copied().filter(|n| n.0 == Role::Cn).collect();
         for cn in cns {
-            let input = In::Cn(cn::Input::Withdrawn { versions: versions.clone() });
+            let input = In::Cn(cn::Input::Notices(std::vec![signed.clone()]));
             self.happen(Move::Tell(self.ix(cn), input.into()));
         }
     }
@@ -198,17 +205,21 @@ impl Rig for SimRig {
         let layout = Layout::for_size(o.size).expect("a usual size");
         // the same bytes published again are the same version, perhaps under another policy
         let same = objects.get(o.path).filter(|known| known.layout == layout);
+        let was_withdrawn = same.is_some_and(|known| self.world.env.withdrawn.contains(&known.version));
+        let is_changed = was_withdrawn || same.is_some_and(|known| known.policy != policy);
         let version = same.map_or_else(|| VersionId::numbered(n), |known| known.version);
-        let published = Published { provider: ProviderId(1), version, layout, policy };
+        let published = Published { provider: ProviderId(1), version, layout, policy: policy.clone() };
         self.world.env.withdrawn.remove(&version);
         self.world.env.objects.insert(o.path.to_string(), published);
-        self.tell_cns();
+        if is_changed {
+            self.tell_cns(version, &Terms::Policy(policy));
+        }
     }
 
     fn unpublish(&mut self, path: &'static str) {
         let version = self.world.env.objects.get(path).map(|o| o.version);
         self.world.env.withdrawn.extend(version);
-        self.tell_cns();
+        version.into_iter().for_each(|version| self.tell_cns(version, &Terms::Withdrawn));
     }
 
     fn rotate_keys(&mut self) {

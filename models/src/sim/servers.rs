@@ -25,8 +25,8 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
     };
     w.set_node(ix, Some(node));
     if cfg.role(ix) == Role::Cn {
-        let versions = w.env.withdrawn.iter().copied().collect();
-        at_once(w, ix, In::Cn(cn::Input::Withdrawn { versions }));
+        let notices = w.env.notices.values().cloned().collect();
+        at_once(w, ix, In::Cn(cn::Input::Notices(notices)));
         let records = w.env.spools.entry(ix).or_default().records.values().cloned().collect();
         if cfg.mutant != Some(Mutant::OffersNotReplayed) {
             at_once(w, ix, In::Cn(cn::Input::Restored { records }));

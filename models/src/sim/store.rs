@@ -17,6 +17,7 @@ use swarmedge_core::role::client::io::{
 };
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::role::{cn, ledger};
+use swarmedge_core::wire::notice::{Notice, Subject};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedCheckpoint, UsageRecord};
 
 /// Contents of a client's disk.
@@ -38,6 +39,8 @@ pub struct Disk {
     pub terms: BTreeMap<VersionId, CopyTerms>,
     /// Numbers of servers in the last bootstrap.
     pub servers: Option<KeptServers>,
+    /// Newest notice about each subject.
+    pub notices: BTreeMap<Subject, Notice>,
     /// Newest checkpoint of the client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// GUID that the stored usage records belong to; `None` if never set.
@@ -123,6 +126,9 @@ impl Disk {
             Save::UsageDone(ids) => ids.iter().for_each(|id| {
                 self.usage.remove(id);
             }),
+            Save::Notice(notice) => {
+                self.notices.insert(notice.subject, notice);
+            }
             Save::Checkpoint(newest) => self.checkpoint = Some(newest),
             Save::Owner(guid) => {
                 if self.owner.replace(guid).is_some_and(|before| before != guid) {

@@ -153,8 +153,6 @@ impl Client {
     fn on_granted(&mut self, cx: &mut Context<'_>, handle: Handle, granted: Granted) {
         let Some(job) = self.jobs.get(&handle) else { return };
         let old = job.granted().map(|g| (g.download, g.version));
-        // an edge grants only what is published, so the version is no longer withdrawn
-        self.versions.publish(granted.version);
         if old.is_some_and(|(download, _)| download != granted.download) {
             // bytes delivered under the old download id get their last usage record under it
             self.report(cx, handle, UsageState::Running);
@@ -171,16 +169,20 @@ impl Client {
         }
         job.newest = false;
         let need = job.need.take();
-        job.peers_allowed = granted.policy.peer_download;
-        let (version, policy) = (granted.version, granted.policy.clone());
+        let version = granted.version;
+        // the newest notice counts, also against a grant
+        let policy = self.notices.policy(version).unwrap_or(&granted.policy).clone();
+        job.peers_allowed = granted.policy.peer_download && policy.peer_download;
         if !job.peers_allowed {
             Self::tell_no_peers(cx, handle, NoPeers::Policy);
         } else if need == Some(Need::EdgeOnly) {
             Self::tell_no_peers(cx, handle, NoPeers::EdgesAlone);
         }
         job.record.granted = Some(granted);
+        self.hold_notices(cx, version);
+        old.into_iter().for_each(|(_, before)| self.release(before));
         self.save_record(cx, handle, None);
-        self.versions.granted(version, &policy);
+        self.versions.set_policy(version, &policy);
         self.expire_copies(cx);
         self.set_renewal(cx, handle);
         let has_swarm = self.jobs.get(&handle).is_some_and(|j| j.swarm.is_some());
@@ -242,7 +244,7 @@ impl Client {
             have,
             counted: job.counted.clone(),
             order_seed: granted.order_seed,
-            rate_min: granted.policy.rate_min,
+            rate_min: self.notices.policy(granted.version).unwrap_or(&granted.policy).rate_min,
         };
         job.swarm = Some(Download::new(spec, &cx.cfg.download).numbered_from(job.next_xfer));
         self.share_job(cx, handle);

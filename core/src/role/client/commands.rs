@@ -65,9 +65,10 @@ impl Client {
             }
             // completed: its cached copy serves a new download of the same version
             Some((handle, DownloadState::Completed, _)) => {
-                self.jobs.remove(&handle);
+                let version = self.jobs.remove(&handle).and_then(|job| job.record.granted).map(|g| g.version);
                 self.timers.clear(Timer::Download(handle));
                 self.save(cx, Save::Forget { handle }, Saving::Nothing);
+                version.into_iter().for_each(|version| self.release(version));
                 self.get_anew(cx, req, object, output);
             }
             None => self.get_anew(cx, req, object, output),
@@ -137,7 +138,7 @@ impl Client {
         self.timers.clear(Timer::Room(handle));
         if let Some(version) = version.filter(|v| !self.versions.is_cached(*v)) {
             self.unshare(cx, version);
-            self.forget_terms(version);
+            self.release(version);
         }
         self.save(cx, Save::Forget { handle }, Saving::Command { answer: Some(req), handle: Some(handle) });
         Ok(())
@@ -161,13 +162,13 @@ impl Client {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
         self.versions.remove(version);
-        self.versions.forget_terms(version);
         self.unshare(cx, version);
         for handle in handles {
             self.jobs.remove(&handle);
             self.timers.clear(Timer::Download(handle));
             self.save(cx, Save::Forget { handle }, Saving::Nothing);
         }
+        self.release(version);
         self.save(cx, Save::Uncache { version }, saving);
     }
 
@@ -208,7 +209,7 @@ impl Client {
         }
         // the store has forgotten the terms if it has forgotten every piece
         self.versions.save_again(version);
-        self.forget_terms(version);
+        self.release(version);
         self.save_terms(cx);
     }
 

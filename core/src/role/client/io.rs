@@ -22,6 +22,7 @@ use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{RawTcpEvent, Scattered};
 use crate::nat::cookie::Proven;
 use crate::wire::control::ToClient;
+use crate::wire::notice::SignedNotice;
 use crate::wire::peer::{PeerMsg, PieceRequest};
 use crate::wire::records::{SealedGrant, SignedRekey};
 use alloc::boxed::Box;
@@ -167,6 +168,8 @@ pub enum Input {
     },
     /// The NAT type or the local addresses have changed, as STUN and the interfaces show.
     Network(NatDescriptor),
+    /// An edge has sent a notice, whose signature is not checked yet.
+    Notice(Box<SignedNotice>),
     /// Newer STUN cookies that prove this client's reflexive addresses to the CN.
     Proven(Vec<Proven>),
     /// A connectivity check has arrived on the QUIC socket (see [`crate::nat::connectivity::is_check`]).

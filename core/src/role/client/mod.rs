@@ -14,6 +14,7 @@ mod job;
 mod links;
 mod meeting;
 mod network;
+mod notices;
 mod outages;
 mod peers;
 mod possession;
@@ -35,6 +36,7 @@ use crate::nat::connectivity::{self, Connectivity};
 use crate::session::client as session;
 use crate::session::{ClientSession, Wall};
 use crate::swarm::{Download, Receipts, Uploads, download, receipting, upload};
+use crate::wire::notice::Known;
 use crate::wire::records::{SignedCheckpoint, SignedRekey, UsageRecord, UsageState};
 use crate::{Cx, Deadlines, Machine, Time};
 use alloc::boxed::Box;
@@ -46,6 +48,7 @@ use edges::Edges;
 use io::{CommandError, ControlOutput, DownloadState, EdgeOutput, FetchEnd, Notice, PeerOutput, Save, StoreError};
 use job::{Job, Need};
 use links::{End, PeerLinks};
+use notices::Notices;
 use rekey::{Owner, Rekey};
 use versions::Versions;
 
@@ -116,6 +119,8 @@ enum Saving {
         intro: IntroId,
         bytes: u64,
     },
+    /// Acknowledge the notice, since it is durable.
+    Notice(Known),
 }
 
 impl Saving {
@@ -138,6 +143,7 @@ pub struct Client {
     links: PeerLinks,
     edges: Edges,
     versions: Versions,
+    notices: Notices,
     books: Books,
     owner: Owner,
     rekey: Rekey,
@@ -229,7 +235,9 @@ impl Client {
             Some(Saving::Room { handle }) => self.on_room(cx, handle, result),
             Some(Saving::Receipt { intro, bytes }) => self.on_receipt_saved(cx, (intro, bytes), result),
             Some(Saving::Usage(record)) => self.on_usage_saved(cx, record, result.is_ok()),
-            Some(Saving::Checkpoint(_)) if result.is_err() => {}
+            // a CN sends the notice again
+            Some(Saving::Checkpoint(_) | Saving::Notice(_)) if result.is_err() => {}
+            Some(Saving::Notice(known)) => self.on_notice_saved(cx, known),
             Some(Saving::Checkpoint(kept)) => self.tell_session(cx, session::Input::Checkpoint(kept)),
         }
     }
@@ -334,6 +342,7 @@ impl Client {
             session::Output::Close { conn } => cx.push(Output::Control(ControlOutput::Close { conn })),
             session::Output::Connected => {
                 self.learn_wall(cx, self.session.wall());
+                self.report_all_notices(cx);
                 cx.push(Output::Notice(Notice::Session { connected: true }));
                 self.on_edges_back(cx);
             }
@@ -358,7 +367,8 @@ impl Client {
             }
             session::Output::PeerComing(introduce) => self.expect_peer(cx, introduce),
             session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
-            session::Output::Withdrawn { versions } => self.withdraw(cx, versions),
+            session::Output::NoticesChanged(changed) => self.on_notices_changed(cx, &changed),
+            session::Output::Notice(signed) => self.on_notice(cx, &signed),
             session::Output::Checkpoint(new) => self.save(cx, Save::Checkpoint(new.clone()), Saving::Checkpoint(new)),
             session::Output::RekeyOrdered => self.on_rekey_ordered(cx),
             session::Output::Retired => self.on_guid_retired(cx),
@@ -500,6 +510,7 @@ impl Machine for Client {
             Input::VersionLost { version, left, sources } => self.on_version_lost(cx, version, &left, sources),
             Input::PeerQuiet { conn, quiet, round_trip } => self.on_peer_quiet(cx, conn, quiet, round_trip),
             Input::Network(nat) => self.on_network(cx, nat),
+            Input::Notice(signed) => self.on_notice(cx, &signed),
             Input::Proven(proven) => self.tell_session(cx, session::Input::Proven(proven)),
             Input::Datagram { from, bytes } => {
                 self.tell_connectivity(cx, connectivity::Input::Datagram { from, bytes });
@@ -556,6 +567,7 @@ impl Machine for Client {
         self.check_asks();
         self.books.check();
         self.versions.check();
+        self.notices.check(|version| self.holds(version));
         self.check_timers();
         assert!(self.rekey != Rekey::Done || self.stopped, "a client that takes a new key has stopped");
     }

@@ -49,7 +49,9 @@ impl Client {
     /// Begins links to the peers that the CN has introduced to a download.
     pub(super) fn on_introduced(&mut self, cx: &mut Context<'_>, download: DownloadId, peers: Vec<IntroducedPeer>) {
         let Some(handle) = self.handle_of(download) else { return };
-        for peer in peers {
+        // those of a query before the provider forbade peers
+        let allowed = self.jobs.get(&handle).is_some_and(|job| job.peers_allowed);
+        for peer in peers.into_iter().filter(|_| allowed) {
             self.begin_link(cx, handle, peer);
         }
         self.want_peers(cx, handle);

@@ -11,6 +11,7 @@ use crate::Time;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{Guid, Handle, VersionId};
 use crate::swarm::Uploads;
+use crate::wire::notice::Notice;
 use crate::wire::records::{Side, SignedCheckpoint, SignedRekey, UsageRecord};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct Restore {
     pub terms: BTreeMap<VersionId, CopyTerms>,
     /// Servers of the last bootstrap; `None` before the first.
     pub servers: Option<KeptServers>,
+    /// The newest notices about versions that the store keeps.
+    pub notices: Vec<Notice>,
     /// The newest checkpoint of this client's logs.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// GUID that the store belongs to; `None` if never set.
@@ -87,11 +90,12 @@ impl Client {
                 record.state = DownloadState::Starting;
             }
             if let Some(granted) = record.granted.as_ref().filter(|g| client.versions.terms(g.version).is_none()) {
-                client.versions.granted(granted.version, &granted.policy);
+                client.versions.set_policy(granted.version, &granted.policy);
             }
             let counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
             client.jobs.insert(handle, Job::new(record, have, counted, Time::ZERO));
         }
+        client.restore_notices(&restore.notices);
         client.books = Books::restored(cfg.identity.guid, restore.usage, &restore.receipts);
         if owner == Owner::Other {
             client.void_grants();

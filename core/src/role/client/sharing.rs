@@ -32,13 +32,8 @@ impl Client {
     /// Returns the terms under which a version may be shared; `None` if it may not be shared.
     fn sharing_terms(&self, cx: &Context<'_>, version: VersionId) -> Option<&CopyTerms> {
         let terms = self.versions.terms(version).filter(|_| !self.versions.is_withdrawn(version))?;
-        let shared = terms.policy.peer_upload && !self.is_expired(cx, terms.policy.expires_ms);
-        shared.then_some(terms)
-    }
-
-    /// Returns whether a time of expiry (0: never) has passed, as far as a server has told the time.
-    fn is_expired(&self, cx: &Context<'_>, expires_ms: u64) -> bool {
-        expires_ms != 0 && self.wall.is_some_and(|wall| wall.at(cx.now) >= expires_ms)
+        let has_expired = self.wall.is_some_and(|wall| terms.policy.has_expired(wall.at(cx.now)));
+        (terms.policy.peer_upload && !has_expired).then_some(terms)
     }
 
     /// Stops sharing versions that have expired, and sets the timer for the next one.
@@ -71,11 +66,24 @@ impl Client {
         }
     }
 
-    /// Forgets the terms of a version that neither the cache nor a download has.
-    pub(super) fn forget_terms(&mut self, version: VersionId) {
-        let of_job = self.jobs.values().any(|job| job.granted().is_some_and(|g| g.version == version));
-        if !of_job && !self.versions.is_cached(version) {
-            self.versions.forget_terms(version);
+    /// Shares a version under its new policy, or no longer.
+    pub(super) fn share_anew(&mut self, cx: &mut Context<'_>, version: VersionId) {
+        if self.sharing_terms(cx, version).is_none() {
+            return self.unshare(cx, version);
+        }
+        let cached = self.versions.cached().find(|(v, ..)| *v == version);
+        if let Some((_, layout, have)) = cached.map(|(v, layout, have)| (v, *layout, have.clone())) {
+            self.share(cx, version, layout, have);
+        } else {
+            let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
+            let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
+            for handle in handles {
+                self.share_job(cx, handle);
+            }
+        }
+        if !self.uploads.offers(&version) {
+            // the new limit of uploads is reached already
+            self.tell_session(cx, session::Input::Unshare { version });
         }
     }
 

@@ -32,8 +32,9 @@ impl Versions {
         self.terms.get(&version)
     }
 
-    /// Stores the policy of a version as a grant names it; the store does so when it saves the granted download.
-    pub(super) fn granted(&mut self, version: VersionId, policy: &Policy) {
+    /// Sets the policy of a version, as a grant or a newer notice names it; the store keeps it with the granted
+    /// download or as the notice.
+    pub(super) fn set_policy(&mut self, version: VersionId, policy: &Policy) {
         let spent = self.terms.get(&version).map_or(0, |old| old.spent);
         self.terms.insert(version, CopyTerms { policy: policy.clone(), spent });
     }

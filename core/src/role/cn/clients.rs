@@ -9,6 +9,7 @@ use crate::holdings::Room;
 use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
+use crate::notice;
 use crate::session::backoff::jittered;
 use crate::wire::control::{Hello, Inventory, Refusal, Refused, RetryAfter, ToClient, ToCn, Update, Welcome};
 use crate::wire::directory::{PeerGone, PeerShares, ToDn};
@@ -46,6 +47,8 @@ fn is_work(msg: &ToCn) -> bool {
         ToCn::Inventory(page) => !page.add.is_empty() || !page.remove.is_empty(),
         ToCn::Query(_) | ToCn::Opened(_) | ToCn::Outcome(_) | ToCn::Usage(_) | ToCn::Unreceipted(_) => true,
         ToCn::Update(_) | ToCn::Rekeyed(_) => true,
+        // an answer
+        ToCn::NoticesHeld(_) => false,
     }
 }
 
@@ -104,6 +107,7 @@ impl Cn {
         self.timers.clear(Timer::Readd(conn));
         let Some(session) = self.sessions.remove(conn) else { return };
         cx.push(Output::Count(Metric::SessionClosed));
+        self.tell_notices(cx, notice::server::Input::Closed(conn));
         self.tell_dns(cx, &ToDn::Gone(PeerGone { session: session.id }));
     }
 
@@ -148,6 +152,7 @@ impl Cn {
             ToCn::Ping => cx.push(Output::ClientSend { conn, msg: ToClient::Pong }),
             ToCn::Pong => self.on_pong(cx, conn),
             ToCn::Rekeyed(signed) => self.on_rekeyed(cx, conn, signed),
+            ToCn::NoticesHeld(list) => self.on_notices_held(cx, conn, list),
             ToCn::Hello(_) => self.refuse_violation(cx, conn),
         }
     }
@@ -212,6 +217,7 @@ impl Cn {
         if let Some(entry) = self.sessions.entry(conn) {
             self.tell_dns(cx, &ToDn::Peer(entry));
         }
+        self.tell_notices(cx, notice::server::Input::Opened(conn));
         self.note_registered(conn);
         self.on_session_opened(cx, conn, hello.guid);
         self.log_login(cx, observed, location, hello);
@@ -234,7 +240,7 @@ impl Cn {
         if !self.is_next_page(cx, conn, &page) || !self.forwards_page(conn, &page) {
             return;
         }
-        let page = self.strip(cx, conn, page);
+        let page = self.strip(page);
         let Some(session) = self.sessions.get(conn) else { return };
         let (id, guid) = (session.id, session.guid);
         self.log_registered(cx, guid, &page);

@@ -4,7 +4,7 @@ use super::meetings::INTRODUCED_UPLOADERS_MAX;
 use super::usage::FORKED_MAX;
 use super::{Cn, Phase, Timer};
 use crate::ids::ConnId;
-use crate::limits::{QUARANTINED_MAX, WITHDRAWN_MAX};
+use crate::limits::QUARANTINED_MAX;
 use crate::machine::Machine as _;
 
 impl Cn {
@@ -16,7 +16,9 @@ impl Cn {
             return;
         }
         assert!(self.wall.is_some() || self.sessions.connections() == 0, "without the time there are no clients");
-        assert!(self.withdrawn.len() <= WITHDRAWN_MAX, "the list of withdrawn versions is bounded");
+        self.notices.check();
+        let repeats = self.timers.get(Timer::Notices) == self.notices.poll_timeout();
+        assert!(repeats, "notices are sent again in time");
         assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of quarantined clients is bounded");
         assert!(self.forked.len() <= FORKED_MAX, "the list of forked logs is bounded");
         for (conn, _) in self.sessions.clients() {
@@ -99,7 +101,7 @@ impl Cn {
                 Timer::Query(req) => self.queries.contains(req),
                 Timer::Dial(dn) | Timer::Ping(dn) | Timer::Register(dn) => self.dns.get(dn as usize).is_some(),
                 Timer::IntroducedUploader(intro) => self.introduced_uploaders.contains_key(&intro),
-                Timer::Spool | Timer::Stop => true,
+                Timer::Notices | Timer::Spool | Timer::Stop => true,
             };
             assert!(is_owned, "each time-out is of something that waits");
         }

@@ -1,7 +1,7 @@
 //! Inputs, outputs, counters and configuration of the CN machine.
 
 use super::prices::Prices;
-use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature, VersionId};
+use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature};
 use crate::limits;
 use crate::nat::broker;
 use crate::nat::cookie::CookieKeys;
@@ -9,6 +9,7 @@ use crate::wire::control::{ToClient, ToCn};
 use crate::wire::directory::{FromDn, ToDn};
 use crate::wire::geo_location::GeoLocation;
 use crate::wire::ledger::{FromLedger, ToLedger};
+use crate::wire::notice::SignedNotice;
 use crate::wire::records::{LedgerRecord, SealedGrant, ServerCert, SignedGrant, SigningContext, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -99,11 +100,8 @@ pub enum Input {
         /// Whether all of the write is durable; otherwise none of it is.
         ok: bool,
     },
-    /// Versions that providers have withdrawn in the last two hours; repeated every few seconds.
-    Withdrawn {
-        /// The complete list of withdrawn versions.
-        versions: Vec<VersionId>,
-    },
+    /// Notices that an edge has published and this CN may not have.
+    Notices(Vec<SignedNotice>),
     /// Answer to [`Output::OpenGrant`]: exactly one.
     GrantOpened {
         /// Number of the request that is answered.
@@ -272,8 +270,10 @@ pub enum Metric {
     Rekeyed,
     /// Connections to DNs lost.
     DirectoryLost,
-    /// Versions withdrawn by providers.
-    Withdrawn,
+    /// New notices of edges.
+    NoticeLearned,
+    /// Notices of edges that were refused, because their signature is not valid or they cannot be read.
+    NoticeRefused,
     /// GUIDs put into quarantine or released.
     QuarantineChanged,
     /// Queries of clients in quarantine, answered without peers.
@@ -307,7 +307,8 @@ impl Metric {
             Self::RekeyOrdered => "swarmedge_cn_rekeys_ordered_total",
             Self::Rekeyed => "swarmedge_cn_rekeys_total",
             Self::DirectoryLost => "swarmedge_cn_directory_lost_total",
-            Self::Withdrawn => "swarmedge_cn_withdrawn_total",
+            Self::NoticeLearned => "swarmedge_cn_notices_learned_total",
+            Self::NoticeRefused => "swarmedge_cn_notices_refused_total",
             Self::QuarantineChanged => "swarmedge_cn_quarantine_changes_total",
             Self::EdgeOnly => "swarmedge_cn_queries_edge_only_total",
         }
@@ -367,6 +368,8 @@ pub struct Config {
     pub usage_max: u32,
     /// Back-off before a lost server is dialled again: first and longest wait.
     pub backoff: (Duration, Duration),
+    /// Time after which a notice that a client has not acknowledged is sent again.
+    pub notice_retry: Duration,
     /// Delay before a client that was turned away tries again.
     pub busy_retry: Duration,
     /// Time of draining: clients leave within half of it, and records in flight get all of it.
@@ -403,6 +406,7 @@ impl Config {
             geolocation: false,
             usage_max: 65_536,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
+            notice_retry: Duration::from_secs(10),
             busy_retry: Duration::from_secs(5),
             drain: Duration::from_secs(3),
         }

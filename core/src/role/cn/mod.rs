@@ -4,8 +4,8 @@
 //!
 //! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` what
 //! they say, `queries` the way from a query to introductions, `meetings` the coordination of hole punching, `copies`
-//! the detection of copied installations, `prices` and `charges` the limits of each session, and `spool`, `logs` and
-//! `usage` the records for the ledger.
+//! the detection of copied installations, `prices` and `charges` the limits of each session, `notices` what
+//! operator and providers say to the fleet, and `spool`, `logs` and `usage` the records for the ledger.
 
 mod charges;
 mod clients;
@@ -15,13 +15,13 @@ mod invariants;
 pub mod io;
 mod logs;
 mod meetings;
+mod notices;
 mod prices;
 mod quarantine;
 mod queries;
 mod sessions;
 mod spool;
 mod usage;
-mod withdrawn;
 
 #[cfg(test)]
 mod tests;
@@ -30,10 +30,11 @@ pub use io::{Config, Input, Metric, Output};
 pub use prices::{LEAD, Prices};
 
 use crate::accounting::Trust;
-use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId, VersionId};
+use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
 use crate::nat::cookie::CookieKeys;
+use crate::notice;
 use crate::session::{LedgerLink, Wall, ledger_link};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -61,8 +62,8 @@ pub struct Cn {
     introduced_uploaders: BTreeMap<IntroId, IntroducedUploader>,
     /// Keys to check the STUN cookies that prove clients' reflexive addresses.
     cookies: CookieKeys,
-    /// Versions that providers have withdrawn.
-    withdrawn: BTreeSet<VersionId>,
+    /// Newest notices of operator and providers, and who has yet to acknowledge which.
+    notices: notice::Server,
     /// GUIDs in quarantine: they get no peers and are offered as peers to nobody.
     quarantined: BTreeSet<Guid>,
     ledger: LedgerLink,
@@ -108,6 +109,8 @@ enum Timer {
     Tell(ConnId),
     /// Request a client's whole inventory, since its budget allows that now.
     Readd(ConnId),
+    /// Send again the notices that were not acknowledged.
+    Notices,
     /// Delete from the spool the records that the ledger has.
     Spool,
     /// Stop, and close the connections that are still open.
@@ -217,6 +220,7 @@ impl Cn {
             Timer::IntroducedUploader(intro) => self.on_uploader_timeout(intro),
             Timer::Tell(conn) => self.publish_change(cx, conn),
             Timer::Readd(conn) => self.request_readd(cx, conn),
+            Timer::Notices => self.on_notices_timer(cx),
             Timer::Spool => self.clear_spool(cx),
             Timer::Stop => self.stop(cx),
         }
@@ -248,7 +252,7 @@ impl Machine for Cn {
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
             Input::Restored { records } => self.on_spool_restored(cx, records),
             Input::Saved { req, ok } => self.on_spool_saved(cx, req, ok),
-            Input::Withdrawn { versions } => self.on_withdrawn(cx, versions),
+            Input::Notices(notices) => self.on_notices(cx, notices),
             Input::GrantOpened { req, grant } => self.on_grant_opened(cx, req, grant),
             Input::Signed { req, signature } if self.acks.contains_key(&req) => {
                 self.on_checkpoint_signed(cx, req, signature)
@@ -290,6 +294,7 @@ impl Machine for Cn {
         self.broker.rebase(by);
         self.ledger.rebase(by);
         self.sessions.rebase(by);
+        self.notices.rebase(by);
     }
 
     fn check(&self) {

@@ -14,9 +14,10 @@
 //! | usage | 0.5 s | 120 | ledger, two records, and checks: one every few seconds for each download |
 //! | unreceipted | 0.5 s | 120 | checks, DN |
 //! | rekeyed | 0.5 s | 120 | checks, ledger: a session is heard once |
+//! | notices held | 2 ms a subject | 30,000 subjects | answers, each once until it is acknowledged |
 //! | ping, pong | 50 ms | 1,200 | one answer: one in 20 s |
 //!
-//! The last four belong to accounting and have a budget of their own: a client that floods this CN with requests loses
+//! The last five belong to accounting and have a budget of their own: a client that floods this CN with requests loses
 //! neither its accounting nor its session. A message that the budget does not allow has no effect, and ends no session.
 //! A query's answer says when to repeat it. A usage record is not acknowledged, so the client sends it again. A
 //! client's newest state is sent to the DNs once the budget allows it, without those in between. After a gap in its
@@ -85,6 +86,7 @@ impl Prices {
             ToCn::Inventory(page) => (Budget::Requests, self.versions(page.add.len() + page.remove.len())),
             ToCn::Opened(_) | ToCn::Outcome(_) => (Budget::Requests, self.step),
             ToCn::Usage(_) | ToCn::Unreceipted(_) | ToCn::Rekeyed(_) => (Budget::Accounting, self.record),
+            ToCn::NoticesHeld(list) => (Budget::Accounting, self.versions(list.notices.len().saturating_mul(5))),
             ToCn::Ping | ToCn::Pong => (Budget::Accounting, self.ping),
             // a second hello ends the session, so it needs no price
             ToCn::Update(_) | ToCn::Hello(_) => (Budget::Requests, Duration::ZERO),

@@ -156,6 +156,7 @@ impl Cn {
                 Err(ShownError::NotYours) => Err(QueryError::NotYours),
                 Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
                 Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::Withdrawn),
+                Ok(()) if !self.may_have_peers(g.grant.version) => Err(QueryError::PeersForbidden),
                 Ok(()) => Ok(g),
             }
         });

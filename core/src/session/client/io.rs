@@ -7,6 +7,7 @@ use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
 use crate::wire::Text;
 use crate::wire::control::{Introduce, IntroducedPeer, QueryError, ToClient, ToCn};
+use crate::wire::notice::{Known, SignedNotice};
 use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, SignedRekey, Verify};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -90,6 +91,8 @@ pub enum Input {
     Usage(Logged),
     /// The client stored this signed checkpoint of its log; the next login contains it.
     Checkpoint(Box<SignedCheckpoint>),
+    /// The client has these notices durably: report them, if the session is open.
+    NoticesHeld(Vec<Known>),
     /// The client stored a change to a new key; it is sent until [`Output::Retired`].
     Rekey(Box<SignedRekey>),
     /// The client stops: log out of the CN.
@@ -175,11 +178,10 @@ pub enum Output {
     /// Start connecting to the peer of this introduction: the CN has signalled that both have opened their NATs, or
     /// had time to.
     Go(IntroId),
-    /// Stop sharing these versions: they are no longer published.
-    Withdrawn {
-        /// Identifiers of the withdrawn versions.
-        versions: Vec<VersionId>,
-    },
+    /// The CN has newer notices about some subjects, each named with the newest notice's serial number.
+    NoticesChanged(Vec<Known>),
+    /// The CN has sent a notice, whose signature is not checked yet.
+    Notice(Box<SignedNotice>),
     /// Store this checkpoint: the CN signed a newer position of this client's log. Its signature was checked.
     Checkpoint(Box<SignedCheckpoint>),
     /// Generate a new key: the control plane has found that copies of this installation run.

@@ -15,10 +15,11 @@ use super::backoff::{Backoff, jittered};
 use super::wall::Wall;
 use crate::accounting::{Trust, introductions};
 use crate::ids::{ConnId, DownloadId, Guid};
+use crate::limits::NOTICES_PAGE_MAX;
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
-use crate::wire::control::{Hello, Opened, Outcome, Refusal, ToClient, ToCn, Unreceipted, Update, Welcome};
+use crate::wire::control::{Hello, NoticeList, Opened, Outcome, Refusal, ToClient, ToCn, Unreceipted, Update, Welcome};
 use crate::wire::records::{ServerRole, SignedCheckpoint, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -383,7 +384,8 @@ impl ClientSession {
                 }
             }
             ToClient::Go(go) => cx.push(Output::Go(go.intro)),
-            ToClient::Withdraw(w) => cx.push(Output::Withdrawn { versions: w.versions.into_vec() }),
+            ToClient::NoticesChanged(list) => cx.push(Output::NoticesChanged(list.notices.into_vec())),
+            ToClient::Notice(signed) => cx.push(Output::Notice(Box::new(signed))),
             ToClient::UsageAck(a) => self.usage_acked(cx, a),
             ToClient::Rekey => cx.push(Output::RekeyOrdered),
             ToClient::Retired(r) => {
@@ -492,6 +494,12 @@ impl Machine for ClientSession {
                 self.send_usage(cx);
             }
             Input::Checkpoint(kept) => self.checkpoint = Some(kept),
+            Input::NoticesHeld(held) => {
+                for page in held.chunks(NOTICES_PAGE_MAX) {
+                    let list = NoticeList { notices: List::truncated(page.iter().copied()) };
+                    self.send(cx, ToCn::NoticesHeld(list));
+                }
+            }
             Input::Rekey(rekey) => {
                 self.rekey = Some(rekey);
                 self.tell_rekey(cx);

@@ -69,6 +69,11 @@ impl EdgeBudget {
         Self { rate_min, ..Self::default() }
     }
 
+    /// Changes the policy's minimum rate, in bytes a second; 0: the rate of the edge alone.
+    pub const fn set_rate_min(&mut self, rate_min: u64) {
+        self.rate_min = rate_min;
+    }
+
     /// Returns which blocks may be fetched from the edge.
     #[must_use]
     pub const fn mode(&self) -> Mode {

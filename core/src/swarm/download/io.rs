@@ -24,6 +24,8 @@ pub enum Input {
     /// The client sets the maximum number of bytes of this download that are requested or received and not yet
     /// durable.
     Budget(u64),
+    /// The provider has changed the minimum rate of the download, in bytes a second.
+    RateMin(u64),
     /// A peer is connected and serves this download.
     PeerJoined {
         /// Connection of the new peer.

@@ -383,6 +383,7 @@ impl Download {
             Input::EdgeAnswered => self.end_edge_wait(),
             Input::Moved => self.restart_edge_transfers(cx),
             Input::Budget(bytes) => self.in_flight_max = bytes,
+            Input::RateMin(rate) => self.budget.set_rate_min(rate),
             Input::PeerJoined { conn, name, requests_max } => self.join(cx, conn, name, requests_max),
             Input::PeerMap { conn, first, bits } => self.learn(conn, pieces_in_map(first, &bits)),
             Input::PeerHas { conn, pieces } => self.learn(conn, pieces.into_iter()),

@@ -96,6 +96,9 @@ impl Uploads {
         if usize::from(*active) + held.len() >= usize::from(cx.cfg.requests_max) {
             return Err(RefuseCode::TooMany);
         }
+        if share.policy.has_expired(now_ms) {
+            return Err(RefuseCode::NotAllowed);
+        }
         let range = share.layout.block_range(r.piece, u32::from(r.first_block)..end);
         let bytes = range.end - range.start;
         let spent = self.accounts.get(&intro.id).map_or(0, |s| s.account.spent);

@@ -8,9 +8,11 @@ mod keys;
 mod manual;
 mod object;
 mod proxy;
+mod torrent;
 
 pub use certificates::{CertificatesCommand, RenewArgs};
-pub use keys::{KeysCommand, KeysRotateArgs, ProviderKeysCommand, ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
+pub use keys::{KeysCommand, KeysRotateArgs, PolicyArgs, ProviderKeysCommand};
+pub use keys::{ProviderKeysRemoveArgs, ProviderKeysRotateArgs};
 
 pub use books::*;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use swarmedge_client::client::TcpPort;
 use swarmedge_edge::policy::AccessText;
 use swarmedge_ground::terminal::units::{Rate, Size};
+pub use torrent::{TorrentCommand, TorrentExportArgs};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -77,6 +80,8 @@ pub enum Command {
     Publish(PublishArgs),
     /// List what is published
     Objects(ConfigArgs),
+    /// Set the policy for all objects of a provider
+    Policy(PolicyArgs),
     /// Withdraw a published object
     Unpublish(UnpublishArgs),
     /// The keys that providers sign access tokens with
@@ -260,7 +265,7 @@ pub struct ConfigArgs {
 #[command(
     after_help = "Publishing a changed file under the same path makes a new version; running downloads of the old one \
     end with the old bytes or fail, they never mix.\n\n\
-    A policy file has any of these keys, and those that it leaves out are as by default:\n  \
+    A policy file has any of these keys; those that it leaves out are the provider's (see `policy`), else as here:\n  \
     peer_download = true    clients may download it from peers\n  \
     peer_upload = true      clients that hold it may upload it\n  \
     uploads_max = 0         how often one client may upload all of it; 0: no cap\n  \
@@ -269,7 +274,7 @@ pub struct ConfigArgs {
     edge_rate_max = 0       bytes a second that the edge sends to one download; 0: no cap\n  \
     expires_ms = 0          not delivered after this time, Unix milliseconds; 0: never expires\n\
     A rate may also be written like \"20MB/s\".\n\
-    Without --policy an object keeps the one that it has; a new one has the default.\n\n\
+    Without --policy an object keeps its keys; a new one has none. Clients obey a new policy within a minute.\n\n\
     With --access token only those who show the provider's token (EdgeAuth 2.0 format, see `provider-keys`) may download\n\
     it. Without --access an object stays as it is; a new one is public.\n\n\
     Examples:\n  \
@@ -449,29 +454,6 @@ pub enum CacheCommand {
     List(ClientArgs),
     /// Stop sharing a version and delete it
     Remove(CacheRemoveArgs),
-}
-
-/// Subcommands of `swarmedge torrent`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum TorrentCommand {
-    /// Write a BitTorrent v2 file for a published version, with the edge as its web seed
-    Export(TorrentExportArgs),
-}
-
-/// Arguments of `swarmedge torrent export`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "Example:\n  \
-    swarmedge torrent export 1/games/game.iso -o game.torrent --config my-cdn/server.toml")]
-pub struct TorrentExportArgs {
-    /// The published object.
-    #[command(flatten)]
-    pub object: ObjectArgs,
-    /// The file to write
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-    /// Configuration file of the deployment.
-    #[command(flatten)]
-    pub config: ConfigArgs,
 }
 
 /// Subcommands of `swarmedge bench`.

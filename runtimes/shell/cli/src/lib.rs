@@ -134,6 +134,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
         Command::Certificates(command) => certificates::run(&command, json),
         Command::Publish(args) => objects::publish(&args, json),
         Command::Objects(args) => objects::list(&args, json),
+        Command::Policy(args) => objects::set_policy(&args, json),
         Command::Unpublish(args) => objects::unpublish(&args, json),
         Command::Keys(KeysCommand::Rotate(args)) => objects::rotate_keys(&args.config, json),
         Command::ProviderKeys(command) => objects::provider_keys(&command, json),
@@ -189,6 +190,7 @@ fn default_log(command: &Command) -> Option<&'static str> {
         }
         Command::Publish(_)
         | Command::Objects(_)
+        | Command::Policy(_)
         | Command::Unpublish(_)
         | Command::ProviderKeys(_)
         | Command::Keys(_) => false,

@@ -1,8 +1,8 @@
-//! Commands on an edge's objects and keys: `publish`, `objects`, `unpublish`, `torrent export`, `keys`,
+//! Commands on an edge's objects and keys: `publish`, `objects`, `policy`, `unpublish`, `torrent export`, `keys`,
 //! `provider-keys`.
 
 use super::args::{
-    ConfigArgs, ProviderKeysCommand, ProviderKeysRotateArgs, PublishArgs, TorrentExportArgs, UnpublishArgs,
+    ConfigArgs, PolicyArgs, ProviderKeysCommand, ProviderKeysRotateArgs, PublishArgs, TorrentExportArgs, UnpublishArgs,
 };
 use super::{Code, Error};
 use crate::config::ServerConfig;
@@ -130,6 +130,18 @@ pub(super) fn list(args: &ConfigArgs, json: bool) -> Result<(), Error> {
         say!("nothing is published yet: see `publish --help`")?;
     }
     objects.iter().try_for_each(|o| say!("{}", line(&edge.url, o)))
+}
+
+/// Runs the command `swarmedge policy`.
+pub(super) fn set_policy(args: &PolicyArgs, json: bool) -> Result<(), Error> {
+    let edge = edge_of(&args.config)?;
+    let keys = swarmedge_edge::policy::load(&args.file)?;
+    let objects = swarmedge_edge::set_policy(&edge.objects, ProviderId(args.provider), keys)?;
+    if json {
+        return print_json(&serde_json::json!({ "provider": args.provider, "objects_changed": objects }));
+    }
+    let objects = if objects == 1 { "one object".to_owned() } else { format!("{objects} objects") };
+    say!("provider {}: the policy of {objects} has changed", args.provider)
 }
 
 /// Runs the command `swarmedge unpublish`.

@@ -2,7 +2,7 @@
 //! introductions.
 
 use super::geo::Geo;
-use super::withdrawn;
+use super::notices;
 use crate::config::CnConfig;
 use std::collections::VecDeque;
 use std::future::{Future, ready};
@@ -103,7 +103,7 @@ pub fn open<R: Rt>(
         rt.spawn(seals.follow(rt.clone()));
         rt.spawn(geo.follow(rt.clone()));
         if !edges.is_empty() {
-            rt.spawn(withdrawn::follow(rt.clone(), edge_tls, edges, inbox.clone(), health));
+            rt.spawn(notices::follow(rt.clone(), edge_tls, edges, inbox.clone(), health));
         }
         rt.spawn(announce(stop.clone()));
         role.serve(rt, stop, ready(())).await;

@@ -32,8 +32,8 @@ pub struct CnConfig {
     /// loses no billed bytes. Without a file they are kept in memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<PathBuf>,
-    /// Edges, `https://host:port`, that are asked every few seconds for withdrawn versions. Without edges, unpublished
-    /// versions are shared until their last grants expire.
+    /// Edges, `https://host:port`, that are asked every few seconds for notices: changed policies and unpublished
+    /// versions. Without edges these take effect when the last grants expire.
     #[serde(default)]
     pub edges: Vec<String>,
     /// Geolocation database of countries or cities, in the MaxMind format. With it and `geo_networks`, peers are chosen

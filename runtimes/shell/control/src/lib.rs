@@ -8,5 +8,5 @@ pub mod cn;
 pub mod config;
 pub mod dn;
 pub mod geo;
+mod notices;
 pub mod stun;
-mod withdrawn;

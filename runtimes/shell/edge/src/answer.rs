@@ -4,6 +4,7 @@ use super::content::set;
 use super::handle::EdgeHandle;
 use super::keeper::Keeper;
 use super::live::LiveConfig;
+use super::notices::NoticeSigner;
 use super::pace::Pacer;
 use super::published::PublishedFiles;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -41,6 +42,8 @@ pub struct Routes<R> {
     pub health: Health,
     /// Says which stored bytes are right.
     pub keeper: Keeper<R>,
+    /// Key that signs notices.
+    pub notices: NoticeSigner,
 }
 
 /// Name of the problem that the edge cannot answer now.

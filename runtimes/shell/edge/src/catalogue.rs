@@ -4,7 +4,7 @@
 //! durable, so readers see the state before or after a change and never a missing file. A lock file serialises writers.
 
 use super::Error;
-use super::policy::{AccessText, PolicyText};
+use super::policy::{AccessText, PolicyKeys, PolicyText};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,13 +13,15 @@ use swarmedge_core::content::{Access, Manifest, Policy};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::limits::WITHDRAWN_MAX;
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::{Notice, Terms};
 use swarmedge_ground::files::ownership::{Ownership, create_dirs, open_shared};
 use swarmedge_ground::files::replace_durably;
 
 /// Old versions of an object that are served besides the current one.
 pub const OLD_VERSIONS_KEPT: usize = 3;
-/// Time for which an unpublished version is listed as withdrawn, milliseconds; far longer than any grant lives.
-const WITHDRAWN_FOR_MS: u64 = 2 * 60 * 60 * 1000;
+/// Time for which an unpublished version is listed as withdrawn, milliseconds. A client that was away for longer shares
+/// the version with nobody all the same, since no edge grants it.
+const WITHDRAWN_FOR_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 /// Format number of the catalogue file.
 const FORMAT: u32 = 1;
 
@@ -33,8 +35,13 @@ pub struct Catalogue {
     pub objects: BTreeMap<ObjectKey, Object>,
     /// Versions that are served, current and old.
     pub versions: BTreeMap<VersionId, Version>,
-    /// Recently unpublished versions, with the time, Unix milliseconds.
+    /// Recently unpublished versions, each with the serial number of its notice.
     pub withdrawn: BTreeMap<VersionId, u64>,
+    /// Keys of the policy that a provider has set for all of its objects.
+    pub defaults: BTreeMap<ProviderId, PolicyKeys>,
+    /// Serial number of the newest notice: the time of its change in Unix milliseconds, or more if a change before it
+    /// had that number.
+    pub serial: u64,
 }
 
 /// A published object and its versions.
@@ -46,8 +53,12 @@ pub struct Object {
     pub older: Vec<VersionId>,
     /// Whether downloading the object needs a token.
     pub access: Access,
-    /// The provider's policy for the object.
+    /// Keys of the policy that the provider has set for this object.
+    pub own: PolicyKeys,
+    /// The policy in force: the object's keys, then the provider's, then the built-in ones.
     pub policy: Policy,
+    /// Serial number of the notice about the policy; 0: it was never changed, so grants alone say it.
+    pub serial: u64,
 }
 
 /// A version of an object.
@@ -70,6 +81,10 @@ struct Text {
     objects: Vec<ObjectText>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     withdrawn: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    defaults: BTreeMap<u32, PolicyKeys>,
+    #[serde(default)]
+    serial: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +95,11 @@ struct ObjectText {
     #[serde(default)]
     access: AccessText,
     policy: PolicyText,
+    /// Keys of the policy that are the object's own; absent in older files, where all are.
+    #[serde(default)]
+    own: Option<PolicyKeys>,
+    #[serde(default)]
+    serial: u64,
     /// The object's versions: the current one first, then older ones, newest first.
     versions: Vec<VersionText>,
 }
@@ -201,20 +221,26 @@ impl Catalogue {
         id: VersionId,
         version: Version,
         access: Option<Access>,
-        policy: Option<Policy>,
+        policy: Option<PolicyKeys>,
     ) -> Vec<VersionId> {
         let key = version.key.clone();
-        self.withdrawn.remove(&id);
+        let was_withdrawn = self.withdrawn.remove(&id).is_some();
+        let before = self.objects.get(&key);
+        let own = policy.or_else(|| Some(before?.own)).unwrap_or_default();
+        let policy = own.over(self.default_of(key.0));
+        let is_changed = before.is_some_and(|before| before.policy != policy);
+        let serial = (was_withdrawn || is_changed).then(|| self.next_serial(version.published_ms));
         let object = self.objects.entry(key).or_insert_with(|| Object {
             current: id,
             older: Vec::new(),
             access: Access::default(),
-            policy: Policy::default(),
+            own,
+            policy: policy.clone(),
+            serial: 0,
         });
+        object.serial = serial.unwrap_or(object.serial);
         object.access = access.unwrap_or(object.access);
-        if let Some(policy) = policy {
-            object.policy = policy;
-        }
+        (object.own, object.policy) = (own, policy);
         if object.current == id && self.versions.contains_key(&id) {
             return Vec::new();
         }
@@ -236,9 +262,10 @@ impl Catalogue {
         let mut gone = object.older;
         gone.insert(0, object.current);
         self.withdrawn.retain(|_, at| now_ms < at.saturating_add(WITHDRAWN_FOR_MS));
+        let serial = self.next_serial(now_ms);
         for old in &gone {
             self.versions.remove(old);
-            self.withdrawn.insert(*old, now_ms);
+            self.withdrawn.insert(*old, serial);
         }
         while self.withdrawn.len() > WITHDRAWN_MAX {
             let oldest = self.withdrawn.iter().min_by_key(|(_, at)| **at).map(|(version, _)| *version);
@@ -247,9 +274,54 @@ impl Catalogue {
         Some(gone)
     }
 
-    /// Returns the withdrawn versions that clients may still be sharing at `now_ms`.
-    pub fn withdrawn_since(&self, now_ms: u64) -> impl Iterator<Item = VersionId> {
-        self.withdrawn.iter().filter(move |(_, at)| now_ms < at.saturating_add(WITHDRAWN_FOR_MS)).map(|(v, _)| *v)
+    /// Returns the policy of a provider's objects that set no keys of their own.
+    fn default_of(&self, provider: ProviderId) -> Policy {
+        self.defaults.get(&provider).copied().unwrap_or_default().over(Policy::default())
+    }
+
+    /// Sets the keys of the policy for all objects of a provider, below those that an object has of its own; returns
+    /// the number of objects whose policy changes.
+    pub(crate) fn set_default(&mut self, provider: ProviderId, keys: PolicyKeys, now_ms: u64) -> usize {
+        self.defaults.insert(provider, keys);
+        let (default, serial) = (self.default_of(provider), self.next_serial(now_ms));
+        let objects = self.objects.iter_mut().filter(|((of, _), _)| *of == provider).map(|(_, object)| object);
+        let mut changed = 0;
+        for object in objects {
+            let policy = object.own.over(default.clone());
+            if object.policy != policy {
+                (object.policy, object.serial) = (policy, serial);
+                changed += 1;
+            }
+        }
+        changed
+    }
+
+    /// Returns the serial number of a notice that is made now, which is higher than all before.
+    fn next_serial(&mut self, now_ms: u64) -> u64 {
+        self.serial = self.serial.saturating_add(1).max(now_ms);
+        self.serial
+    }
+
+    /// Returns the notice about a version; `None` if its policy was never changed and it is not withdrawn.
+    #[must_use]
+    pub fn notice(&self, version: VersionId) -> Option<Notice> {
+        if let Some(serial) = self.withdrawn.get(&version) {
+            return Some(Notice::about_version(version, *serial, &Terms::Withdrawn));
+        }
+        let (object, _) = self.version(version)?;
+        let terms = Terms::Policy(object.policy.clone());
+        (object.serial > 0).then(|| Notice::about_version(version, object.serial, &terms))
+    }
+
+    /// Returns the notices with serial numbers above `after`, in the order of these numbers.
+    #[must_use]
+    pub fn notices_after(&self, after: u64) -> Vec<Notice> {
+        let changed = self.objects.values().filter(|object| object.serial > after);
+        let changed = changed.flat_map(|object| object.older.iter().chain([&object.current]));
+        let withdrawn = self.withdrawn.iter().filter(|(_, serial)| **serial > after).map(|(version, _)| version);
+        let mut notices: Vec<Notice> = changed.chain(withdrawn).filter_map(|version| self.notice(*version)).collect();
+        notices.sort_by_key(|n| n.serial);
+        notices
     }
 
     /// Returns an object and its current version.
@@ -281,10 +353,14 @@ impl Catalogue {
             path: key.1.clone(),
             access: object.access.into(),
             policy: object.policy.clone().into(),
+            own: Some(object.own),
+            serial: object.serial,
             versions: std::iter::once(&object.current).chain(&object.older).filter_map(version).collect(),
         };
         let withdrawn = self.withdrawn.iter().map(|(version, at)| (version.to_string(), *at)).collect();
-        let text = Text { format: FORMAT, objects: self.objects.iter().map(object).collect(), withdrawn };
+        let objects = self.objects.iter().map(object).collect();
+        let defaults = self.defaults.iter().map(|(provider, keys)| (provider.0, *keys)).collect();
+        let text = Text { format: FORMAT, objects, withdrawn, defaults, serial: self.serial };
         serde_json::to_vec_pretty(&text).unwrap_or_default()
     }
 
@@ -293,7 +369,8 @@ impl Catalogue {
         if text.format != FORMAT {
             return Err(format!("format {} is not known to this version", text.format));
         }
-        let mut catalogue = Self::default();
+        let defaults = text.defaults.into_iter().map(|(provider, keys)| (ProviderId(provider), keys)).collect();
+        let mut catalogue = Self { serial: text.serial, defaults, ..Self::default() };
         for (version, at_ms) in text.withdrawn {
             catalogue.withdrawn.insert(version.parse::<VersionId>().map_err(|e| e.to_string())?, at_ms);
         }
@@ -313,7 +390,14 @@ impl Catalogue {
             let current = ids.remove(0);
             catalogue.objects.insert(
                 key,
-                Object { current, older: ids, access: object.access.into(), policy: object.policy.into() },
+                Object {
+                    current,
+                    older: ids,
+                    access: object.access.into(),
+                    own: object.own.unwrap_or_else(|| Policy::from(object.policy).into()),
+                    policy: object.policy.into(),
+                    serial: object.serial,
+                },
             );
         }
         Ok(catalogue)
@@ -323,6 +407,7 @@ impl Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarmedge_ground::terminal::units::Rate;
 
     fn version(path: &str) -> Version {
         let key = (ProviderId(1), path.into());
@@ -337,7 +422,7 @@ mod tests {
             VersionId::numbered(2),
             version("a"),
             Some(Access::Token),
-            Some(Policy { rate_min: 9, ..Policy::default() }),
+            Some(Policy { rate_min: 9, ..Policy::default() }.into()),
         );
         c.publish(VersionId::numbered(3), version("b/c"), None, None);
         assert_eq!(Catalogue::from_json(&c.to_json()), Ok(c));
@@ -362,10 +447,14 @@ mod tests {
         assert_eq!(c.unpublish(&(ProviderId(1), "a".into()), 1_000).map(|v| v.len()), Some(4));
         assert!(c.objects.is_empty() && c.versions.is_empty());
         assert_eq!(Catalogue::from_json(&c.to_json()).as_ref(), Ok(&c));
-        let withdrawn = |c: &Catalogue, at| c.withdrawn_since(at).count();
-        assert_eq!((withdrawn(&c, 1_000), withdrawn(&c, 1_000 + WITHDRAWN_FOR_MS)), (4, 0));
+        let withdrawn = |c: &Catalogue| {
+            c.notices_after(0).iter().filter_map(Notice::terms).filter(|(_, terms)| *terms == Terms::Withdrawn).count()
+        };
+        assert_eq!((withdrawn(&c), c.notices_after(1_000).len()), (4, 0));
         assert_eq!(publish(&mut c, 2), []);
-        assert_eq!(withdrawn(&c, 1_000), 3, "published again it is not withdrawn");
+        assert_eq!(withdrawn(&c), 3, "published again it is not withdrawn");
+        let notice = c.notice(VersionId::numbered(2)).expect("a notice that takes the withdrawal back");
+        assert_eq!((notice.serial, c.notices_after(1_000)), (1_001, vec![notice]));
     }
 
     #[test]
@@ -373,10 +462,55 @@ mod tests {
         let mut c = Catalogue::default();
         c.publish(VersionId::numbered(1), version("a"), Some(Access::Token), None);
         let again = Version { published_ms: 99, ..version("a") };
-        c.publish(VersionId::numbered(1), again, None, Some(Policy { peer_upload: false, ..Policy::default() }));
+        c.publish(VersionId::numbered(1), again, None, Some(Policy { peer_upload: false, ..Policy::default() }.into()));
         assert_eq!(c.versions[&VersionId::numbered(1)].published_ms, 5);
         let object = &c.objects[&(ProviderId(1), "a".into())];
         assert!(!object.policy.peer_upload);
         assert_eq!(object.access, Access::Token, "nothing becomes public by the way");
+    }
+
+    #[test]
+    fn each_change_of_a_policy_is_a_notice_with_a_higher_serial_number_for_every_version() {
+        let mut c = Catalogue::default();
+        let mut publish = |n, rate_min, at_ms| {
+            let version = Version { published_ms: at_ms, ..version("a") };
+            c.publish(VersionId::numbered(n), version, None, Some(Policy { rate_min, ..Policy::default() }.into()));
+            c.notices_after(0).iter().map(|n| (n.serial, n.terms().map(|(v, _)| v))).collect::<Vec<_>>()
+        };
+        let of = |n| Some(VersionId::numbered(n));
+        assert_eq!(publish(1, 7, 50), [], "a grant says the first policy");
+        assert_eq!(publish(1, 7, 60), [], "nothing has changed");
+        assert_eq!(publish(1, 8, 70), [(70, of(1))]);
+        assert_eq!(publish(2, 9, 70), [(71, of(1)), (71, of(2))], "two changes at one time");
+        assert_eq!(publish(2, 10, 5), [(72, of(1)), (72, of(2))], "the clock was set back");
+        let mut read = Catalogue::from_json(&c.to_json()).expect("valid");
+        assert_eq!(read, c);
+        assert_eq!(read.next_serial(0), 73);
+    }
+
+    #[test]
+    fn a_providers_policy_counts_below_that_of_an_object_and_its_change_is_a_notice() {
+        let mut c = Catalogue::default();
+        let rate = |c: &Catalogue, path: &str| c.objects[&(ProviderId(1), path.to_owned())].policy.upload_rate_max;
+        let keys = |n| PolicyKeys { upload_rate_max: Some(Rate(n)), ..PolicyKeys::default() };
+        c.publish(VersionId::numbered(1), version("plain"), None, None);
+        c.publish(VersionId::numbered(2), version("own"), None, Some(keys(7)));
+        assert_eq!(c.set_default(ProviderId(1), keys(9), 100), 1);
+        assert_eq!((rate(&c, "plain"), rate(&c, "own")), (9, 7));
+        let changed: Vec<_> = c.notices_after(0).iter().filter_map(Notice::terms).map(|(v, _)| v).collect();
+        assert_eq!(changed, [VersionId::numbered(1)]);
+        c.publish(VersionId::numbered(3), version("later"), None, None);
+        assert_eq!(rate(&c, "later"), 9);
+        assert_eq!(c.set_default(ProviderId(2), keys(1), 100), 0, "another provider's");
+        assert_eq!(Catalogue::from_json(&c.to_json()).as_ref(), Ok(&c));
+        let older =
+            br#"{"format":1,"objects":[{"provider":1,"path":"a","policy":{"rate_min":5},"versions":[VERSION]}]}"#;
+        let version = serde_json::json!({
+            "version": VersionId::numbered(4).to_string(), "size": 1, "sha256": Digest::numbered(1).to_string(),
+            "published_ms": 1,
+        });
+        let older = String::from_utf8_lossy(older).replace("VERSION", &version.to_string());
+        let mut c = Catalogue::from_json(older.as_bytes()).expect("a file of an older version of the program");
+        assert_eq!(c.set_default(ProviderId(1), keys(9), 100), 0, "every key is the object's own");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::access::withheld;
 use super::answer::{Answer, Routes, UNAVAILABLE, json, problem};
-use super::handle::GrantAnswer;
+use super::notices;
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use futures_lite::future::or;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use swarmedge_core::ids::{ProviderId, PublicKey, ReqId, Signature};
 use swarmedge_core::role::edge::io::{Denial, GrantAsked, Nonce, ObjectFacts, Renewal};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::records::SigningContext;
+use swarmedge_core::wire::records::{Grant, SealedGrant, SigningContext};
 use swarmedge_ground::edge_api::{
     GRANT_REQUEST_MAX, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE, Token, grant_text,
     parse_grant, parse_signature, signed_message,
@@ -50,7 +50,9 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
     let time_ms = asked.time_ms;
     let ask =
         |req: ReqId| GrantAsked { req, guid, key, download_key, object, token, version, renew, from, time_ms, nonce };
-    reply(routes.machine.grant(ask).await)
+    let (grant, sealed) = routes.machine.grant(ask).await.map_err(denied)?;
+    let notice = notices::about(routes, grant.version).await;
+    Ok(reply(grant, &sealed, notice))
 }
 
 /// Reads the body of a request, at most [`GRANT_REQUEST_MAX`] bytes, within [`BODY_WITHIN`].
@@ -147,19 +149,19 @@ fn renewal<R: Rt>(
     Ok(Renewal { grant, proven, edge_only })
 }
 
-fn reply(issued: GrantAnswer) -> Result<Response<Body>, Box<Problem>> {
-    let (grant, sealed) = issued.map_err(denied)?;
-    Ok(json(&GrantReply {
+fn reply(grant: Grant, sealed: &SealedGrant, notice: Option<String>) -> Response<Body> {
+    json(&GrantReply {
         download: grant.download.to_string(),
         download_key: grant.download_key.to_string(),
         version: grant.version.to_string(),
         size: grant.size,
         policy: grant.policy.into(),
+        notice,
         order_seed: grant.order_seed,
         expires_ms: grant.expires_ms,
-        grant: grant_text(&sealed),
+        grant: grant_text(sealed),
         manifest: format!("/v1/manifests/{}", grant.version),
-    }))
+    })
 }
 
 fn denied(why: Denial) -> Box<Problem> {

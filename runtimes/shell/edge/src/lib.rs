@@ -17,6 +17,7 @@ pub mod handle;
 pub mod keeper;
 pub mod live;
 mod mend;
+mod notices;
 pub mod pace;
 pub mod policy;
 mod port;
@@ -35,7 +36,7 @@ pub mod torrent;
 
 pub use config::EdgeConfig;
 pub use error::Error;
-pub use publish::{Change, Publish, Published, Unpublished, objects, publish, unpublish};
+pub use publish::{Change, Publish, Published, Unpublished, objects, publish, set_policy, unpublish};
 pub use server::{open, open_on};
 pub use swarmedge_ground::edge_api::CnAddr;
 

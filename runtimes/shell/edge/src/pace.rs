@@ -28,6 +28,11 @@ impl Pacer {
         Self { rate, free_at: None }
     }
 
+    /// Changes the limit in bytes a second; 0: no limit.
+    pub fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
     fn rate(&self) -> u64 {
         self.rate.load(Ordering::Relaxed)
     }

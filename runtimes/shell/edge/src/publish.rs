@@ -2,10 +2,11 @@
 
 use super::Error;
 use super::catalogue::{Files, Object, ObjectKey, Version};
+use super::policy::PolicyKeys;
 use super::staging::{Staged, remove_stale, too_large};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use swarmedge_core::content::{Access, Layout, Manifest, Policy};
+use swarmedge_core::content::{Access, Layout, Manifest};
 use swarmedge_core::ids::{Digest, ProviderId, VersionId};
 use swarmedge_core::limits;
 use swarmedge_core::wire::{Text, Wire as _};
@@ -24,8 +25,9 @@ pub struct Publish {
     pub path: String,
     /// Access to the object; `None` keeps it, and is public for a new object.
     pub access: Option<Access>,
-    /// Policy of the object; `None` keeps it, and is the default for a new object.
-    pub policy: Option<Policy>,
+    /// Keys of the policy that are set for this object; `None` keeps those that are. Other keys are the provider's
+    /// ([`set_policy`]), or have their default.
+    pub policy: Option<PolicyKeys>,
 }
 
 /// A published object, as `publish` and `objects` print it.
@@ -123,7 +125,7 @@ pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     rename_durably(&staged.path, &content).map_err(Error::at(&content))?;
     replace_durably(&manifest_file, &manifest.to_bytes(), &files.ownership()?).map_err(Error::at(&manifest_file))?;
     let version = Version { key: key.clone(), size: layout.size(), sha256, published_ms: unix_ms() };
-    let gone = catalogue.publish(id, version, what.access, what.policy.clone());
+    let gone = catalogue.publish(id, version, what.access, what.policy);
     files.save(&catalogue)?;
     files.delete(&gone);
     let (object, id, version) = catalogue.current(&key).ok_or_else(|| Error::NotFound(key.0, key.1.clone()))?;
@@ -138,6 +140,18 @@ pub fn objects(objects: &Path) -> Result<Vec<Published>, Error> {
         Some(describe(key, object, object.current, version))
     });
     Ok(all.collect())
+}
+
+/// Sets the keys of the policy for all objects of a provider, in place of those set before; returns the number of
+/// objects whose policy changes.
+pub fn set_policy(objects: &Path, provider: ProviderId, keys: PolicyKeys) -> Result<usize, Error> {
+    let files = Files::new(objects);
+    files.create()?;
+    let _turn = files.lock()?;
+    let mut catalogue = files.load()?;
+    let changed = catalogue.set_default(provider, keys, unix_ms());
+    files.save(&catalogue)?;
+    Ok(changed)
 }
 
 /// Unpublishes an object with all its versions.
@@ -175,7 +189,7 @@ fn describe(key: &ObjectKey, object: &Object, id: VersionId, version: &Version) 
 mod tests {
     use super::*;
     use sha2::Digest as _;
-    use swarmedge_core::content::merkle;
+    use swarmedge_core::content::{Policy, merkle};
     use swarmedge_core::ids::PieceIndex;
 
     fn put(dir: &Path, bytes: &[u8]) -> Publish {
@@ -239,13 +253,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let at = dir.path().join("objects");
         let edge_only = Policy { peer_download: false, ..Policy::default() };
-        let given = Publish { policy: Some(edge_only.clone()), ..put(dir.path(), b"old") };
+        let given = Publish { policy: Some(edge_only.clone().into()), ..put(dir.path(), b"old") };
         assert_eq!(publish(&at, &given).expect("published").policy, edge_only.clone().into());
         for bytes in [&b"new"[..], b"new"] {
             let done = publish(&at, &put(dir.path(), bytes)).expect("published");
             assert_eq!(done.policy, edge_only.clone().into(), "{:?}", done.change);
         }
-        let default = Publish { policy: Some(Policy::default()), ..put(dir.path(), b"new") };
+        let default = Publish { policy: Some(Policy::default().into()), ..put(dir.path(), b"new") };
         assert_eq!(publish(&at, &default).expect("published").policy, Policy::default().into());
     }
 

@@ -10,6 +10,7 @@ use super::content::{Part, Plan, Representation, Sending, attachment, body, medi
 use super::damage::What;
 use super::grants;
 use super::keeper::Refused;
+use super::notices;
 use super::pace::Pacer;
 use super::possession;
 use super::tally::Tally;
@@ -25,7 +26,7 @@ use swarmedge_core::ids::{ProviderId, VersionId};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::records::Grant;
 use swarmedge_ground::edge_api::{
-    Bootstrap, COMPLETED_PATH, CONTENT_DAMAGED, DISK_FULL, GRANTS_PATH, PROOFS_PATH, WITHDRAWN_PATH, Withdrawn,
+    Bootstrap, COMPLETED_PATH, CONTENT_DAMAGED, DISK_FULL, GRANTS_PATH, NOTICES_PATH, PROOFS_PATH,
 };
 use swarmedge_ground::health::{Cause, View};
 use swarmedge_ground::host::unix_ms;
@@ -121,12 +122,7 @@ impl<R: Rt> Routes<R> {
         let asked = RequestParts { fields: request.headers(), query: request.uri().query(), from };
         match path {
             "/v1/bootstrap" => Ok(json(&self.bootstrap())),
-            WITHDRAWN_PATH => {
-                let catalogue = self.published.catalogue().await;
-                let now_ms = unix_ms();
-                let versions = catalogue.withdrawn_since(now_ms).map(|v| v.to_string()).collect();
-                Ok(json(&Withdrawn { versions, now_ms }))
-            }
+            NOTICES_PATH => notices::answer(self, request.uri().query()).await,
             _ => {
                 if let Some(answer) = ops::answer(request, path, &self.health, View::Strangers) {
                     return Ok(answer);
@@ -276,6 +272,8 @@ impl<R: Rt> Routes<R> {
         let Some(grant) = grant else { return Some(fresh()) };
         let mut pacers = self.pacers.borrow_mut();
         if let Some(known) = pacers.get(&grant.download).and_then(Weak::upgrade) {
+            // the policy may have changed
+            known.borrow().set_rate(rate);
             return Some(known);
         }
         if pacers.len() >= PACERS_KEPT {

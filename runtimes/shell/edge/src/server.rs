@@ -6,6 +6,7 @@ use super::handle::EdgeHandle;
 use super::keeper::Keeper;
 use super::live::LiveConfig;
 use super::mend;
+use super::notices::NoticeSigner;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
 use super::published::PublishedFiles;
@@ -68,6 +69,7 @@ pub fn open_on<R: Rt>(
     let (inbox, inputs) = mailbox(INBOX_MAX);
     let (spool, writing) = spool::write(rt.clone(), spool, health, "edge's spool", |req, ok| Input::Saved { req, ok });
     let machine = EdgeHandle::new(inbox.clone());
+    let notices = NoticeSigner { key: key.clone(), cert: cert.clone() };
     let port = EdgePort {
         rt: rt.clone(),
         key,
@@ -98,11 +100,11 @@ pub fn open_on<R: Rt>(
         bodies: Rc::default(),
         health: health.clone(),
         keeper: keeper.clone(),
+        notices,
     });
     let site = Site { listener, tls, limits: limits(cfg), service: routes };
     rt.spawn(space::watch(rt.clone(), health.clone(), places(cfg)));
-    rt.spawn(mend::follow(rt.clone(), keeper.clone(), published.clone()));
-    rt.spawn(scrub::follow(rt.clone(), keeper, published, live.scrub_rate()));
+    tend(rt, keeper, published, &live);
     let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
         tracing::info!(%addr, name, "edge is ready");
@@ -116,6 +118,12 @@ pub fn open_on<R: Rt>(
     };
     let live = Live::tls(live_tls).section(LiveConfig::KEYS, move |section| live.take(section));
     Ok(Server::new(addr, ops, run).living(live))
+}
+
+/// Starts the tasks that scrub and mend the stored content.
+fn tend<R: Rt>(rt: &R, keeper: Keeper<R>, published: PublishedFiles<R>, live: &LiveConfig) {
+    rt.spawn(mend::follow(rt.clone(), keeper.clone(), published.clone()));
+    rt.spawn(scrub::follow(rt.clone(), keeper, published, live.scrub_rate()));
 }
 
 /// Opens the published objects and their stored content.

@@ -98,7 +98,7 @@ impl Lab {
     fn publish_to(&self, path: &str, bytes: &[u8], access: Option<Access>, policy: Policy) -> VersionId {
         let file = self.dir.path().join("source");
         std::fs::write(&file, bytes).expect("written");
-        let what = Publish { file, provider: ProviderId(7), path: path.into(), access, policy: Some(policy) };
+        let what = Publish { file, provider: ProviderId(7), path: path.into(), access, policy: Some(policy.into()) };
         publish(&self.cfg.objects, &what).expect("published").version
     }
 

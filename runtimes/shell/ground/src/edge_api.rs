@@ -7,7 +7,9 @@ use sha2::Digest as _;
 use std::fmt;
 use swarmedge_core::accounting::possession::Challenge;
 use swarmedge_core::ids::Signature;
+use swarmedge_core::limits::NOTICE_LEN_MAX;
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::SignedNotice;
 use swarmedge_core::wire::records::SealedGrant;
 
 /// Name of the problem that stored content is damaged, until the operator publishes it again.
@@ -28,8 +30,12 @@ pub const GRANTS_PATH: &str = "/v1/grants";
 pub const COMPLETED_PATH: &str = "/v1/completed";
 /// Path on which a client answers a possession challenge.
 pub const PROOFS_PATH: &str = "/v1/proofs";
-/// Path of the list of withdrawn versions.
-pub const WITHDRAWN_PATH: &str = "/v1/withdrawn";
+/// Path of the signed notices.
+pub const NOTICES_PATH: &str = "/v1/notices";
+/// Most notices in one answer, but for those of one serial number.
+pub const NOTICES_PER_ANSWER: usize = 1_000;
+/// Longest answer with notices, bytes.
+pub const NOTICES_LEN_MAX: usize = 2 * NOTICES_PER_ANSWER * (NOTICE_LEN_MAX + 1024);
 /// Most bytes of a grant request's body.
 pub const GRANT_REQUEST_MAX: usize = 16 * 1024;
 
@@ -52,11 +58,17 @@ pub struct Bootstrap {
     pub stun: Vec<String>,
 }
 
-/// Answer to `GET /v1/withdrawn`: recently unpublished versions, which must not be shared any more.
+/// Answer to `GET /v1/notices?after=SERIAL`: signed notices about versions whose policy was changed, or that were
+/// unpublished.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withdrawn {
-    /// Ids of the withdrawn versions, hexadecimal.
-    pub versions: Vec<String>,
+pub struct Notices {
+    /// Signed notices with a higher serial number than asked for, in the order of these numbers, base64url.
+    pub notices: Vec<String>,
+    /// Serial number after which the next request goes on.
+    pub last: u64,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
     /// The edge's clock, Unix milliseconds.
     pub now_ms: u64,
 }
@@ -179,6 +191,9 @@ pub struct GrantReply {
     pub size: u64,
     /// The provider's policy for the object.
     pub policy: PolicyText,
+    /// Newest signed notice about the version, base64url; absent if its policy was never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
     /// Seed of the order in which the client fetches pieces.
     pub order_seed: u64,
     /// End of the grant, Unix milliseconds; renew before.
@@ -214,6 +229,18 @@ pub fn grant_text(grant: &SealedGrant) -> String {
 #[must_use]
 pub fn parse_grant(text: &str) -> Option<SealedGrant> {
     SealedGrant::from_bytes(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
+}
+
+/// Encodes a signed notice, base64url.
+#[must_use]
+pub fn notice_text(notice: &SignedNotice) -> String {
+    BASE64URL_NOPAD.encode(&notice.to_bytes())
+}
+
+/// Parses the text that [`notice_text`] makes.
+#[must_use]
+pub fn parse_notice(text: &str) -> Option<SignedNotice> {
+    SignedNotice::from_bytes(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
 }
 
 /// Encodes a signature as a header field value, base64url.

@@ -58,6 +58,67 @@ impl From<PolicyText> for Policy {
     }
 }
 
+/// Keys that a policy file sets, for an object or for all objects of a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyKeys {
+    /// [`PolicyText::peer_download`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_download: Option<bool>,
+    /// [`PolicyText::peer_upload`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_upload: Option<bool>,
+    /// [`PolicyText::uploads_max`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uploads_max: Option<u32>,
+    /// [`PolicyText::upload_rate_max`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_rate_max: Option<Rate>,
+    /// [`PolicyText::rate_min`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_min: Option<Rate>,
+    /// [`PolicyText::edge_rate_max`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_rate_max: Option<Rate>,
+    /// [`PolicyText::expires_ms`], if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+}
+
+impl PolicyKeys {
+    /// Returns the policy with these keys, and those of `base` where a key is not set.
+    #[must_use]
+    pub fn over(self, base: Policy) -> Policy {
+        let base = PolicyText::from(base);
+        PolicyText {
+            peer_download: self.peer_download.unwrap_or(base.peer_download),
+            peer_upload: self.peer_upload.unwrap_or(base.peer_upload),
+            uploads_max: self.uploads_max.unwrap_or(base.uploads_max),
+            upload_rate_max: self.upload_rate_max.unwrap_or(base.upload_rate_max),
+            rate_min: self.rate_min.unwrap_or(base.rate_min),
+            edge_rate_max: self.edge_rate_max.unwrap_or(base.edge_rate_max),
+            expires_ms: self.expires_ms.unwrap_or(base.expires_ms),
+        }
+        .into()
+    }
+}
+
+impl From<Policy> for PolicyKeys {
+    /// Sets every key.
+    fn from(policy: Policy) -> Self {
+        let p = PolicyText::from(policy);
+        Self {
+            peer_download: Some(p.peer_download),
+            peer_upload: Some(p.peer_upload),
+            uploads_max: Some(p.uploads_max),
+            upload_rate_max: Some(p.upload_rate_max),
+            rate_min: Some(p.rate_min),
+            edge_rate_max: Some(p.edge_rate_max),
+            expires_ms: Some(p.expires_ms),
+        }
+    }
+}
+
 impl PolicyText {
     /// Returns the keys that differ from the default, as in a policy file: `peer_upload = false, rate_min = 1000000`.
     #[must_use]

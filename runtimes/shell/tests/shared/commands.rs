@@ -129,6 +129,31 @@ fn a_mistyped_command_has_no_lasting_effect() {
     assert!(text(&again.stdout).contains("keep the reason"), "{}", text(&again.stdout));
 }
 
+/// The keys of a provider's policy count for every object of the provider that does not set them itself.
+#[test]
+fn a_providers_policy_counts_below_that_of_each_object() {
+    let binary = crate::BINARY;
+    let dir = dir();
+    let at = dir.path();
+    assert!(run(binary, at, &["init", "cdn"]).status.success());
+    fs::write(at.join("provider.toml"), "upload_rate_max = \"2MB/s\"\nuploads_max = 3\n").expect("writes");
+    fs::write(at.join("object.toml"), "uploads_max = 0\n").expect("writes");
+    fs::write(at.join("file"), "content").expect("writes");
+    let say = |args: &[&str]| {
+        let done = run(binary, at, &[args, &["--provider", "1", "--config", "cdn/server.toml"]].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        text(&done.stdout)
+    };
+    say(&["publish", "file", "--path", "plain"]);
+    say(&["publish", "file", "--path", "own", "--policy", "object.toml"]);
+    assert_eq!(say(&["policy", "provider.toml"]), "provider 1: the policy of 2 objects has changed\n");
+    let said = say(&["publish", "file", "--path", "plain"]);
+    assert!(said.contains("policy upload_rate_max = 2000000, uploads_max = 3, as before\n"), "{said}");
+    let said = say(&["publish", "file", "--path", "own"]);
+    assert!(said.contains("policy upload_rate_max = 2000000, as before\n"), "{said}");
+    assert_eq!(say(&["policy", "provider.toml"]), "provider 1: the policy of 0 objects has changed\n");
+}
+
 /// The URLs that `publish` prints can be copied, and a policy stays in force until another is given.
 #[test]
 fn publishing_again_keeps_the_policy_and_prints_it() {

@@ -372,7 +372,7 @@ impl<R: Start> Rig for RealRig<R> {
             provider: ProviderId(PROVIDER),
             path: object.path.into(),
             access: None,
-            policy: Some(policy),
+            policy: Some(policy.into()),
         };
         for edge in &self.edges {
             swarmedge_edge::publish(&edge.objects, &what).expect("publishes");
@@ -564,6 +564,7 @@ scenarios!(
     a_client_dies_and_resumes,
     uploads_off_means_off,
     a_withdrawn_object_is_shared_no_more,
+    a_new_policy_reaches_a_transfer_under_way,
     who_has_completed_proves_that_it_holds_what_peers_delivered,
     a_quarantined_client_is_served_by_the_edge_alone,
     the_sealing_keys_are_rotated_twice,

@@ -3,6 +3,7 @@
 use super::{DownloadRecord, SourceName};
 use crate::content::Policy;
 use crate::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
+use crate::wire::notice::Notice;
 use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -53,6 +54,8 @@ pub enum Save {
     Checkpoint(Box<SignedCheckpoint>),
     /// Store everything from now on under this GUID; delete usage records and receipts of any other GUID.
     Owner(Guid),
+    /// Store the newest notice about a version, in place of the one before, as long as the version is kept.
+    Notice(Notice),
     /// Store the user's choice whether to upload.
     Uploads(bool),
     /// Store what sharing of a version depends on, when its count of sent bytes has changed. Kept as long as the

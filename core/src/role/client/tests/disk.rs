@@ -3,6 +3,7 @@
 use super::super::io::{CopyTerms, DownloadRecord, KeptReceipt, Save, SourceName};
 use crate::content::Layout;
 use crate::ids::{Guid, Handle, PieceIndex, VersionId};
+use crate::wire::notice::{Notice, Subject};
 use crate::wire::records::{SignedCheckpoint, SignedRekey, UsageRecord};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ pub(super) struct Disk {
     pub(super) receipts: Vec<KeptReceipt>,
     pub(super) cached: BTreeSet<VersionId>,
     pub(super) terms: BTreeMap<VersionId, CopyTerms>,
+    pub(super) notices: BTreeMap<Subject, Notice>,
     pub(super) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(super) owner: Option<Guid>,
     pub(super) new_key: Option<Box<SignedRekey>>,
@@ -57,6 +59,7 @@ impl Disk {
             Save::Uncache { version } => {
                 disk.cached.remove(&version);
                 disk.pieces.remove(&version);
+                disk.notices.remove(&Subject::version(version));
             }
             Save::Receipt(kept) => {
                 disk.receipts.retain(|k| k.peer.intro != kept.peer.intro);
@@ -67,6 +70,7 @@ impl Disk {
                 disk.usage.push(record);
             }
             Save::UsageDone(ids) => disk.usage.retain(|r| !ids.contains(&r.id)),
+            Save::Notice(notice) => _ = disk.notices.insert(notice.subject, notice),
             Save::Checkpoint(newest) => disk.checkpoint = Some(newest),
             Save::Owner(guid) => disk.owner = Some(guid),
             Save::Uploads(on) => disk.uploads = Some(on),

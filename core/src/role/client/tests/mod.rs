@@ -3,6 +3,7 @@
 mod disk;
 mod invariants;
 mod network;
+mod notices;
 mod outages;
 mod possession;
 mod receipts;

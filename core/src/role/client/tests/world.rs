@@ -187,6 +187,7 @@ impl World {
             cached: disk.cached.iter().map(|v| (*v, self.layouts[v], have(disk, *v, &self.layouts[v]))).collect(),
             terms: disk.terms.clone(),
             servers: self.servers,
+            notices: disk.notices.values().cloned().collect(),
             checkpoint: disk.checkpoint.clone(),
             owner: disk.owner,
             new_key: disk.new_key.clone(),

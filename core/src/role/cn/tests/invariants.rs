@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bench::assert_each_clause_fires;
-use crate::limits::{QUARANTINED_MAX, WITHDRAWN_MAX};
+use crate::limits::QUARANTINED_MAX;
 use crate::role::cn::meetings::INTRODUCED_UPLOADERS_MAX;
 use crate::role::cn::sessions::{Client, Session, Sessions};
 use crate::role::cn::usage::FORKED_MAX;
@@ -100,9 +100,7 @@ fn each_clause_about_the_phase_of_a_cn_fires() {
             ("each time-out is of something that waits", |cn| {
                 cn.timers.set(Timer::Silent(ConnId(77)), Some(Time(1)));
             }),
-            ("the list of withdrawn versions is bounded", |cn| {
-                cn.withdrawn = (0..=few(WITHDRAWN_MAX)).map(VersionId::numbered).collect();
-            }),
+            ("notices are sent again in time", |cn| cn.timers.set(Timer::Notices, Some(Time(1)))),
             ("the list of forked logs is bounded", |cn| {
                 cn.forked = (0..=few(FORKED_MAX)).map(Guid::numbered).collect();
             }),

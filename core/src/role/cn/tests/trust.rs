@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::accounting::grants::tests::each_binding_changed;
-use crate::wire::control::Unreceipted;
+use crate::wire::control::{NoticeList, Unreceipted};
+use crate::wire::notice::{Known, Notice, Subject, Terms};
 use crate::wire::records::Introduction;
 
 #[test]
@@ -25,22 +26,34 @@ fn a_withdrawn_version_is_announced_and_no_longer_shared() {
     let (mut b, ..) = whole();
     join(&mut b, 1);
     let (gone, other) = (grant_of(1).version, VersionId::numbered(9));
-    let announced = |out: &[Output]| -> Vec<VersionId> {
-        let of = |m: &ToClient| if let ToClient::Withdraw(w) = m { w.versions.to_vec() } else { Vec::new() };
+    let announced = |out: &[Output]| -> Vec<Known> {
+        let of = |m: &ToClient| if let ToClient::NoticesChanged(w) = m { w.notices.to_vec() } else { Vec::new() };
         to_client(out, 1).into_iter().flat_map(of).collect()
     };
-    assert_eq!(announced(&b.input(Input::Withdrawn { versions: vec![gone] })), [gone]);
-    assert!(b.input(Input::Withdrawn { versions: vec![gone] }).is_empty(), "announced once");
+    let notice = |serial, terms: Terms| {
+        let cert = cert(ServerRole::Edge, PublicKey::numbered(50));
+        let sign = |bytes: &[u8]| fake_sign(&PublicKey::numbered(50), SigningContext::Notice, bytes);
+        Input::Notices(vec![notice::sign(&Notice::about_version(gone, serial, &terms), cert, sign)])
+    };
+    let subject = Subject::version(gone);
+    assert_eq!(announced(&b.input(notice(5, Terms::Withdrawn))), [Known { subject, serial: 5 }]);
+    assert!(b.input(notice(5, Terms::Withdrawn)).is_empty(), "announced once");
+    let held = NoticeList { notices: List::truncated([Known { subject, serial: 0 }]) };
+    let out = say(&mut b, 1, ToCn::NoticesHeld(held));
+    assert!(to_client(&out, 1).iter().any(|m| matches!(m, ToClient::Notice(_))), "who holds it gets the notice");
     assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::Withdrawn));
     let shared = |version| Shared { version, complete: true };
     let add = List::truncated([shared(gone), shared(other)]);
     let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
     let out = say(&mut b, 1, ToCn::Inventory(page));
-    assert_eq!(announced(&out), [gone], "a client that registers it later learns of it, too");
     let [ToDn::Shares(shares)] = to_dn(&out)[..] else { panic!("{out:?}") };
     assert_eq!(shares.add.iter().map(|s| s.version).collect::<Vec<_>>(), [other]);
-    b.input(Input::Withdrawn { versions: vec![] });
+    b.input(notice(6, Terms::Policy(Policy::default())));
     assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), None, "published again");
+    b.now = b.now.after(secs(7));
+    b.input(notice(7, Terms::Policy(Policy { peer_download: false, ..Policy::default() })));
+    let refused = failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1);
+    assert_eq!(refused, Some(QueryError::PeersForbidden), "the newest policy counts, whatever the grant says");
 }
 
 #[test]

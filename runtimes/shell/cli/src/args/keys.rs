@@ -1,7 +1,9 @@
-//! Arguments of the commands on sealing keys (`keys`) and on providers' token keys (`provider-keys`).
+//! Arguments of the commands on sealing keys (`keys`), on providers' token keys (`provider-keys`) and on providers'
+//! policies (`policy`).
 
 use super::ConfigArgs;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 /// Subcommands of `swarmedge provider-keys`.
 #[derive(Clone, Debug, Subcommand)]
@@ -12,6 +14,25 @@ pub enum ProviderKeysCommand {
     List(ConfigArgs),
     /// Remove a provider's keys, so that none of its tokens is valid any more
     Remove(ProviderKeysRemoveArgs),
+}
+
+/// Arguments of `swarmedge policy`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The file has the keys that `publish --help` shows, and replaces the one that was set before. An object's \
+    own keys count before the provider's. Edges take it up at once, and clients that hold or download an object within a \
+    minute.\n\n\
+    Example:\n  swarmedge policy provider.toml --provider 1 --config my-cdn/server.toml"
+)]
+pub struct PolicyArgs {
+    /// The policy: a TOML file
+    pub file: PathBuf,
+    /// The provider (CP code)
+    #[arg(long, value_name = "N")]
+    pub provider: u32,
+    /// Configuration file of the deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Subcommands of `swarmedge keys`.

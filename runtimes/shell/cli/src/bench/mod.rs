@@ -75,7 +75,7 @@ impl Bench {
             let (file, path) = (file.clone(), path.to_owned());
             publish(
                 &objects,
-                &Publish { file, provider: ProviderId(PROVIDER), path, access: None, policy: Some(policy) },
+                &Publish { file, provider: ProviderId(PROVIDER), path, access: None, policy: Some(policy.into()) },
             )
         };
         put(FROM_EDGE, Policy { peer_download: false, peer_upload: false, ..Policy::default() })?;

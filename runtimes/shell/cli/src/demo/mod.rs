@@ -149,7 +149,7 @@ impl Demo<'_> {
         let (file, path) = (object.file.clone(), object.path.clone());
         publish(
             &self.network.dir.join("edge/objects"),
-            &Publish { file, provider: ProviderId(PROVIDER), path, access: None, policy: Some(policy) },
+            &Publish { file, provider: ProviderId(PROVIDER), path, access: None, policy: Some(policy.into()) },
         )?;
         Ok(())
     }

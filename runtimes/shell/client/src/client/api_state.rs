@@ -19,6 +19,7 @@ use swarmedge_core::role::client::io::{
     Command, CommandError, CommandKind, DownloadRecord, DownloadState, DownloadStatus, FailReason, Input, Notice,
     ObjectRef, Save, SourceName, StoreError,
 };
+use swarmedge_core::wire::notice::{self, Terms};
 use swarmedge_core::wire::records::{Side, UsageRecord};
 use swarmedge_ground::error::Code;
 use swarmedge_ground::http::Origin;
@@ -64,6 +65,8 @@ struct State {
     meetings: Meetings,
     /// Time when each stored version expires, in Unix milliseconds; 0: never.
     expiries: BTreeMap<VersionId, u64>,
+    /// Versions whose time of expiry is that of a notice, which counts against those of grants.
+    noticed: BTreeSet<VersionId>,
     /// Ids of this client's usage records as downloader that the ledger has not acknowledged.
     unreported: BTreeSet<RecordId>,
     /// Bytes uploaded according to usage records, by the id of the peer's download.
@@ -143,6 +146,7 @@ impl ApiState {
             trouble: None,
             meetings: Meetings::default(),
             expiries: BTreeMap::new(),
+            noticed: BTreeSet::new(),
             unreported: BTreeSet::new(),
             uploaded: BTreeMap::new(),
             client,
@@ -176,7 +180,7 @@ impl ApiState {
                 let entry = state.downloads.entry(record.handle).or_insert_with(|| Entry::new(record));
                 entry.output.clone_from(&record.output);
                 entry.revision = revision;
-                if let Some(granted) = &record.granted {
+                if let Some(granted) = record.granted.as_ref().filter(|g| !state.noticed.contains(&g.version)) {
                     state.expiries.insert(granted.version, granted.policy.expires_ms);
                 }
             }
@@ -189,7 +193,11 @@ impl ApiState {
             Save::Uploads(on) => state.client.uploads = *on,
             Save::Usage(record) => state.usage(record),
             Save::UsageDone(ids) => state.unreported.retain(|id| !ids.contains(id)),
-            Save::Uncache { version } => drop(state.expiries.remove(version)),
+            Save::Notice(notice) => state.take_terms(notice),
+            Save::Uncache { version } => {
+                state.expiries.remove(version);
+                state.noticed.remove(version);
+            }
             Save::Piece { .. } | Save::Finish { .. } | Save::Room { .. } => return,
             Save::Copy { .. } | Save::Receipt(_) | Save::Owner(_) => return,
         }
@@ -317,9 +325,12 @@ impl ApiState {
         self.lock().client.outdated.replace(why).is_none()
     }
 
-    /// Stores when the versions expire that the store kept from an earlier start.
-    pub fn restored_expiries(&self, expiries: impl Iterator<Item = (VersionId, u64)>) {
-        self.lock().expiries.extend(expiries);
+    /// Stores when the versions expire that the store kept from an earlier start, by their terms and by the newest
+    /// notices.
+    pub fn restored_expiries(&self, expiries: impl Iterator<Item = (VersionId, u64)>, notices: &[notice::Notice]) {
+        let mut state = self.lock();
+        state.expiries.extend(expiries);
+        notices.iter().for_each(|notice| state.take_terms(notice));
     }
 
     /// Returns whether a stored version has expired at a time in Unix milliseconds.
@@ -494,6 +505,14 @@ pub struct Changes {
 }
 
 impl State {
+    /// Takes the time of expiry of a version from the newest notice about it.
+    fn take_terms(&mut self, notice: &notice::Notice) {
+        if let Some((version, Terms::Policy(policy))) = notice.terms() {
+            self.expiries.insert(version, policy.expires_ms);
+            self.noticed.insert(version);
+        }
+    }
+
     fn usage(&mut self, record: &UsageRecord) {
         match record.side {
             Side::Downloader => drop(self.unreported.insert(record.id)),

@@ -417,8 +417,10 @@ fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
 }
 
 fn restore(restored: Restored) -> Restore {
-    let Restored { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads, why: _ } = restored;
-    Restore { downloads, sources, usage, receipts, cached, terms, checkpoint, owner, uploads, ..Restore::default() }
+    let Restored { downloads, sources, usage, receipts, cached, terms, notices, checkpoint, owner, uploads, why: _ } =
+        restored;
+    let kept = Restore { downloads, sources, usage, receipts, cached, terms, notices, ..Restore::default() };
+    Restore { checkpoint, owner, uploads, ..kept }
 }
 
 /// Builds the state that the local API shows before the machine's first output.
@@ -456,7 +458,8 @@ pub(super) fn show_restored(api_state: &ApiState, restored: &Restored) {
         api_state.restored(record, u64::try_from(durable).unwrap_or(u64::MAX), &sources);
     }
     restored.usage.iter().for_each(|record| api_state.restored_usage(record));
-    api_state.restored_expiries(restored.terms.iter().map(|(version, terms)| (*version, terms.policy.expires_ms)));
+    let expiries = restored.terms.iter().map(|(version, terms)| (*version, terms.policy.expires_ms));
+    api_state.restored_expiries(expiries, &restored.notices);
     restored.why.iter().for_each(|(handle, why)| api_state.restored_why(*handle, why));
 }
 

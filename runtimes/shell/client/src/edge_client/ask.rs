@@ -12,6 +12,7 @@ use swarmedge_core::ids::{DownloadId, Guid, ReqId, VersionId};
 use swarmedge_core::limits::{PATH_LEN_MAX, PIECES_MAX, SERVERS_MAX};
 use swarmedge_core::role::client::io::{EdgeAnswer, EdgeAsk, EdgeError, Granted, Input, ObjectRef};
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::SignedNotice;
 use swarmedge_core::wire::records::{SealedGrant, SigningContext};
 use swarmedge_ground::edge_api::{
     self, Bootstrap, GRANT, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE,
@@ -29,11 +30,15 @@ const MANIFEST_LEN_MAX: usize = PIECES_MAX as usize * 32 + PATH_LEN_MAX + 64;
 pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, ask: EdgeAsk, permit: Permit<Input>) {
     let (edges, rt) = (edges.clone(), edges.0.rt.clone());
     rt.spawn(async move {
+        let mut notice = None;
         let answer = match ask {
             EdgeAsk::Bootstrap => bootstrap(&edges, &origin).await,
             EdgeAsk::Grant { object, renew, download, edge_only, version } => {
                 let what = GrantParams { object, renew, download, edge_only, version };
-                grant(&edges, &origin, what).await.map(EdgeAnswer::Granted)
+                grant(&edges, &origin, what).await.map(|(granted, newest)| {
+                    notice = newest;
+                    EdgeAnswer::Granted(granted)
+                })
             }
             EdgeAsk::Manifest { version, grant } => manifest(&edges, &origin, version, &grant).await,
             EdgeAsk::Completed { version, grant } => possession::completed(&edges, &origin, version, &grant).await,
@@ -45,6 +50,10 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
             tracing::info!(edge = %origin.authority(), ?why, "a request to an edge failed");
         }
         permit.send(Input::Edge { req, answer });
+        // after the grant, from which on the client holds the version
+        if let Some(notice) = notice {
+            let _ = edges.0.inbox.send(Input::Notice(notice)).await;
+        }
     });
 }
 
@@ -85,7 +94,10 @@ struct GrantParams {
     version: Option<VersionId>,
 }
 
-async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams) -> Result<Granted, EdgeError> {
+/// A grant, and the newest notice about its version if there is one.
+type Newest = (Granted, Option<Box<SignedNotice>>);
+
+async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams) -> Result<Newest, EdgeError> {
     let known = match what.download {
         Some(download) => {
             let store = edges.0.store.clone();
@@ -112,6 +124,7 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     }
     let body = sent.map_err(missing)?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
+    let notice = reply.notice.as_deref().and_then(edge_api::parse_notice).map(Box::new);
     let granted = read_reply(reply).ok_or(EdgeError::Invalid)?;
     let same = |asked: Option<VersionId>| asked.is_none_or(|version| version == granted.version);
     // the edge may replace the download by another one only if that one has no peers
@@ -121,7 +134,7 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     }
     // becomes durable together with the download's record
     edges.0.store.put_key(granted.download, &own);
-    Ok(granted)
+    Ok((granted, notice))
 }
 
 fn grant_request<R: Rt>(

@@ -23,7 +23,7 @@ use conn::Conn;
 use futures_lite::future;
 use link::Link;
 use serve::{Rate, Request};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -79,6 +79,8 @@ struct State {
     /// TCP connections that are being opened.
     calls: BTreeMap<RawTcpId, Cancel>,
     rates: BTreeMap<VersionId, Rate>,
+    /// Rate limit of each version of which transfers run, which all follow the newest transfer's.
+    limits: BTreeMap<VersionId, Rc<Cell<u64>>>,
     /// The additional UDP sockets of introductions that use birthday probing.
     scattered: BTreeMap<IntroId, BTreeMap<u16, Udp>>,
     last: u64,
@@ -174,11 +176,21 @@ impl<R: Rt> Peers<R> {
                 }
             }
             PeerOutput::Serve { xfer, version, piece, blocks, leaves, rate_max } => {
+                let rate_max = self.limit(version, rate_max);
                 self.serve(xfer, serve::What { version, piece, blocks, leaves, rate_max }, local);
             }
             PeerOutput::Refuse { xfer, why } => self.refuse(xfer, why),
             PeerOutput::ProbePaths => self.knock(),
         }
+    }
+
+    /// Sets the rate limit of a version, bytes a second, also for its transfers under way.
+    fn limit(&self, version: VersionId, rate_max: u64) -> Rc<Cell<u64>> {
+        let mut state = self.0.state.borrow_mut();
+        state.limits.retain(|_, limit| Rc::strong_count(limit) > 1);
+        let limit = state.limits.entry(version).or_default();
+        limit.set(rate_max);
+        Rc::clone(limit)
     }
 
     /// Sends the blocks that a peer has requested.

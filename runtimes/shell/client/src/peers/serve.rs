@@ -8,7 +8,7 @@ use super::{Peers, RefuseSlot};
 use crate::store::JOB_LEN;
 use bytes::Bytes;
 use futures_lite::future;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -49,7 +49,8 @@ pub(super) struct What {
     pub(super) piece: PieceIndex,
     pub(super) blocks: Range<u32>,
     pub(super) leaves: bool,
-    pub(super) rate_max: u64,
+    /// Limit in bytes a second over all transfers of the version, as the newest one of them says; 0: no limit.
+    pub(super) rate_max: Rc<Cell<u64>>,
 }
 
 /// The time when the next bytes of a version may be sent, over all transfers of this version.
@@ -121,7 +122,7 @@ async fn serve<R: Rt>(
         at = at.saturating_add(READ_BLOCKS);
         next = read_ahead(peers, what, at).await;
         while !data.is_empty() {
-            let part = data.split_to(step(what.rate_max, data.len()));
+            let part = data.split_to(step(what.rate_max.get(), data.len()));
             pace(peers, what, part.len()).await;
             let len = part.len() as u64;
             send.write_chunk(part).await.map_err(|_| RefuseCode::Failed)?;
@@ -142,7 +143,8 @@ fn step(rate_max: u64, len: usize) -> usize {
 
 /// Waits until `len` more bytes of the version may be sent under its rate limit.
 async fn pace<R: Rt>(peers: &Peers<R>, what: &What, len: usize) {
-    if what.rate_max == 0 {
+    let rate_max = what.rate_max.get();
+    if rate_max == 0 {
         return;
     }
     let now = peers.0.rt.now();
@@ -152,7 +154,7 @@ async fn pace<R: Rt>(peers: &Peers<R>, what: &What, len: usize) {
         state.rates.retain(|_, rate| rate.next > now);
         let rate = state.rates.entry(what.version).or_insert(Rate { next: now });
         let start = rate.next;
-        let nanos = len as u128 * 1_000_000_000 / u128::from(what.rate_max);
+        let nanos = len as u128 * 1_000_000_000 / u128::from(rate_max);
         rate.next += Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         start
     };

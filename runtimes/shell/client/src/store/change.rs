@@ -1,8 +1,8 @@
 //! Changes of the journal's records, and how a commit writes them to its tables.
 
 use super::journal::{
-    CACHE, CHECKPOINT, DOWNLOADS, HARD_LINKED, KEYS, LEAVES, MANIFESTS, META, OWNER, PARTS, PIECES, RECEIPTS, STALE,
-    TERMS, USAGE, WHY, decoded, piece_key,
+    CACHE, CHECKPOINT, DOWNLOADS, HARD_LINKED, KEYS, LEAVES, MANIFESTS, META, NOTICES, OWNER, PARTS, PIECES, RECEIPTS,
+    STALE, TERMS, USAGE, WHY, decoded, piece_key,
 };
 use super::journal_key::JournalKey;
 use super::records;
@@ -12,6 +12,7 @@ use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
 use swarmedge_core::role::client::io::{CopyTerms, DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::{Notice, Terms};
 use swarmedge_core::wire::records::{Side, SignedCheckpoint, UsageRecord, UsageState};
 use swarmedge_ground::database::{bad, io_error};
 
@@ -62,6 +63,9 @@ pub(super) enum Change {
     Receipt(KeptReceipt),
     Usage(UsageRecord),
     DropUsage(Vec<RecordId>),
+    /// The newest notice about a version, in place of the one before.
+    Notice(VersionId, Notice),
+    DropNotice(VersionId),
     Checkpoint(Box<SignedCheckpoint>),
     Owner(Guid),
     Uploads(bool),
@@ -112,7 +116,8 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
             let mut table = tx.open_table(DOWNLOADS).map_err(io_error)?;
             table.insert(d.handle.0, value.as_slice()).map_err(io_error)?;
             if let Some(granted) = &d.granted {
-                put_policy(tx, granted.version, &granted.policy)?;
+                let noticed = noticed_policy(tx, granted.version)?;
+                put_policy(tx, granted.version, noticed.as_ref().unwrap_or(&granted.policy))?;
             }
         }
         Change::DropDownload(handle) => {
@@ -154,12 +159,27 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
         }
         Change::Usage(record) => put_usage(tx, secret, record)?,
         Change::DropUsage(ids) => ids.iter().try_for_each(|id| drop_usage(tx, secret, *id))?,
+        Change::Notice(version, notice) => {
+            put(tx, NOTICES, &version.0, &notice.to_bytes())?;
+            if let Some((_, Terms::Policy(policy))) = notice.terms() {
+                put_policy(tx, *version, &policy)?;
+            }
+        }
+        Change::DropNotice(version) => delete(tx, NOTICES, &version.0)?,
         Change::Checkpoint(newest) => put_meta(tx, CHECKPOINT, &newest.to_bytes())?,
         Change::Owner(guid) => return put_owner(tx, *guid),
         Change::Uploads(on) => put_meta(tx, "uploads", &[u8::from(*on)])?,
         Change::Terms { version, terms } => put(tx, TERMS, &version.0, &records::encode_terms(terms))?,
     }
     Ok(matches!(change, Change::DropUsage(_) | Change::DropVersion(_) | Change::DropPieces { .. }))
+}
+
+/// Returns the policy in the newest notice about a version, which counts against those of grants.
+fn noticed_policy(tx: &WriteTransaction, version: VersionId) -> io::Result<Option<Policy>> {
+    let table = tx.open_table(NOTICES).map_err(io_error)?;
+    let Some(row) = table.get(version.0.as_slice()).map_err(io_error)? else { return Ok(None) };
+    let notice = decoded(Notice::from_bytes(row.value()))?;
+    Ok(notice.terms().and_then(|(_, terms)| if let Terms::Policy(policy) = terms { Some(policy) } else { None }))
 }
 
 /// Stores a version's policy, and keeps the count of its bytes sent to peers.

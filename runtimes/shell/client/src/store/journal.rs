@@ -16,6 +16,7 @@ use swarmedge_core::content::Manifest;
 use swarmedge_core::ids::{Digest, DownloadId, Guid, Handle, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{CopyTerms, DownloadRecord, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire;
+use swarmedge_core::wire::notice::Notice;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 use swarmedge_ground::database::{self, OpenDatabase, Reopening, bad, io_error};
 use swarmedge_ground::disk::Disk;
@@ -38,6 +39,9 @@ pub(super) const TERMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const HARD_LINKED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
 /// Table of the paths of partial output files in users' directories.
 pub(super) const PARTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("parts");
+
+/// Table of the newest notice about each version.
+pub(super) const NOTICES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("notices");
 
 /// Keys in the table `meta`: the newest checkpoint, and the GUID of the installation that owns the records.
 pub(super) const CHECKPOINT: &str = "checkpoint";
@@ -67,6 +71,7 @@ pub(crate) struct Loaded {
     pub(crate) hard_linked: BTreeSet<VersionId>,
     pub(crate) parts: Vec<Vec<u8>>,
     pub(crate) terms: BTreeMap<VersionId, CopyTerms>,
+    pub(crate) notices: Vec<Notice>,
     pub(crate) checkpoint: Option<Box<SignedCheckpoint>>,
     pub(crate) owner: Option<Guid>,
     pub(crate) uploads: Option<bool>,
@@ -239,7 +244,7 @@ fn prepare(db: &Database) -> io::Result<()> {
         tx.open_table(MANIFESTS).map_err(io_error)?;
         tx.open_table(CACHE).map_err(io_error)?;
         tx.open_table(WHY).map_err(io_error)?;
-        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, HARD_LINKED, PARTS, TERMS] {
+        for table in [PIECES, LEAVES, KEYS, USAGE, RECEIPTS, HARD_LINKED, PARTS, TERMS, NOTICES] {
             tx.open_table(table).map_err(io_error)?;
         }
     }
@@ -314,6 +319,9 @@ fn load(Open { db, secret }: &Open) -> io::Result<Loaded> {
     for row in tx.open_table(WHY).map_err(io_error)?.iter().map_err(io_error)? {
         let (handle, why) = row.map_err(io_error)?;
         loaded.why.push((Handle(handle.value()), why.value().to_vec()));
+    }
+    for row in tx.open_table(NOTICES).map_err(io_error)?.iter().map_err(io_error)? {
+        loaded.notices.push(decoded(Notice::from_bytes(row.map_err(io_error)?.1.value()))?);
     }
     let meta = tx.open_table(META).map_err(io_error)?;
     let checkpoint = meta.get(CHECKPOINT).map_err(io_error)?;

@@ -69,6 +69,7 @@ use swarmedge_core::role::client::io::{
     CopyTerms, DownloadRecord, DownloadState, KeptReceipt, ObjectRef, Save, StoreError,
 };
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::Notice;
 use swarmedge_core::wire::records::{SignedCheckpoint, UsageRecord};
 use swarmedge_ground::disk::{Disk, OsDisk};
 use swarmedge_ground::keys::Key;
@@ -148,6 +149,8 @@ pub struct Restored {
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
     /// What sharing of each stored version depends on.
     pub terms: BTreeMap<VersionId, CopyTerms>,
+    /// The newest notices about versions that are kept.
+    pub notices: Vec<Notice>,
     /// The newest checkpoint of the client's usage logs, if any.
     pub checkpoint: Option<Box<SignedCheckpoint>>,
     /// The GUID of the installation that owns the records, if any.

@@ -16,6 +16,7 @@ use swarmedge_core::content::{Bitfield, Manifest};
 use swarmedge_core::ids::VersionId;
 use swarmedge_core::role::client::io::DownloadState;
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::Notice;
 use swarmedge_ground::disk::{Disk, Kind};
 
 /// The store while it is being opened.
@@ -57,6 +58,7 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
         hard_linked,
         parts,
         mut terms,
+        notices,
         checkpoint,
         owner,
         uploads,
@@ -75,6 +77,7 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
     // rows whose manifest is gone can mean nothing
     r.drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
     parts.into_iter().for_each(|part| r.part(part));
+    notices.into_iter().for_each(|notice| r.notice(notice));
     if !r.drops.is_empty() {
         journal.commit(&r.drops).map_err(|e| failed(&r.pieces_dir, e))?;
     }
@@ -151,6 +154,16 @@ impl Restoring {
             drops.extend([Change::DropDownload(*handle), Change::DropKey(granted.download)]);
             false
         });
+    }
+
+    /// Restores the newest notice about a version that is kept.
+    fn notice(&mut self, notice: Notice) {
+        let Some(version) = notice.subject.as_version() else { return };
+        if self.kept.keeps(version) {
+            self.restored.notices.push(notice);
+        } else {
+            self.drops.push(Change::DropNotice(version));
+        }
     }
 
     /// Deletes a partial file that a crash left in a user's directory.

@@ -15,6 +15,7 @@ use swarmedge_core::content::Bitfield;
 use swarmedge_core::ids::{Digest, PieceIndex, VersionId};
 use swarmedge_core::role::client::io::{Save, StoreError};
 use swarmedge_core::wire::Wire as _;
+use swarmedge_core::wire::notice::Notice;
 
 /// Maximum number of queued jobs. The client machine has far fewer open; with more the disk does not respond.
 const QUEUE_MAX: usize = 8192;
@@ -328,6 +329,7 @@ impl Batch {
             }
             Save::Receipt(kept) => self.changes.push(Change::Receipt(kept)),
             Save::Usage(record) => self.changes.push(Change::Usage(record)),
+            Save::Notice(notice) => self.notice(shared, notice),
             Save::Owner(guid) => self.changes.push(Change::Owner(guid)),
             Save::Checkpoint(newest) => self.changes.push(Change::Checkpoint(newest)),
             Save::UsageDone(ids) => self.changes.push(Change::DropUsage(ids)),
@@ -351,10 +353,16 @@ impl Batch {
         change(&mut kept)
     }
 
+    /// Replaces the newest notice about a version, and with it the version's policy, if the version is kept.
+    fn notice(&mut self, shared: &Shared, notice: Notice) {
+        let version = notice.subject.as_version().filter(|version| lock(&shared.kept).keeps(*version));
+        self.changes.extend(version.map(|version| Change::Notice(version, notice)));
+    }
+
     /// Deletes a version that no download and no cache entry needs.
     fn release(&mut self, shared: &Shared, version: VersionId) {
         if !lock(&shared.kept).keeps(version) {
-            self.changes.push(Change::DropVersion(version));
+            self.changes.extend([Change::DropVersion(version), Change::DropNotice(version)]);
             self.journalled.retain(|(v, _)| *v != version);
             self.dropped.push(version);
         }

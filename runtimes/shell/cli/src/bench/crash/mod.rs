@@ -145,7 +145,7 @@ impl<R: Start> Crash<R> {
                 provider: ProviderId(PROVIDER),
                 path: OBJECT.into(),
                 access: None,
-                policy: Some(policy),
+                policy: Some(policy.into()),
             };
             publish(&dir.join("edge/objects"), &what)
         };

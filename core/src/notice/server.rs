@@ -1,0 +1,273 @@
+//! The CN's side of notices: the newest about each subject, and which session has yet to acknowledge which.
+
+use super::{NoticeError, check};
+use crate::accounting::Trust;
+use crate::ids::{ConnId, VersionId};
+use crate::limits::{ALL_NOTICES_WAITING_MAX, NOTICES_MAX, NOTICES_PAGE_MAX, NOTICES_UNACKED_MAX, NOTICES_WAITING_MAX};
+use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::wire::List;
+use crate::wire::control::{NoticeList, ToClient};
+use crate::wire::notice::{Known, Notice, SignedNotice, Subject, Terms};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// An event for the server's side of notices.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// An edge has these notices.
+    Published {
+        /// Present time, Unix milliseconds.
+        now_ms: u64,
+        /// Notices with their signatures, which are checked here.
+        notices: Vec<SignedNotice>,
+    },
+    /// A session has opened.
+    Opened(ConnId),
+    /// A session has ended.
+    Closed(ConnId),
+    /// A client has reported its newest durable notices.
+    Held {
+        /// Connection of the session.
+        conn: ConnId,
+        /// Subjects with the serial numbers of the newest notices that the client has.
+        held: Vec<Known>,
+    },
+}
+
+/// A command of the server's side of notices.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Send a message to a client.
+    Send {
+        /// Connection of the session.
+        conn: ConnId,
+        /// The message to send.
+        msg: ToClient,
+    },
+    /// A notice is new, and counts from now on.
+    Learned(Known),
+    /// A notice of an edge is refused.
+    Refused(NoticeError),
+}
+
+/// Trust and intervals of the server's side of notices.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Public keys and signature checks that decide whose notices count.
+    pub trust: Trust,
+    /// Time after which a notice that is not acknowledged is sent again.
+    pub retry: Duration,
+    /// Number of times that a notice is sent in one session.
+    pub tries: u8,
+}
+
+impl Config {
+    /// Returns the intervals for production.
+    #[must_use]
+    pub const fn new(trust: Trust) -> Self {
+        Self { trust, retry: Duration::from_secs(10), tries: 6 }
+    }
+}
+
+/// The newest notice about a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Newest {
+    notice: Notice,
+    signed: SignedNotice,
+}
+
+/// Notices that a session has yet to acknowledge, and how often each was sent.
+type Waiting = BTreeMap<Subject, u8>;
+
+/// The newest notices, and what each session has yet to acknowledge. Invariants: a subject's serial number never goes
+/// back while the notice is kept; of the notices that are too many the oldest go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Server {
+    newest: BTreeMap<Subject, Newest>,
+    /// Subjects in the order of their serial numbers.
+    by_serial: BTreeSet<(u64, Subject)>,
+    sessions: BTreeMap<ConnId, Waiting>,
+    /// Number of notices that wait, over all sessions.
+    waiting: usize,
+    retries: Deadlines<ConnId>,
+}
+
+type Context<'a> = Cx<'a, Server>;
+
+impl Server {
+    /// Returns the terms of a version in the newest notice about it.
+    #[must_use]
+    pub fn terms(&self, version: VersionId) -> Option<Terms> {
+        self.newest.get(&Subject::version(version))?.notice.terms().map(|(_, terms)| terms)
+    }
+
+    /// Returns the serial number of the newest notice about a subject; 0: none.
+    #[must_use]
+    pub fn serial(&self, subject: Subject) -> u64 {
+        self.newest.get(&subject).map_or(0, |n| n.notice.serial)
+    }
+
+    fn on_published(&mut self, cx: &mut Context<'_>, now_ms: u64, notices: &[SignedNotice]) {
+        let mut changed = BTreeMap::new();
+        for signed in notices {
+            match check(&cx.cfg.trust, now_ms, signed) {
+                Err(why) => cx.push(Output::Refused(why)),
+                Ok(notice) if notice.serial <= self.serial(notice.subject) => {}
+                Ok(notice) => {
+                    let known = notice.known();
+                    if self.keep(notice, signed.clone()) {
+                        changed.insert(known.subject, known.serial);
+                        cx.push(Output::Learned(known));
+                    }
+                }
+            }
+        }
+        let changed: Vec<Known> = changed.into_iter().map(|(subject, serial)| Known { subject, serial }).collect();
+        for page in changed.chunks(NOTICES_PAGE_MAX) {
+            for conn in self.sessions.keys() {
+                let list = NoticeList { notices: List::truncated(page.iter().copied()) };
+                cx.push(Output::Send { conn: *conn, msg: ToClient::NoticesChanged(list) });
+            }
+        }
+    }
+
+    /// Keeps a notice that is newer than the one about its subject; returns whether there was room.
+    fn keep(&mut self, notice: Notice, signed: SignedNotice) -> bool {
+        let known = notice.known();
+        if let Some(old) = self.newest.insert(known.subject, Newest { notice, signed }) {
+            self.by_serial.remove(&(old.notice.serial, known.subject));
+        }
+        self.by_serial.insert((known.serial, known.subject));
+        if self.newest.len() > NOTICES_MAX
+            && let Some((_, oldest)) = self.by_serial.pop_first()
+        {
+            self.newest.remove(&oldest);
+        }
+        self.newest.contains_key(&known.subject)
+    }
+
+    fn on_held(&mut self, cx: &mut Context<'_>, conn: ConnId, held: &[Known]) {
+        for known in held {
+            let is_newer = self.serial(known.subject) > known.serial;
+            let has_room = self.waiting < ALL_NOTICES_WAITING_MAX;
+            let Some(waiting) = self.sessions.get_mut(&conn) else { return };
+            let before = waiting.len();
+            if !is_newer {
+                waiting.remove(&known.subject);
+            } else if waiting.len() < NOTICES_WAITING_MAX && has_room {
+                waiting.entry(known.subject).or_insert(0);
+            }
+            self.waiting = self.waiting.saturating_add(waiting.len()).saturating_sub(before);
+        }
+        self.send_waiting(cx, conn);
+    }
+
+    /// Sends notices that wait, while few enough are sent and not acknowledged.
+    fn send_waiting(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(waiting) = self.sessions.get_mut(&conn) else { return };
+        let sent = waiting.values().filter(|tries| **tries > 0).count();
+        let unsent = waiting.iter_mut().filter(|(_, tries)| **tries == 0);
+        for (subject, tries) in unsent.take(NOTICES_UNACKED_MAX.saturating_sub(sent)) {
+            *tries = 1;
+            if let Some(newest) = self.newest.get(subject) {
+                cx.push(Output::Send { conn, msg: ToClient::Notice(newest.signed.clone()) });
+            }
+        }
+        if waiting.is_empty() {
+            self.retries.clear(conn);
+        } else if self.retries.get(conn).is_none() {
+            self.retries.set(conn, Some(cx.now.after(cx.cfg.retry)));
+        }
+    }
+
+    /// Sends again what a session has not acknowledged, and gives up what was sent often enough: the session's client
+    /// reports what it has at its next login.
+    fn retry(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(waiting) = self.sessions.get_mut(&conn) else { return };
+        let before = waiting.len();
+        let (max, newest) = (cx.cfg.tries, &self.newest);
+        waiting.retain(|subject, tries| *tries < max && newest.contains_key(subject));
+        self.waiting = self.waiting.saturating_add(waiting.len()).saturating_sub(before);
+        for (subject, tries) in waiting.iter_mut().filter(|(_, tries)| **tries > 0) {
+            *tries = tries.saturating_add(1);
+            if let Some(newest) = newest.get(subject) {
+                cx.push(Output::Send { conn, msg: ToClient::Notice(newest.signed.clone()) });
+            }
+        }
+        self.send_waiting(cx, conn);
+    }
+}
+
+impl Machine for Server {
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
+        match input {
+            Input::Published { now_ms, notices } => self.on_published(cx, now_ms, &notices),
+            Input::Opened(conn) => _ = self.sessions.entry(conn).or_default(),
+            Input::Closed(conn) => {
+                let waiting = self.sessions.remove(&conn).map_or(0, |w| w.len());
+                self.waiting = self.waiting.saturating_sub(waiting);
+                self.retries.clear(conn);
+            }
+            Input::Held { conn, held } => self.on_held(cx, conn, &held),
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        // a timer that is set again for this moment waits for the next call
+        let mut due = Vec::new();
+        while let Some(conn) = self.retries.pop_due(cx.now) {
+            due.push(conn);
+        }
+        for conn in due {
+            self.retry(cx, conn);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.retries.next()
+    }
+
+    fn rebase(&mut self, by: Duration) {
+        self.retries.rebase(by);
+    }
+
+    fn check(&self) {
+        assert!(self.newest.len() <= NOTICES_MAX, "the notices are bounded");
+        let ordered = |(subject, n): (&Subject, &Newest)| self.by_serial.contains(&(n.notice.serial, *subject));
+        let mirrored = self.newest.len() == self.by_serial.len() && self.newest.iter().all(ordered);
+        assert!(mirrored, "each notice stands in both orders");
+        assert!(self.sessions.values().all(|w| w.len() <= NOTICES_WAITING_MAX), "what a session waits for is bounded");
+        let waiting: usize = self.sessions.values().map(BTreeMap::len).sum();
+        assert!(self.waiting == waiting && waiting <= ALL_NOTICES_WAITING_MAX, "what all sessions wait for is counted");
+        let retried = |(conn, w): (&ConnId, &Waiting)| w.is_empty() != self.retries.get(*conn).is_some();
+        assert!(self.sessions.iter().all(retried), "exactly what waits is sent again");
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// Corruptions of a server of whose sessions one waits, each with the message of the assertion that it must break.
+    pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 5] = [
+        ("the notices are bounded", |s| {
+            let one = s.newest.values().next().cloned().expect("a notice");
+            s.newest = (0..).take(NOTICES_MAX + 1).map(|n| (numbered(n), one.clone())).collect();
+        }),
+        ("each notice stands in both orders", |s| s.by_serial.clear()),
+        ("what a session waits for is bounded", |s| {
+            let many: Waiting = (0..).take(NOTICES_WAITING_MAX + 1).map(|n| (numbered(n), 0)).collect();
+            s.sessions.values_mut().for_each(|w| w.clone_from(&many));
+        }),
+        ("what all sessions wait for is counted", |s| s.waiting = 7),
+        ("exactly what waits is sent again", |s| s.retries = Deadlines::default()),
+    ];
+}
+
+#[cfg(test)]
+fn numbered(n: u32) -> Subject {
+    Subject::version(VersionId::numbered(n))
+}

@@ -1,0 +1,73 @@
+//! Notices to the fleet ([`crate::notice`]): this CN asks edges for new ones every few seconds, sends them to the
+//! clients that hold their subjects, and itself obeys those about versions.
+
+use super::{Cn, Context, Metric, Output, Timer};
+use crate::content::Policy;
+use crate::ids::{ConnId, VersionId};
+use crate::machine::Machine as _;
+use crate::notice::{Server, server};
+use crate::wire::List;
+use crate::wire::control::{Inventory, NoticeList};
+use crate::wire::notice::{SignedNotice, Terms};
+use alloc::vec::Vec;
+
+impl Cn {
+    /// Takes notices that an edge has published.
+    pub(super) fn on_notices(&mut self, cx: &mut Context<'_>, notices: Vec<SignedNotice>) {
+        let now_ms = self.now_ms(cx.now);
+        self.tell_notices(cx, server::Input::Published { now_ms, notices });
+    }
+
+    /// Takes a client's report of the notices that it has.
+    pub(super) fn on_notices_held(&mut self, cx: &mut Context<'_>, conn: ConnId, list: NoticeList) {
+        self.tell_notices(cx, server::Input::Held { conn, held: list.notices.into_vec() });
+    }
+
+    pub(super) fn tell_notices(&mut self, cx: &mut Context<'_>, input: server::Input) {
+        self.run_notices(cx, |notices, cx| notices.handle_input(cx, input));
+    }
+
+    /// Sends again what was not acknowledged.
+    pub(super) fn on_notices_timer(&mut self, cx: &mut Context<'_>) {
+        self.run_notices(cx, |notices, cx| notices.handle_timeout(cx));
+    }
+
+    fn run_notices(
+        &mut self,
+        cx: &mut Context<'_>,
+        run: impl FnOnce(&mut Server, &mut crate::machine::Cx<'_, Server>),
+    ) {
+        let cfg = server::Config { retry: cx.cfg.notice_retry, ..server::Config::new(Self::trust(cx)) };
+        let notices = &mut self.notices;
+        for output in cx.child(&cfg, |cx| run(notices, cx)) {
+            cx.push(match output {
+                server::Output::Send { conn, msg } => Output::ClientSend { conn, msg },
+                server::Output::Learned(_) => Output::Count(Metric::NoticeLearned),
+                server::Output::Refused(_) => Output::Count(Metric::NoticeRefused),
+            });
+        }
+        self.timers.set(Timer::Notices, self.notices.poll_timeout());
+    }
+
+    /// Returns whether a version is withdrawn and may not be shared.
+    pub(super) fn is_withdrawn(&self, version: VersionId) -> bool {
+        self.notices.terms(version) == Some(Terms::Withdrawn)
+    }
+
+    /// Returns whether the newest notice about a version, if there is one, lets clients download it from peers.
+    pub(super) fn may_have_peers(&self, version: VersionId) -> bool {
+        match self.notices.terms(version) {
+            None => true,
+            Some(Terms::Withdrawn) => false,
+            Some(Terms::Policy(Policy { peer_download, .. })) => peer_download,
+        }
+    }
+
+    /// Removes withdrawn versions from a client's inventory page. The client is told of the notice when it reports
+    /// what it has.
+    pub(super) fn strip(&self, mut page: Inventory) -> Inventory {
+        let add = page.add.into_vec().into_iter().filter(|s| !self.is_withdrawn(s.version));
+        page.add = List::truncated(add);
+        page
+    }
+}
