@@ -36,7 +36,7 @@ fn signed(n: u32, serial: u64) -> SignedNotice {
 }
 
 #[test]
-fn a_notice_counts_only_with_the_signature_of_a_certified_edge_over_exactly_its_bytes() {
+fn a_notice_counts_only_with_a_certified_edges_signature() {
     let good = signed(1, 7);
     assert_eq!(check(&trust(), NOW, &good).map(|n| n.serial), Ok(7));
     assert_eq!(check(&trust(), 999, &good), Err(NoticeError::NotVouchedFor), "the certificate is not valid yet");
@@ -149,7 +149,7 @@ fn changed(out: &[Output]) -> Vec<Known> {
 }
 
 #[test]
-fn a_new_notice_is_told_to_all_and_sent_to_holders_until_they_acknowledge_it() {
+fn a_new_notice_is_told_to_all_and_sent_to_holders_until_durable() {
     let mut b = Bench::new();
     b.input(Input::Opened(CONN));
     assert_eq!(b.held(vec![known(1, 0)]), [] as [u64; 0], "there is no notice yet");
@@ -167,7 +167,7 @@ fn a_new_notice_is_told_to_all_and_sent_to_holders_until_they_acknowledge_it() {
 }
 
 #[test]
-fn a_notice_is_sent_a_bounded_number_of_times_in_a_session_and_again_in_the_next() {
+fn a_notice_is_sent_a_few_times_in_a_session_and_again_in_the_next() {
     let mut b = Bench::new();
     b.publish(vec![signed(1, 5)]);
     b.input(Input::Opened(CONN));

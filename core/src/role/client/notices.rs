@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    /// Lets running downloads of a version follow its new policy. A download whose grant permits no peers stays without.
+    /// Lets running downloads of a version follow its new policy. A grant that permits no peers counts before it.
     fn change_downloads(&mut self, cx: &mut Context<'_>, version: VersionId, policy: &Policy) {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<Handle> = of_version.map(|(handle, _)| *handle).collect();

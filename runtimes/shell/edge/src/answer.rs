@@ -4,7 +4,7 @@ use super::content::set;
 use super::handle::EdgeHandle;
 use super::keeper::Keeper;
 use super::live::LiveConfig;
-use super::notices::NoticeSigner;
+use super::notice_signer::NoticeSigner;
 use super::pace::Pacer;
 use super::published::PublishedFiles;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};

@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_a_policy_is_a_notice_with_a_higher_serial_number_for_every_version() {
+    fn each_change_of_a_policy_is_a_notice_with_a_higher_serial_number() {
         let mut c = Catalogue::default();
         let mut publish = |n, rate_min, at_ms| {
             let version = Version { published_ms: at_ms, ..version("a") };
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_providers_policy_counts_below_that_of_an_object_and_its_change_is_a_notice() {
+    fn a_providers_policy_counts_below_that_of_an_object() {
         let mut c = Catalogue::default();
         let rate = |c: &Catalogue, path: &str| c.objects[&(ProviderId(1), path.to_owned())].policy.upload_rate_max;
         let keys = |n| PolicyKeys { upload_rate_max: Some(Rate(n)), ..PolicyKeys::default() };

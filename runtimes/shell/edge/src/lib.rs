@@ -17,6 +17,7 @@ pub mod handle;
 pub mod keeper;
 pub mod live;
 mod mend;
+mod notice_signer;
 mod notices;
 pub mod pace;
 pub mod policy;

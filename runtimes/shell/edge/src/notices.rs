@@ -3,28 +3,9 @@
 use super::answer::{Answer, Routes, json, problem};
 use hyper::StatusCode;
 use swarmedge_core::ids::VersionId;
-use swarmedge_core::notice::sign;
-use swarmedge_core::wire::notice::{Notice, SignedNotice};
-use swarmedge_core::wire::records::{ServerCert, SigningContext};
 use swarmedge_ground::edge_api::{NOTICES_PER_ANSWER, Notices, notice_text};
 use swarmedge_ground::host::unix_ms;
-use swarmedge_ground::keys::Key;
 use swarmedge_ground::rt::Rt;
-
-/// The edge's key for notices, with its certificate.
-#[derive(Clone, Debug)]
-pub struct NoticeSigner {
-    /// The edge's signing key.
-    pub key: Key,
-    /// The operator's certificate of the key.
-    pub cert: ServerCert,
-}
-
-impl NoticeSigner {
-    fn sign(&self, notice: &Notice) -> SignedNotice {
-        sign(notice, self.cert.clone(), |bytes| self.key.sign(SigningContext::Notice, bytes))
-    }
-}
 
 /// Answers `GET /v1/notices?after=SERIAL`: the notices with higher serial numbers, in their order.
 pub(super) async fn answer<R: Rt>(routes: &Routes<R>, query: Option<&str>) -> Answer {

@@ -6,7 +6,7 @@ use super::handle::EdgeHandle;
 use super::keeper::Keeper;
 use super::live::LiveConfig;
 use super::mend;
-use super::notices::NoticeSigner;
+use super::notice_signer::NoticeSigner;
 use super::pace::Pacer;
 use super::port::{EdgePort, from_ledger};
 use super::published::PublishedFiles;

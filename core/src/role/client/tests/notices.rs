@@ -45,7 +45,7 @@ fn limited(upload_rate_max: u64) -> Policy {
 }
 
 #[test]
-fn a_new_policy_counts_for_the_next_blocks_and_after_a_restart_and_older_ones_do_not() {
+fn a_new_policy_counts_at_once_and_after_a_restart() {
     let mut world = seeder(1);
     ask(&mut world, CONN, 0);
     publish(&mut world, 7, limited(100));
@@ -79,7 +79,7 @@ fn a_notice_that_the_disk_refuses_counts_and_is_acknowledged_only_later() {
 }
 
 #[test]
-fn a_policy_that_forbids_uploads_ends_them_and_one_that_permits_them_shares_again() {
+fn a_policy_can_forbid_uploads_and_permit_them_again() {
     let mut world = seeder(1);
     ask(&mut world, CONN, 0);
     publish(&mut world, 7, Policy { peer_upload: false, ..Policy::default() });
@@ -128,7 +128,7 @@ fn a_withdrawn_version_is_deleted_and_the_notice_acknowledged() {
 }
 
 #[test]
-fn a_withdrawn_version_that_a_download_needs_is_shared_again_only_after_a_newer_notice() {
+fn a_withdrawn_version_is_shared_again_only_after_a_newer_notice() {
     let mut world = World::with_peers(200 * MIB, &[]);
     world.get();
     world.run_for(Duration::from_secs(1));
