@@ -49,7 +49,7 @@ pub(super) async fn follow<R: Rt>(
             }
             match poll(&http, edge, after, &inbox).await {
                 Ok(Polled { runs: false, .. }) => return,
-                Ok(Polled { clock_differs_ms, .. }) => drop(clocks.insert(edge, clock_differs_ms)),
+                Ok(Polled { clock_differs_ms, .. }) => _ = clocks.insert(edge, clock_differs_ms),
                 Err(error) => tracing::info!(edge = %edge.authority(), %error, "cannot read the notices"),
             }
         }

@@ -140,6 +140,7 @@ impl Cdn {
         let bytes: Vec<u8> = (0..len).map(|_| next()).collect();
         let file = self.at(&format!("{name}.source"));
         fs::write(&file, &bytes).expect("writes");
+        let policy = policy.map(Into::into);
         let what = Publish { file, provider: ProviderId(1), path: name.into(), access: None, policy };
         swarmedge_edge::publish(&self.objects, &what).expect("publishes");
         bytes

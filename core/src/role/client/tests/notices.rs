@@ -107,6 +107,46 @@ fn a_copy_past_its_new_expiry_is_not_uploaded() {
 }
 
 #[test]
+fn the_policy_of_a_notice_counts_before_that_of_a_later_grant() {
+    let mut world = seeder(1);
+    publish(&mut world, 7, limited(100));
+    world.run_for(Duration::from_secs(1));
+    let again = world.get();
+    world.run_until(again, DownloadState::Completed);
+    ask(&mut world, CONN, 0);
+    assert_eq!(rate_of(&world, 0), Some(100));
+    world.command(CommandKind::Cancel(again));
+    world.run_for(Duration::from_secs(1));
+    world.crash();
+    world.run_for(Duration::from_secs(1));
+    connect(&mut world, ConnId(CONN.0 | 1), 2);
+    ask(&mut world, ConnId(CONN.0 | 1), 1);
+    assert_eq!(rate_of(&world, 1), Some(100), "the copy keeps it without a download");
+}
+
+#[test]
+fn a_new_limit_of_uploads_counts_what_was_uploaded_before() {
+    // sixteen pieces of 64 KiB
+    let mut world = World::with_peers(MIB, &[]);
+    let handle = world.get();
+    world.run_until(handle, DownloadState::Completed);
+    let again = ConnId(CONN.0 | 1);
+    connect(&mut world, CONN, 1);
+    connect(&mut world, again, 2);
+    for piece in 0..16 {
+        ask(&mut world, if piece < 10 { CONN } else { again }, piece);
+        world.run_for(Duration::from_millis(50));
+    }
+    publish(&mut world, 7, Policy { uploads_max: 1, ..Policy::default() });
+    assert!(world.client.uploads().shares(&world.version) && !world.client.uploads().offers(&world.version));
+    world.run_for(Duration::from_secs(1));
+    let removed = |m: &ToCn| matches!(m, ToCn::Inventory(page) if page.remove.contains(&world.version));
+    assert!(world.sent.iter().any(removed), "the CN hears that it is used up");
+    publish(&mut world, 8, Policy { uploads_max: 2, ..Policy::default() });
+    assert!(world.client.uploads().offers(&world.version));
+}
+
+#[test]
 fn a_policy_that_forbids_peers_ends_those_of_a_running_download() {
     let mut world = World::with_peers(200 * MIB, &[FAST, FAST]);
     let handle = world.get();

@@ -10,6 +10,7 @@ use super::*;
 use crate::mem_disk::{Fault, Medium, MemDisk};
 use swarmedge_core::content::Policy;
 use swarmedge_core::role::client::io::DownloadRecord;
+use swarmedge_core::wire::notice::Terms;
 
 /// How a disk loses a file's contents.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +164,31 @@ fn the_terms_of_a_copy_outlive_its_download_and_go_with_the_copy() {
     saved(&store, Save::Copy { version, terms: terms(3, 78) }).expect("of a copy that is gone nothing is written");
     drop(store);
     assert!(reopen(&disk).1.terms.is_empty());
+}
+
+#[test]
+fn a_notice_replaces_the_policy_of_a_copy_before_any_grant() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let version = manifest.version();
+    let (disk, opened) = open(Medium::default());
+    let (store, _) = opened.expect("an empty disk");
+    assert!(download(&store, &manifest, &bytes, 1).placed);
+    let terms = |upload_rate_max| CopyTerms { policy: Policy { upload_rate_max, ..Policy::default() }, spent: 77 };
+    saved(&store, Save::Copy { version, terms: terms(1) }).expect("room");
+    let notice = Notice::about_version(version, 7, &Terms::Policy(terms(2).policy));
+    saved(&store, Save::Notice(notice.clone())).expect("room");
+    let completed = DownloadRecord { state: DownloadState::Completed, ..record(1, version, bytes.len() as u64) };
+    saved(&store, Save::Download(completed)).expect("room");
+    saved(&store, Save::Forget { handle: Handle(1) }).expect("room");
+    drop(store);
+    let (store, restored) = reopen(&disk);
+    assert_eq!(restored.terms, [(version, terms(2))].into(), "the policy of the notice, and the count as it was");
+    assert_eq!(restored.notices, [notice]);
+    saved(&store, Save::Uncache { version }).expect("room");
+    drop(store);
+    let (_, restored) = reopen(&disk);
+    assert!(restored.terms.is_empty() && restored.notices.is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::client::protocol::WithoutPeers;
 use crate::edge_client::Trouble;
+use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_core::role::client::io::{NoPeers, ObjectRef};
 use swarmedge_core::wire::control::QueryError;
@@ -36,6 +37,22 @@ fn a_slow_watcher_sees_the_newest_figures_once() {
     assert!(api_state.changes(changes.revision, None, Duration::ZERO).lines.is_empty());
     api_state.saving(&Save::Forget { handle: Handle(1) });
     assert!(api_state.changes(changes.revision, Some(Handle(1)), Duration::ZERO).forgotten);
+}
+
+#[test]
+fn a_copy_expires_when_the_newest_notice_says() {
+    let api_state = ApiState::new(StatusLine::default(), |_| true);
+    let version = VersionId::numbered(1);
+    api_state.restored_expiries([(version, 10)].into_iter(), &[]);
+    assert!(!api_state.is_expired(version, 9) && api_state.is_expired(version, 10));
+    let about = |expires_ms| {
+        let policy = Policy { expires_ms, ..Policy::default() };
+        notice::Notice::about_version(version, expires_ms, &Terms::Policy(policy))
+    };
+    api_state.saving(&Save::Notice(about(20)));
+    assert!(!api_state.is_expired(version, 19) && api_state.is_expired(version, 20));
+    api_state.restored_expiries([(version, 10)].into_iter(), &[about(30)]);
+    assert!(!api_state.is_expired(version, 29) && api_state.is_expired(version, 30));
 }
 
 #[test]
