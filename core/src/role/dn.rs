@@ -350,8 +350,11 @@ impl Dn {
             self.directory.select(querier, select.version, (want, &exclude), cx.cfg.choice, cx.rng).unwrap_or_default();
         if chosen.is_empty() {
             cx.push(Output::Count(Metric::NobodyFound));
-            let why =
-                if want == 0 { WhyNobody::OffersSpent } else { self.directory.why_nobody(querier, select.version, &exclude) };
+            let why = if want == 0 {
+                WhyNobody::OffersSpent
+            } else {
+                self.directory.why_nobody(querier, select.version, &exclude)
+            };
             return cx.push(Output::CnSend { conn, msg: FromDn::Nobody(Nobody { req: select.req, why }) });
         }
         self.count_offers(cx, select.download, chosen.len());

@@ -458,6 +458,7 @@ fn no_peers_are_requested_where_the_policy_forbids_them() {
 
 /// Returns the reasons why the downloads were without peers, in order.
 fn no_peers(world: &World) -> Vec<NoPeers> {
-    let why = |output: &Output| if let Output::Notice(Notice::NoPeers { why, .. }) = output { Some(*why) } else { None };
+    let why =
+        |output: &Output| if let Output::Notice(Notice::NoPeers { why, .. }) = output { Some(*why) } else { None };
     world.outputs.iter().filter_map(why).collect()
 }

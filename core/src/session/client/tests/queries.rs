@@ -162,9 +162,7 @@ fn an_answer_without_peers_has_its_reason_and_is_asked_for_again() {
         query = asked.expect("it asks again");
     }
     let msg = ToClient::QueryFailed(QueryFailed { query, why: QueryError::Withdrawn, retry_after_ms: 0 });
-    let forbidden = [
-        Output::NoPeers { download: D1, why: QueryError::Withdrawn },
-        Output::PeersForbidden { download: D1 },
-    ];
+    let forbidden =
+        [Output::NoPeers { download: D1, why: QueryError::Withdrawn }, Output::PeersForbidden { download: D1 }];
     assert_eq!(b.input(Input::Message { conn, msg }), forbidden);
 }

@@ -75,7 +75,9 @@ fn shown(state: &Path, restored: &Restored) -> ApiState {
 fn save(store: &Store, what: Save) -> Result<(), Error> {
     let (done, saved) = mpsc::channel();
     // who waits takes it
-    store.save(what, move |result| drop(done.send(result)));
+    store.save(what, move |result| {
+        let _ = done.send(result);
+    });
     let saved = saved.recv().map_err(|_| Error::failed("the client's store has ended"))?;
     saved.map_err(|why| Failure::from(why).into())
 }

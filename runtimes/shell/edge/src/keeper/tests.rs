@@ -63,7 +63,10 @@ fn a_rotten_piece_is_refused_and_the_others_are_not() {
         assert_eq!(keeper.damage().of(id), Some(bad(&[1])));
         let asked = async |ranges: &[Range<u64>]| keeper.prepare(&stored, ranges, true).await;
         assert!(asked(&[0..65_536, 131_072..200_000]).await.is_ok());
-        assert!(is_damaged(&asked(std::slice::from_ref(&(0..65_537))).await, &bad(&[1])), "known before the answer begins");
+        assert!(
+            is_damaged(&asked(std::slice::from_ref(&(0..65_537))).await, &bad(&[1])),
+            "known before the answer begins"
+        );
         assert!(asked(std::slice::from_ref(&(0..0))).await.is_ok());
     });
 }
