@@ -40,6 +40,17 @@ static SEED: LazyLock<u64> = LazyLock::new(|| {
     seed
 });
 
+/// Reports that a test is skipped, and why. The line goes past the test harness, which hides what a passing test
+/// prints.
+///
+/// # Panics
+/// If `SWARMEDGE_REQUIRE_ALL` is set, where no test may be skipped.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "needed for this test: {why}");
+    let line = format!("SKIPPED: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -52,15 +63,4 @@ mod tests {
     fn a_kept_seed_of_a_test_in_src_is_played_again() {
         common::begins_with_the_kept_seed(random(4), file!());
     }
-}
-
-/// Reports that a test is skipped, and why. The line goes past the test harness, which hides what a passing test
-/// prints.
-///
-/// # Panics
-/// If `SWARMEDGE_REQUIRE_ALL` is set, where no test may be skipped.
-pub fn skip(why: &str) {
-    assert!(std::env::var_os("SWARMEDGE_REQUIRE_ALL").is_none(), "needed for this test: {why}");
-    let line = format!("SKIPPED: {why}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
 }

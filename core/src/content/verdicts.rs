@@ -1,7 +1,7 @@
 //! Verdicts on stored content: which pieces of a file were hashed lately, and whether they were right.
 //!
-//! A verdict belongs to the file as it was when it was hashed: another file under the name, and every write, void it. It
-//! ends after a while, since bytes can rot on the disk without anybody writing them.
+//! A verdict belongs to the file as it was when it was hashed: another file under the name, and every write, void it.
+//! It ends after a while, since bytes can rot on the disk without anybody writing them.
 
 use super::Bitfield;
 use crate::ids::{PieceIndex, VersionId};
@@ -129,7 +129,8 @@ impl Verdicts {
         known.map_or_else(Vec::new, |known| known.bad.iter().collect())
     }
 
-    /// Remembers what hashing a piece of a file of `pieces` pieces has shown. Another file of that version is forgotten.
+    /// Remembers what hashing a piece of a file of `pieces` pieces has shown. Another file of that version is
+    /// forgotten.
     pub fn record(
         &mut self,
         limits: &Limits,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A film long enough for a transfer of it to be caught under two policies.
-const LONG: Object = Object { path: "long", size: 32 * MIB, edge_rate: 0, upload_rate: MIB };
+const LONG: Object = Object { path: "long", size: 32 * MIB, edge_rate: 0, upload_rate: MIB, uploads_max: 0 };
 /// Upload rate of the new policy, bytes a second.
 const SLOW: u64 = MIB / 16;
 /// Span over which the receiver counts what comes from peers.

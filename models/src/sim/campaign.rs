@@ -247,7 +247,7 @@ impl Campaign {
 
     /// Checks the safety rules, which hold at every moment.
     fn safe(&self) -> Result<(), String> {
-        self.rig.world.nodes.iter().flatten().for_each(|node| node.check());
+        self.rig.world.nodes().for_each(|(_, node)| node.check());
         let env = &self.rig.world.env;
         let seen = &env.seen;
         let rules = [

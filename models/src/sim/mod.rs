@@ -459,7 +459,7 @@ impl System for Net {
         node.check();
     }
 
-    /// One millisecond in four: what a machine's step has touched it checks itself, and a campaign checks all nodes often.
+    /// One millisecond in four: a machine checks itself what a step has touched, and a campaign checks all nodes often.
     fn checks_at(now: Time) -> bool {
         now.since(Time::ZERO).as_millis().is_multiple_of(4)
     }

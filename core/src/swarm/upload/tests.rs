@@ -108,7 +108,7 @@ impl Lab {
         let request = PieceRequest { piece: PieceIndex(piece), first_block, blocks, want_leaves: true };
         let out = self.input(Input::Request { conn: ConnId(1), xfer: XferId(xfer), request });
         match &out[..] {
-            [Output::Serve { .. }] => None,
+            [.., Output::Serve { .. }] => None,
             [Output::Refuse { why, .. }, ..] => Some(*why),
             other => panic!("neither served nor refused: {other:?}"),
         }

@@ -50,8 +50,8 @@ pub struct CnConfig {
     /// new one, if its own network has most.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: u32,
-    /// Lowest client version that gets a session, `major.minor.patch`. Older clients are told so: they find no peers and
-    /// upload nothing, and the edges serve them.
+    /// Lowest client version that gets a session, `major.minor.patch`. Older clients are told so: they find no peers
+    /// and upload nothing, and the edges serve them.
     #[serde(default = "default_client_version_min")]
     pub client_version_min: String,
     /// Time over which a stopping CN sends its clients to other CNs, milliseconds.

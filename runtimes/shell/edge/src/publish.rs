@@ -101,8 +101,8 @@ pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
 }
 
 /// Publishes a file: copies it, computes its piece roots, and makes it the object's current version durably. The file
-/// is read once. What is stored of the same version already is replaced, since it may be damaged. What is written belongs
-/// to the owner of what is there, so that servers of another user can read it.
+/// is read once. What is stored of the same version already is replaced, since it may be damaged. What is written
+/// belongs to the owner of what is there, so that servers of another user can read it.
 pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     let path = check_path(&what.path)?;
     let files = Files::new(objects);

@@ -72,8 +72,8 @@ pub fn metrics_text() -> String {
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Returns the response to a request of `/livez` or `/healthz`, and for the operator of `/metrics`; `None` for other
-/// paths. `/livez` says that the process answers. `/healthz` is 503 if a part cannot work, with one reason per line, and
-/// otherwise 200, with the warnings after the first line; it is JSON for who accepts that or adds `?json`.
+/// paths. `/livez` says that the process answers. `/healthz` is 503 if a part cannot work, with one reason per line,
+/// and otherwise 200, with the warnings after the first line; it is JSON for who accepts that or adds `?json`.
 #[must_use]
 pub fn answer<B>(request: &Request<B>, path: &str, health: &Health, view: View) -> Option<Response<Body>> {
     let (code, text, kind) = match path {
@@ -121,8 +121,8 @@ fn status(code: StatusCode) -> Response<Body> {
     response
 }
 
-/// Serves `/metrics`, `/healthz` and `/livez` over plain HTTP until `stop` is set. `key` names the configuration entry for
-/// errors. Returns the bound address, which differs from `addr` if its port was 0.
+/// Serves `/metrics`, `/healthz` and `/livez` over plain HTTP until `stop` is set. `key` names the configuration entry
+/// for errors. Returns the bound address, which differs from `addr` if its port was 0.
 pub fn serve<R: Rt>(rt: &R, addr: SocketAddr, key: &str, stop: Signal, health: Health) -> Result<SocketAddr, Error> {
     init_metrics();
     let (listener, addr) = listen(rt, addr, key)?;

@@ -1,4 +1,5 @@
-//! Tests of outages, and of what the operator or provider tells a client: edges away, versions refused, objects expired.
+//! Tests of outages, and of what the operator or provider tells a client: edges away, versions refused, objects
+//! expired.
 
 use super::gets::{Cdn, LARGE, SMALL};
 use std::process::{Command, Output};

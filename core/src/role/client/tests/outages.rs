@@ -84,7 +84,7 @@ fn an_edge_that_answers_one_request_is_asked_for_everything_at_once() {
 }
 
 #[test]
-fn a_grant_that_is_too_old_after_an_outage_is_replaced_and_pieces_are_kept() {
+fn a_grant_too_old_after_an_outage_is_replaced_and_pieces_are_kept() {
     let mut world = in_background(50 * MIB, &[]);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -125,7 +125,7 @@ fn an_object_that_has_expired_is_said_to_have_expired() {
 }
 
 #[test]
-fn a_download_that_a_full_disk_has_stopped_goes_on_by_itself_in_the_background() {
+fn a_background_download_stopped_by_a_full_disk_goes_on_by_itself() {
     let mut world = in_background(50 * MIB, &[]);
     let handle = world.get();
     world.run_for(Duration::from_secs(1));
@@ -166,7 +166,7 @@ fn a_restart_of_the_background_client_looks_for_room_again() {
 }
 
 #[test]
-fn a_client_that_starts_without_any_edge_gets_what_it_was_granted_from_peers() {
+fn a_client_started_without_edges_gets_what_it_was_granted_from_peers() {
     for servers in [None, Some(KeptServers { cns: 1, edges: 1, now_ms: START_MS })] {
         let mut world = in_background(50 * MIB, &[FAST]);
         let handle = world.get();
@@ -230,7 +230,7 @@ fn ask_for(world: &mut World, conn: ConnId, pieces: u32, xfer: u64) -> usize {
 }
 
 #[test]
-fn the_limit_of_uploads_holds_across_restarts_and_a_used_up_copy_is_not_offered() {
+fn upload_limits_hold_across_restarts_and_used_up_copies_are_not_offered() {
     // sixteen pieces of 64 KiB, which may be uploaded once
     let mut world = World::with_peers(MIB, &[]);
     world.policy.uploads_max = 1;
@@ -269,7 +269,7 @@ fn a_copy_that_expires_is_shared_no_more() {
 }
 
 #[test]
-fn a_client_that_the_cns_refuse_for_its_version_says_so_and_the_edge_serves_it() {
+fn a_client_refused_for_its_version_says_so_and_the_edge_serves_it() {
     let mut world = seeder(1);
     let conn = world.sent_on.expect("a control connection");
     world.input(Input::Control { conn, msg: ToClient::Refused(Refused { why: Refusal::Outdated }) });

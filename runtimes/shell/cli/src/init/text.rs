@@ -3,17 +3,23 @@
 use super::{Deployment, Plan, Ports};
 use swarmedge_ground::reach::authority;
 
+/// Address at which servers listen that only other servers connect to.
+const INNER: &str = "127.0.0.1";
+
 /// Returns the whole text of `server.toml`.
 pub(super) fn server_toml(plan: &Plan, made: &Deployment) -> String {
+    edge(plan, made) + &cn(plan, made) + &inner_servers(made.ports, &plan.listen(), INNER)
+}
+
+/// Returns the sections of operator and edge.
+fn edge(plan: &Plan, made: &Deployment) -> String {
     let Plan { host, region, .. } = plan;
     let p = made.ports;
     let (stun, cn_addr) = (authority(host, p.stun), authority(host, p.cn));
-    let root = made.root;
-    let url = &made.edge_url;
-    let listen = plan.listen();
-    let inner = "127.0.0.1";
-    let [ops_cn, .., ops_edge] = p.ops;
-    let clients_side = format!(
+    let Deployment { root, edge_url: url, .. } = made;
+    let (listen, inner) = (plan.listen(), INNER);
+    let [.., ops_edge] = p.ops;
+    format!(
         r#"# A Swarmedge deployment. Each server reads [operator] and the sections of its own roles; relative paths start from
 # this file's directory. An unknown key is an error. DIR/root.key signs for everything: keep it off line.
 
@@ -49,7 +55,20 @@ ops = "{inner}:{ops_edge}"
 name = "cn-1"
 addr = "{cn_addr}"
 
-# The clients' control connections (TLS).
+"#,
+        edge = p.edge,
+        ledger = p.ledger,
+    )
+}
+
+/// Returns the section of the CN.
+fn cn(plan: &Plan, made: &Deployment) -> String {
+    let p = made.ports;
+    let url = &made.edge_url;
+    let (listen, inner) = (plan.listen(), INNER);
+    let [ops_cn, ..] = p.ops;
+    format!(
+        r#"# The clients' control connections (TLS).
 [cn]
 name = "cn-1"
 listen = "{listen}:{cn}"
@@ -71,12 +90,10 @@ edges = ["{url}"]
 ops = "{inner}:{ops_cn}"
 
 "#,
-        edge = p.edge,
         cn = p.cn,
         dn = p.dn,
         ledger = p.ledger,
-    );
-    clients_side + &inner_servers(p, &listen, inner)
+    )
 }
 
 /// Returns the sections of DN, STUN server and ledger.

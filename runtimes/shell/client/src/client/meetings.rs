@@ -120,7 +120,7 @@ impl Meetings {
     }
 
     /// Returns what is to be kept of a download on disk; `None` if it is kept already.
-    pub(super) fn to_keep(&mut self, handle: Handle) -> Option<KeptWhy> {
+    pub(super) fn take_unkept(&mut self, handle: Handle) -> Option<KeptWhy> {
         let mut peers = self.of(handle, false);
         peers.iter_mut().for_each(|line| line.peer.clear());
         let kept = KeptWhy { without_peers: self.why_none(handle), peers };

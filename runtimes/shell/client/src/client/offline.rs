@@ -30,7 +30,7 @@ pub(super) fn no_client() -> Error {
 fn answer(state: &Path, request: &Request) -> Result<Option<Answer>, Error> {
     let reads = matches!(request, Request::Status | Request::CacheList | Request::Why { .. });
     let sets = matches!(request, Request::Uploads { .. });
-    if !sets && !(reads && state.join(store::JOURNAL).exists()) {
+    if !(sets || reads && state.join(store::JOURNAL).exists()) {
         return Ok(None);
     }
     if sets {

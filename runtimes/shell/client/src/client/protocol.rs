@@ -392,7 +392,6 @@ pub fn source_name(source: SourceName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarmedge_core::role::client::io::FailReason;
 
     #[test]
     fn requests_are_tagged_lines_and_unknown_fields_are_refused() {

@@ -179,8 +179,8 @@ mod tests {
         let [line] = &log.of(Handle(1), true)[..] else { panic!("one") };
         assert!(line.path.is_some() && line.peer == PublicKey::numbered(1).to_string());
         log.without_peers(Handle(1), WithoutPeers::QueryLimit);
-        let kept = log.to_keep(Handle(1)).expect("new");
-        assert_eq!(log.to_keep(Handle(1)), None, "it is kept already");
+        let kept = log.take_unkept(Handle(1)).expect("new");
+        assert_eq!(log.take_unkept(Handle(1)), None, "it is kept already");
         let text = serde_json::to_string(&kept).expect("JSON");
         let names = [PublicKey::numbered(1).to_string(), "203.0.113".into(), "4000".into()];
         assert!(names.iter().all(|name| !text.contains(name)), "{text}");

@@ -36,7 +36,7 @@ impl ApiState {
     pub fn why_to_keep(&self, handle: Handle) -> Option<Vec<u8>> {
         let mut state = self.lock();
         let known = state.downloads.contains_key(&handle);
-        known.then(|| state.meetings.to_keep(handle)).flatten().and_then(|kept| serde_json::to_vec(&kept).ok())
+        known.then(|| state.meetings.take_unkept(handle)).flatten().and_then(|kept| serde_json::to_vec(&kept).ok())
     }
 
     /// Takes what an earlier start has kept to explain a download.
