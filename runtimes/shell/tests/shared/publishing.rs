@@ -82,7 +82,7 @@ fn hidden_characters_of_old_catalogues_are_never_printed_raw() {
     let old = text.replace("\"path\": \"o\"", &format!("\"path\": \"{name}\""));
     assert_ne!(old, text);
     fs::write(&catalogue, old).expect("written");
-    let url = "1/a%E2%80%AEgnp.exe";
+    let url = "swarmedge://1/a%E2%80%AEgnp.exe";
     let named = ["-o", "named"];
     let (bundle, state) = (["--bundle", "cdn/install/bundle.toml"], ["--state", "state"]);
     let commands: [(&[&str], bool); 6] = [

@@ -98,7 +98,11 @@ impl OwnClient {
                     };
                 }
                 Err(RecvTimeoutError::Timeout) if interrupt.check().is_err() => {
-                    return own.stop().map(|()| Started::Stopped);
+                    return match own.stop() {
+                        // it waited for the directory
+                        Err(error) if error.code() == Code::Unreachable => Ok(Started::Stopped),
+                        other => other.map(|()| Started::Stopped),
+                    };
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
