@@ -103,7 +103,6 @@ pub fn open_on<R: Rt>(
         notices,
     });
     let site = Site { listener, tls, limits: limits(cfg), service: routes };
-    rt.spawn(space::watch(rt.clone(), health.clone(), places(cfg)));
     tend(rt, keeper, published, &live);
     let (rt, stop, name) = (rt.clone(), stop.clone(), cfg.name.clone());
     let run = async move {
@@ -126,11 +125,12 @@ fn tend<R: Rt>(rt: &R, keeper: Keeper<R>, published: PublishedFiles<R>, live: &L
     rt.spawn(scrub::follow(rt.clone(), keeper, published, live.scrub_rate()));
 }
 
-/// Opens the published objects and their stored content.
+/// Opens the published objects and their stored content, and watches the room on their disks.
 fn stored_content<R: Rt>(rt: &R, cfg: &EdgeConfig, health: &Health) -> Result<(PublishedFiles<R>, Keeper<R>), Error> {
     let files = Files::new(&cfg.objects);
     files.create()?;
     let published = PublishedFiles::open(rt.clone(), files.clone(), health)?;
+    rt.spawn(space::watch(rt.clone(), health.clone(), places(cfg)));
     Ok((published, Keeper::new(rt.clone(), files, health.clone())))
 }
 
