@@ -419,7 +419,7 @@ pub struct GetArgs {
     /// The provider's token, where it is not in the URL
     #[arg(long, env = "SWARMEDGE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Where it is to go: a file, a directory, or - for standard output [default: the last part of the path, here]
+    /// The file to write, or - for standard output [default: the last part of the path, here]
     #[arg(short, long, value_name = "FILE|DIR")]
     pub output: Option<PathBuf>,
     /// Replace a file that is there, or what a symbolic link points to; never a device, FIFO or socket

@@ -117,8 +117,10 @@ fn a_download_and_a_version_go_by_their_objects_and_short_ids() {
         let publish = ["publish", "source", &object, "--config", config];
         assert!(command(&cdn.at(""), &publish).output().expect("it runs").status.success(), "{name}");
         fs::create_dir_all(cdn.at("into")).expect("made");
-        says(&cdn, &["get", &object, "-o", "into"], 0);
-        assert!(fs::read(cdn.at("into").join(name)).expect("in the directory") == name.as_bytes());
+        assert!(says(&cdn, &["get", &object, "-o", "into"], 2).contains("is a directory"));
+        let output = format!("into/{name}");
+        says(&cdn, &["get", &object, "-o", &output], 0);
+        assert!(fs::read(cdn.at(&output)).expect("fetched") == name.as_bytes());
     }
     let list = says(&cdn, &["cache", "list", "--json"], 0);
     let id = list.split("\"version\":\"").nth(1).and_then(|rest| rest.get(..8)).expect("an id");

@@ -45,7 +45,7 @@ pub struct Get {
     pub url: String,
     /// The provider's token; by default the one in the URL.
     pub token: Option<String>,
-    /// The path of the file, a directory for it, or `-` for standard output; by default the last part of the URL's
+    /// The path of the file, or `-` for standard output; by default the last part of the URL's
     /// path, in the current directory.
     pub output: Option<PathBuf>,
     /// Whether to replace an existing file.
@@ -104,7 +104,6 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
 
 fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error> {
     let name = match given {
-        Some(dir) if dir.is_dir() => dir.join(own_name(object_path)?),
         Some(path) => path.to_owned(),
         None => PathBuf::from(own_name(object_path)?),
     };
@@ -364,9 +363,6 @@ mod tests {
         let here = std::env::current_dir().expect("a directory");
         assert_eq!(output_path(None, "a/b.iso"), Ok(here.join("b.iso")));
         assert_eq!(output_path(Some(Path::new("/x/y")), "a/b.iso"), Ok(PathBuf::from("/x/y")));
-        let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(output_path(Some(dir.path()), "a/b.iso"), Ok(dir.path().join("b.iso")), "into a directory");
-        assert_eq!(output_path(Some(dir.path()), "a/..").expect_err("no name").code(), Code::Usage);
         for bad in ["a/", "a/..", "", "a/x\u{202e}gnp.exe"] {
             assert_eq!(output_path(None, bad).expect_err(bad).code(), Code::Usage);
         }
