@@ -61,7 +61,7 @@ pub(crate) fn decode_records(bytes: &[u8]) {
     value::<NatDescriptor>(bytes);
 }
 
-/// Checks a notice, and that one whose signature is valid has a statement that can be read.
+/// Checks a notice's encoding, and that the statement of a notice with a valid signature decodes.
 pub(crate) fn decode_notice(bytes: &[u8]) {
     value::<Notice>(bytes);
     value::<SignedNotice>(bytes);
@@ -73,7 +73,7 @@ pub(crate) fn decode_notice(bytes: &[u8]) {
     }
 }
 
-/// Cuts a stream of bytes into frames, as a reader of a connection does, and decodes each frame in every protocol.
+/// Splits a stream of bytes into frames, as a connection's reader does, and decodes each frame in every protocol.
 pub(crate) fn decode_frame(mut stream: &[u8]) {
     while let Ok(Some(n)) = frame_len(stream) {
         assert!(n > 4 && n <= stream.len(), "a frame of {n} bytes in {}", stream.len());

@@ -1,5 +1,5 @@
 //! Scenarios, each written once and run on every [`Rig`]: the simulator, and real processes or runtimes over
-//! loopback. They check the final state of each node, never the order of events on different nodes, and never speed.
+//! loopback. Scenarios check the final state of each node, never the order of events on different nodes or the speed.
 
 mod edges;
 mod policies;
@@ -402,7 +402,7 @@ fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {
     rig.restart(Name(Role::Client, 0));
     rig.command(0, Command::Get(FILM.path));
     completes(rig, 0)?;
-    // less than two MiB, the second credit, came over the introduction that was cut
+    // less than 2 MiB (the second credit) came over the introduction whose connection was cut
     accounted_but(rig, &[0, 1], 2 * MIB)
 }
 
@@ -589,7 +589,7 @@ fn used_up(rig: &mut dyn Rig) -> Result<(), String> {
         let s = completes(rig, client)?;
         need(client > 1 || s.peer_bytes > 0, || format!("nobody uploads: {s:?}"))?;
         sum += s.peer_bytes;
-        // what was sent is remembered within seconds
+        // the count of bytes sent is durable within seconds
         rig.run_until(Duration::from_secs(3), &mut |_| false);
         rig.crash(Name(Role::Client, 0));
         rig.restart(Name(Role::Client, 0));

@@ -106,7 +106,7 @@ impl fmt::Display for Lane {
     }
 }
 
-/// How a pending event is delivered.
+/// Choice of what happens to a pending event: delivery, loss, duplication or another fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Way {
     /// Delivered once, without a fault.

@@ -1,8 +1,9 @@
 //! Finds installations that were rolled back or cloned, by the secondary GUIDs in the logins of one GUID. An
-//! installation draws a random secondary GUID at each start.
+//! installation draws a random secondary GUID at each start of its client process; "start" below means such a launch,
+//! known by that GUID. The predecessor of a start is the installation's start before it, the successor the one after.
 //!
-//! Each login names the installation's last five starts, newest first. Starts that follow one another in a login are
-//! joined; a healthy installation makes a chain. A start that two different starts follow shows that the installation
+//! Each login names the installation's last five starts, newest first. Neighbours in this list are joined as successor
+//! and predecessor; a healthy installation makes a chain. A start with two successors shows that the installation
 //! was set back, or that two copies of it run. The patterns and their causes are those of figure 12 in the paper on
 //! Akamai's NetSession. A fork is a reason to give the installation a new key, not a proof of guilt.
 
@@ -52,7 +53,7 @@ impl Pattern {
         }
     }
 
-    /// Returns whether a start happened twice, so that the installation is to get a new key.
+    /// Returns whether the graph has a fork or is not a tree, so that the installation is to get a new key.
     #[must_use]
     pub const fn is_forked(self) -> bool {
         !matches!(self, Self::Short | Self::Linear)
@@ -103,7 +104,7 @@ impl History {
 /// or on up to three consecutive lost ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Starts {
-    /// Each start with its predecessors and its successors.
+    /// Each start with the starts directly before it (predecessors) and directly after it (successors).
     joined: BTreeMap<SecondaryGuid, (BTreeSet<SecondaryGuid>, BTreeSet<SecondaryGuid>)>,
 }
 
@@ -120,7 +121,7 @@ impl Starts {
         }
     }
 
-    /// Asserts that each start is listed among the successors of its predecessors, and the reverse.
+    /// Asserts that each start is listed among the successors of each of its predecessors, and the reverse.
     pub fn check(&self) {
         for (start, (before, after)) in &self.joined {
             let follows = |old: &SecondaryGuid| self.joined.get(old).is_some_and(|(_, after)| after.contains(start));
@@ -183,7 +184,7 @@ impl Starts {
         Graph { pattern, starts: members.len(), forks, oldest, newest }
     }
 
-    /// Returns whether a start without successors is a branch of its own, its predecessor having other successors.
+    /// Returns whether a start without successors is a branch of its own: its predecessor has other successors.
     fn hangs_alone(&self, leaf: &SecondaryGuid) -> bool {
         self.before(leaf).any(|parent| self.after(parent).count() > 1)
     }
@@ -248,7 +249,7 @@ mod tests {
             ("2 1 / 3 2 1 / 4 2 1 / 5 2 1", Reimaged, false),
             // a master image: several copies of 2, each with starts of its own
             ("3 2 1 / 4 3 2 1 / 5 2 1 / 6 5 2 1 / 7 2 1", Reimaged, false),
-            // two predecessors of one start, and a start before itself
+            // a start with two predecessors, and a start that precedes itself
             ("3 1 / 3 2", Irregular, false),
             ("1 2 3 1", Irregular, false),
             ("1 1", Irregular, false),

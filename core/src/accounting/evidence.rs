@@ -43,13 +43,13 @@ pub fn key(record: &LedgerRecord) -> RecordId {
     RecordId(key)
 }
 
-/// A reporter of cumulative records, of whose records the newest counts.
+/// Reporter of cumulative records about one download; each record replaces the reporter's earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Source {
     Downloader(Guid),
     Uploader(Guid),
     Edge(PublicKey),
-    /// An edge, and the time at which its present count of this download began (`life`).
+    /// An edge, and the time at which that edge's count of this download began (`life`, Unix milliseconds).
     Served(PublicKey, u64),
 }
 

@@ -1,7 +1,7 @@
-//! Verdicts on stored content: which pieces of a file were hashed lately, and whether they were right.
+//! Verdicts on stored content: which pieces of a file were hashed recently, and whether their hashes were right.
 //!
-//! A verdict belongs to the file as it was when it was hashed: another file under the name, and every write, void it.
-//! It ends after a while, since bytes can rot on the disk without anybody writing them.
+//! A verdict is valid for the file's state at the time of hashing: a write to the file, or another file in its place,
+//! voids the verdict. Verdicts also expire, since bytes can rot on a disk without a write.
 
 use super::Bitfield;
 use crate::ids::{PieceIndex, VersionId};
@@ -25,37 +25,37 @@ pub enum Verdict {
     Bad,
 }
 
-/// How long verdicts count, and how many are kept.
+/// Limits of verdicts: for how long they are valid, and how many are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Time after which a good piece is hashed again; it may be so after half of that.
+    /// Longest time for which a piece counts as good after hashing; the shortest is half of it.
     pub good_for: Duration,
-    /// Time after which a bad piece is hashed again.
+    /// Time for which a piece counts as bad after hashing; then the piece is hashed again.
     pub bad_for: Duration,
-    /// Most pieces of all files, three bits each; the file that was longest not asked for is forgotten first.
+    /// Maximum number of pieces over all files, three bits each; the least recently used file is dropped first.
     pub pieces_max: u64,
 }
 
 impl Limits {
-    /// The limits of an edge: 24 MiB at most.
+    /// Limits of an edge: the verdicts take at most 24 MiB of memory.
     pub const PRODUCTION: Self =
         Self { good_for: Duration::from_secs(3600), bad_for: Duration::from_secs(60), pieces_max: 1 << 26 };
 }
 
-/// The pieces of one file that were hashed.
+/// Verdicts on the pieces of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     identity: FileIdentity,
-    /// Pieces found good in the present half of [`Limits::good_for`].
+    /// Pieces found good in the current period; a period is half of [`Limits::good_for`].
     good: Bitfield,
-    /// Pieces found good in the half before.
+    /// Pieces found good in the previous period.
     good_before: Bitfield,
-    /// When the present half began.
+    /// Time at which the current period began.
     half_began: Time,
     bad: Bitfield,
-    /// When a piece was last found bad.
+    /// Time at which a piece was last found bad.
     bad_at: Time,
-    /// Number of the last question about this file.
+    /// Value of [`Verdicts::asked`] at the last use of this file.
     asked: u64,
 }
 
@@ -77,7 +77,7 @@ impl Known {
         u64::from(self.good.len())
     }
 
-    /// Begins the next half of the time for which verdicts count, if it is due.
+    /// Begins the next period, if the current one is over.
     fn age(&mut self, now: Time, half: Duration) {
         let past = now.since(self.half_began);
         if past < half {
@@ -96,12 +96,12 @@ pub struct Verdicts {
     files: BTreeMap<VersionId, Known>,
     /// Number of pieces of all files.
     pieces: u64,
-    /// Number of the last question.
+    /// Number of uses (lookups and new verdicts) of all files so far.
     asked: u64,
 }
 
 impl Verdicts {
-    /// Returns what is known of a piece of this file.
+    /// Returns the verdict on a piece of this file.
     pub fn of(
         &mut self,
         limits: &Limits,
@@ -122,15 +122,15 @@ impl Verdicts {
         if good { Verdict::Good } else { Verdict::Unknown }
     }
 
-    /// Returns the pieces of a file that were found bad and not good since, however long ago.
+    /// Returns the pieces of a file that were found bad and not found good since, however long ago.
     #[must_use]
     pub fn suspects(&self, (version, identity): (VersionId, FileIdentity)) -> Vec<PieceIndex> {
         let known = self.files.get(&version).filter(|known| known.identity == identity && !known.bad.is_empty());
         known.map_or_else(Vec::new, |known| known.bad.iter().collect())
     }
 
-    /// Remembers what hashing a piece of a file of `pieces` pieces has shown. Another file of that version is
-    /// forgotten.
+    /// Stores the verdict on a piece of a file with `pieces` pieces. Drops the verdicts on another file of that
+    /// version.
     pub fn record(
         &mut self,
         limits: &Limits,
@@ -161,7 +161,7 @@ impl Verdicts {
         }
     }
 
-    /// Forgets files, first those that were longest not asked for, until one of `pieces` pieces has room.
+    /// Drops the verdicts on the least recently used files until a file with `pieces` pieces has room.
     fn make_room(&mut self, limits: &Limits, version: VersionId, pieces: u32) {
         let wanted = if self.files.contains_key(&version) { 0 } else { u64::from(pieces) };
         while self.pieces.saturating_add(wanted) > limits.pieces_max {
@@ -171,14 +171,14 @@ impl Verdicts {
         }
     }
 
-    /// Forgets all verdicts on a version.
+    /// Drops all verdicts on a version.
     pub fn forget(&mut self, version: VersionId) {
         if let Some(known) = self.files.remove(&version) {
             self.pieces = self.pieces.saturating_sub(known.pieces());
         }
     }
 
-    /// Asserts that the verdicts are sound in themselves.
+    /// Asserts that all pieces are counted, none is both good and bad, and uses are numbered in order.
     pub fn check(&self) {
         assert!(self.pieces == self.files.values().map(Known::pieces).sum::<u64>(), "all pieces are counted");
         for known in self.files.values() {
@@ -234,7 +234,7 @@ mod tests {
     fn a_good_piece_is_hashed_again_after_its_time_and_not_before_half_of_it() {
         for began in [0, 30, 49, 99] {
             let mut v = Verdicts::default();
-            // an earlier piece fixes when the halves begin
+            // an earlier piece fixes when the periods begin
             record(&mut v, 0, 1, FILE, (0, true));
             record(&mut v, began, 1, FILE, (7, true));
             assert_eq!(of(&mut v, began + 49, 1, FILE, 7), Verdict::Good, "{began}");

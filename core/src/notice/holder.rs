@@ -1,4 +1,4 @@
-//! The client's side of notices: which are newer, and which are durable.
+//! The client's side of notices: the newest notice about each subject, and whether that notice is durable.
 
 use super::{Known, NoticeError, check};
 use crate::accounting::Trust;
@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 /// Serial numbers of the notices about one subject; 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Serials {
-    /// Serial number of the notice that counts.
+    /// Serial number of the newest notice, which the client obeys.
     newest: u64,
     /// Serial number of the newest notice that is on disk, at most `newest`.
     durable: u64,
@@ -18,9 +18,9 @@ struct Serials {
 /// Result of [`Holder::receive`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Received {
-    /// The notice is newer than all before it: it counts from now on, and must be made durable.
+    /// The notice is newer than all before: the client obeys it from now on, and must make it durable.
     Newer(Notice),
-    /// This notice counts already, but is not known to be durable: it must be made durable.
+    /// The client obeys this notice already, but must still make it durable.
     NotDurable(Notice),
     /// The notice, or a newer one, is durable: acknowledge that again.
     Durable(Known),
@@ -28,18 +28,18 @@ pub enum Received {
     Refused(NoticeError),
 }
 
-/// Newest notices about the subjects that a client holds. A subject's serial number never goes back while the subject
-/// is held, over restarts not behind what was acknowledged.
+/// Newest notices about the subjects that a client holds, that is, has registered with [`Self::hold`]. The serial
+/// number of a held subject never falls; after a restart it is at least the acknowledged one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holder {
     held: BTreeMap<Subject, Serials>,
-    /// Notices that count and are not known to be durable.
+    /// Newest notices that are not known to be durable.
     unsaved: BTreeMap<Subject, Notice>,
 }
 
 impl Holder {
-    /// Holds a subject from now on, of which a notice with this serial number is durable (0: none); returns whether it
-    /// is new.
+    /// Registers a subject as held. A notice about the subject with the serial number in `known` is durable (0: none).
+    /// Returns whether the subject was not held before.
     pub fn hold(&mut self, known: Known) -> bool {
         let before = self.held.contains_key(&known.subject);
         let serials = self.held.entry(known.subject).or_default();
@@ -48,13 +48,13 @@ impl Holder {
         !before
     }
 
-    /// Holds a subject no longer.
+    /// Forgets a subject and its notices; the subject is no longer held.
     pub fn release(&mut self, subject: Subject) {
         self.held.remove(&subject);
         self.unsaved.remove(&subject);
     }
 
-    /// Returns the serial number of the notice that counts; `None` if the subject is not held.
+    /// Returns the serial number of the subject's newest notice; `None` if the subject is not held.
     #[must_use]
     pub fn serial(&self, subject: Subject) -> Option<u64> {
         self.held.get(&subject).map(|s| s.newest)
@@ -67,7 +67,8 @@ impl Holder {
         self.held.iter().map(|(subject, s)| Known { subject: *subject, serial: s.durable }).collect()
     }
 
-    /// Returns the subjects held of which a server has newer notices, with what the client has.
+    /// Returns the held subjects of which a server has newer notices, with the serial numbers of the client's durable
+    /// ones.
     #[must_use]
     pub fn outdated(&self, changed: &[Known]) -> Vec<Known> {
         let own = |k: &Known| {
@@ -94,7 +95,8 @@ impl Holder {
         if notice.serial <= serials.durable {
             return Received::Durable(Known { subject: notice.subject, serial: serials.durable });
         }
-        // also after an older one, which its sender repeats until this client has acknowledged as much
+        // an older notice gets the same answer: its sender repeats it until this client acknowledges that one or a
+        // newer one
         self.unsaved
             .get(&notice.subject)
             .map_or(Received::Refused(NoticeError::Old), |n| Received::NotDurable(n.clone()))
@@ -111,7 +113,7 @@ impl Holder {
         Some(Known { subject: known.subject, serial: serials.durable })
     }
 
-    /// Asserts that no notice is durable that does not count.
+    /// Asserts that no durable notice is newer than the newest known one, which is durable or in `unsaved`.
     pub fn check(&self) {
         assert!(self.held.values().all(|s| s.durable <= s.newest), "no newer notice is durable than counts");
         let is_unsaved = |(subject, s): (&Subject, &Serials)| {
@@ -123,7 +125,7 @@ impl Holder {
 
 #[cfg(test)]
 impl Holder {
-    /// Lets a newer notice be durable than counts, for a test of the check.
+    /// Makes durable notices newer than the newest known ones, for a test of the check.
     pub(super) fn corrupt(&mut self) {
         self.held.values_mut().for_each(|s| s.newest = 0);
     }

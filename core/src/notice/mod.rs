@@ -1,4 +1,4 @@
-//! Signed notices: how everything that an operator or provider says to the fleet reaches whom it concerns.
+//! Signed notices: how the statements of an operator or provider reach the clients that they concern.
 //!
 //! A notice has a subject and a serial number that only grows ([`crate::wire::notice`]). Edges make notices and sign
 //! them; CNs learn them from edges. [`Server`] is the CN's side: it keeps the newest notice about each subject, tells
@@ -24,13 +24,13 @@ use crate::wire::{Blob, Wire as _};
 /// Reasons to refuse a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoticeError {
-    /// Nobody whom the operator's root vouches for has signed exactly this notice at a time when he could.
+    /// No server certified by the operator's root has signed exactly this notice while its certificate was valid.
     NotVouchedFor,
     /// The bytes are no notice, or one of a kind that this version does not know.
     Unknown,
-    /// The subject is none that this client holds.
+    /// The client has nothing to which the subject applies, such as a copy of the version.
     NotHeld,
-    /// A newer notice about the subject, or this one, is there already.
+    /// The receiver has this notice or a newer one about the subject already.
     Old,
 }
 
@@ -56,7 +56,7 @@ pub fn check(trust: &Trust, now_ms: u64, signed: &SignedNotice) -> Result<Notice
 
 /// Returns a notice with the signature that `sign` makes of its bytes.
 pub fn sign(notice: &Notice, cert: ServerCert, sign: impl FnOnce(&[u8]) -> Signature) -> SignedNotice {
-    // the longest body fits
+    // the encoding of the longest body fits
     let notice = Blob::new(notice.to_bytes()).unwrap_or_default();
     let signature = sign(&notice);
     SignedNotice { notice, signature, cert }

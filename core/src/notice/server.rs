@@ -1,4 +1,4 @@
-//! The CN's side of notices: the newest about each subject, and which session has yet to acknowledge which.
+//! The CN's side of notices: the newest notice about each subject, and each session's unacknowledged notices.
 
 use super::{NoticeError, check};
 use crate::accounting::Trust;
@@ -15,11 +15,11 @@ use core::time::Duration;
 /// An event for the server's side of notices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// An edge has these notices.
+    /// An edge has answered with these notices.
     Published {
         /// Present time, Unix milliseconds.
         now_ms: u64,
-        /// Notices with their signatures, which are checked here.
+        /// Notices with their signatures, which are not checked yet.
         notices: Vec<SignedNotice>,
     },
     /// A session has opened.
@@ -45,7 +45,7 @@ pub enum Output {
         /// The message to send.
         msg: ToClient,
     },
-    /// A notice is new, and counts from now on.
+    /// A notice was new and valid, and is in force from now on.
     Learned(Known),
     /// A notice of an edge is refused.
     Refused(NoticeError),
@@ -54,7 +54,7 @@ pub enum Output {
 /// Trust and intervals of the server's side of notices.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Public keys and signature checks that decide whose notices count.
+    /// Public keys and signature check by which notices are accepted.
     pub trust: Trust,
     /// Time after which a notice that is not acknowledged is sent again.
     pub retry: Duration,
@@ -77,18 +77,18 @@ struct Newest {
     signed: SignedNotice,
 }
 
-/// Notices that a session has yet to acknowledge, and how often each was sent.
+/// Notices that a session has not acknowledged, each with the number of times that it was sent.
 type Waiting = BTreeMap<Subject, u8>;
 
-/// The newest notices, and what each session has yet to acknowledge. Invariants: a subject's serial number never goes
-/// back while the notice is kept; of the notices that are too many the oldest go.
+/// The newest notices, and each session's unacknowledged ones. Invariants: a subject's serial number never decreases
+/// while its notice is kept; when there are too many notices, the oldest are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Server {
     newest: BTreeMap<Subject, Newest>,
     /// Subjects in the order of their serial numbers.
     by_serial: BTreeSet<(u64, Subject)>,
     sessions: BTreeMap<ConnId, Waiting>,
-    /// Number of notices that wait, over all sessions.
+    /// Number of unacknowledged notices, over all sessions.
     waiting: usize,
     retries: Deadlines<ConnId>,
 }
@@ -132,7 +132,7 @@ impl Server {
         }
     }
 
-    /// Keeps a notice that is newer than the one about its subject; returns whether there was room.
+    /// Keeps a notice that is newer than the kept one about its subject; returns whether there was room.
     fn keep(&mut self, notice: Notice, signed: SignedNotice) -> bool {
         let known = notice.known();
         if let Some(old) = self.newest.insert(known.subject, Newest { notice, signed }) {
@@ -163,7 +163,7 @@ impl Server {
         self.send_waiting(cx, conn);
     }
 
-    /// Sends notices that wait, while few enough are sent and not acknowledged.
+    /// Sends a session's waiting notices, while the number sent and not acknowledged is below its limit.
     fn send_waiting(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(waiting) = self.sessions.get_mut(&conn) else { return };
         let sent = waiting.values().filter(|tries| **tries > 0).count();
@@ -181,8 +181,8 @@ impl Server {
         }
     }
 
-    /// Sends again what a session has not acknowledged, and gives up what was sent often enough: the session's client
-    /// reports what it has at its next login.
+    /// Sends a session's unacknowledged notices again, and drops those that were sent `tries` times: the client reports
+    /// its notices at its next login.
     fn retry(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(waiting) = self.sessions.get_mut(&conn) else { return };
         let before = waiting.len();
@@ -218,7 +218,7 @@ impl Machine for Server {
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        // a timer that is set again for this moment waits for the next call
+        // a timer that is set again for `now` is handled in the next call
         let mut due = Vec::new();
         while let Some(conn) = self.retries.pop_due(cx.now) {
             due.push(conn);
@@ -251,7 +251,7 @@ impl Machine for Server {
 
 #[cfg(test)]
 impl Server {
-    /// Corruptions of a server of whose sessions one waits, each with the message of the assertion that it must break.
+    /// Corruptions of a server with one waiting session, each with the message of the assertion that it must break.
     pub(super) const CORRUPTIONS: [(&str, fn(&mut Self)); 5] = [
         ("the notices are bounded", |s| {
             let one = s.newest.values().next().cloned().expect("a notice");

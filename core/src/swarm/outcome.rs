@@ -15,8 +15,8 @@ pub enum EdgeError {
         /// Wait before the next request, in milliseconds.
         retry_after_ms: u32,
     },
-    /// The edge cannot count the bytes of this download and sends none (HTTP 409): request a grant that permits no
-    /// peers instead.
+    /// The edge cannot record how many bytes it sends for this download, and so sends none (HTTP 409): request a grant
+    /// that permits no peers instead.
     Uncounted,
     /// The edge does not know the object or version (HTTP 404).
     NotFound,

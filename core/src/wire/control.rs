@@ -36,7 +36,7 @@ crate::wire! {
         Unreceipted(Unreceipted) = 21,
         /// Client's notice of its new key, created after [`ToClient::Rekey`] and already stored on disk.
         Rekeyed(SignedRekey) = 23,
-        /// Client's newest durable notices about the subjects that it holds: after the login, and as acknowledgement.
+        /// Client's newest durable notices about the versions that it holds: after the login, and as acknowledgement.
         NoticesHeld(NoticeList) = 30,
     }
 }
@@ -73,9 +73,9 @@ crate::wire! {
         Rekey = 22,
         /// CN's notice that the ledger has stored the client's change of key: use the new key and delete the old one.
         Retired(Retired) = 24,
-        /// CN's list of subjects with newer notices, sent to everybody; a client answers with those that it holds.
+        /// CN's list of subjects with newer notices, sent to all clients; a client answers with those that concern it.
         NoticesChanged(NoticeList) = 31,
-        /// Newest notice about a subject that the client holds; sent again until [`ToCn::NoticesHeld`] acknowledges it.
+        /// Newest notice about a version that the client holds; repeated until [`ToCn::NoticesHeld`] acknowledges it.
         Notice(SignedNotice) = 32,
     }
 }

@@ -65,7 +65,7 @@ crate::wire! {
         /// DN's notice that the session of the same GUID on another CN is alive too: two copies of one installation
         /// run.
         Cloned(OfSession) = 19,
-        /// DN's answer to `Select` if it has chosen nobody: the reason.
+        /// DN's answer to `Select` if no peer was chosen: the reason.
         Nobody(Nobody) = 20,
     }
 }
@@ -154,7 +154,7 @@ crate::wire! {
         pub download: DownloadId,
         /// Version that the peers must hold.
         pub version: VersionId,
-        /// Most peers the CN wants in the answer.
+        /// Maximum number of peers the CN wants in the answer.
         pub want: u8,
         /// Upload keys of peers that must not be offered.
         pub exclude: List<PublicKey, { limits::EXCLUDED_MAX }>,
@@ -175,7 +175,7 @@ crate::wire! {
     pub struct Nobody {
         /// Request number, copied from the request.
         pub req: u64,
-        /// Reason that nobody is chosen.
+        /// Reason that no peer is chosen.
         pub why: WhyNobody,
     }
 
@@ -284,7 +284,7 @@ impl Relay {
 }
 
 crate::wire! {
-    /// Reasons that a DN chooses nobody.
+    /// Reasons that a DN chooses no peer.
     pub enum WhyNobody {
         /// No other client shares the version.
         NotShared = 1,

@@ -1,5 +1,5 @@
-//! Signed notices: what an operator or provider says to the fleet. A notice has a subject and a serial number; of the
-//! notices about one subject the one with the highest serial counts. [`crate::notice`] has the rules.
+//! Signed notices: statements of an operator or provider to all clients. A notice has a subject and a serial number; of
+//! the notices about one subject the one with the highest serial number counts. [`crate::notice`] has the rules.
 
 use super::{Blob, Wire as _};
 use crate::content::Policy;
@@ -9,16 +9,16 @@ use crate::wire::records::ServerCert;
 use core::cmp::Ordering;
 
 crate::wire! {
-    /// What a notice is about. Its kind is a number, so that notices of a later kind pass through servers and clients
-    /// that do not know it.
+    /// Subject of a notice. The kind is a number, so that servers and clients can pass on notices of a later kind,
+    /// unknown to them.
     pub struct Subject {
         /// Number of the kind: [`Subject::VERSION`].
         pub kind: u8,
-        /// Identifier within the kind; of a version its id.
+        /// Identifier within the kind; for a version, its id.
         pub id: [u8; 32],
     }
 
-    /// Serial number of the newest notice about a subject that somebody has.
+    /// Serial number of the newest notice about a subject that a client or server has.
     pub struct Known {
         /// Subject of the notice.
         pub subject: Subject,
@@ -28,11 +28,11 @@ crate::wire! {
 
     /// Statement about a subject, which replaces every statement about it with a lower serial number.
     pub struct Notice {
-        /// What the notice is about.
+        /// Subject of the notice.
         pub subject: Subject,
         /// Serial number, which only grows from notice to notice about one subject; at least 1.
         pub serial: u64,
-        /// Statement, in the encoding of the subject's kind; of a version [`Terms`].
+        /// Statement, in the encoding of the subject's kind; for a version, [`Terms`].
         pub body: Blob<{ limits::NOTICE_BODY_MAX }>,
     }
 

@@ -82,7 +82,7 @@ pub struct Installs {
     /// State of the first installation when it was copied; `None` before.
     copied: Option<Install>,
     set_back: bool,
-    /// True predecessor of each start in its installation's history; `None` for the first start.
+    /// The start directly before each start in the true history of its installation; `None` for the first start.
     before: BTreeMap<SecondaryGuid, Option<SecondaryGuid>>,
     /// Starts whose logins have arrived.
     heard: BTreeSet<SecondaryGuid>,
@@ -115,8 +115,8 @@ impl Installs {
         named
     }
 
-    /// Returns the starts that the login of `start` names if nothing is defective: `start` and its predecessors,
-    /// newest first, at most [`SECONDARY_GUIDS_MAX`].
+    /// Returns the starts that the login of `start` names if nothing is defective: `start` and the starts before it in
+    /// its installation's history, newest first, at most [`SECONDARY_GUIDS_MAX`].
     fn window(&self, start: SecondaryGuid) -> Vec<SecondaryGuid> {
         let before = |s: &SecondaryGuid| self.before.get(s).copied().flatten();
         std::iter::successors(Some(start), before).take(SECONDARY_GUIDS_MAX).collect()

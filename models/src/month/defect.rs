@@ -3,19 +3,26 @@
 /// A defect seeded into the simulated month, which must break one of its promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
-    /// Seeded defect: the larger of the downloader's and the uploader's claim is billed.
+    /// Seeded defect: the larger of the downloader's claim and the uploader's receipt is billed. Too much is billed:
+    /// one lying side is enough to bill bytes that nobody delivered.
     LargerClaim,
-    /// Seeded defect: bytes that an edge has sent are billed as peer bytes too.
+    /// Seeded defect: billed peer bytes are not limited to the version's size less the edges' bytes. Too much is
+    /// billed: a clique, whose members sign receipts for one another, bills more than each download could have taken.
     NoClamp,
-    /// Seeded defect: bytes over introductions that no CN has recorded are billed.
+    /// Seeded defect: bytes over introductions that no CN has recorded are billed. Too much is billed: clients can
+    /// invent introductions.
     Lenient,
-    /// Seeded defect: uploaders' receipts are lost, so no peer bytes are billed.
+    /// Seeded defect: uploaders' records are lost, and the receipts with them. Too little is billed: a downloader's
+    /// claim without a receipt bills nothing.
     BillsNothing,
-    /// Seeded defect: detection does not know which of the offered peers delivered bytes.
+    /// Seeded defect: detection does not know which of the offered peers delivered bytes. The bills are unchanged, but
+    /// too few members of cliques are found.
     BlindToBytes,
     /// Seeded defect: detection finds every client guilty that takes bytes from one peer three times, also on a LAN.
+    /// The bills are unchanged, but honest clients are found guilty.
     BytesAreGuilt,
-    /// Seeded defect: every installation's history of starts is classified as unforked.
+    /// Seeded defect: every installation's history of starts is classified as unforked. The bills are unchanged, but
+    /// clones and restored backups are not found.
     NoPatterns,
 }
 

@@ -234,6 +234,7 @@ impl Month {
 fn bill(defect: Option<Defect>, book: &Book) -> Bill {
     let bill = book.bill(verify, 0);
     let peers_billed = match defect {
+        // without the limit of the version's size less the edges' bytes
         Some(Defect::NoClamp) => bill.peers_agreed,
         Some(Defect::LargerClaim) => {
             let larger: u64 = book.claims(verify, 0).values().map(|c| c.received.max(c.receipted)).sum();

@@ -1,6 +1,6 @@
-//! World of notices: the CN's side and two clients' sides, all production machines and values. An edge publishes
-//! policies anew, which reach the CN in any order; a client loses its connection or crashes, a disk refuses a write, an
-//! edge that lags behind tells a client an older notice, and a stranger forges one.
+//! World of notices (an edge's signed statements about a version): the production machines of a CN and of two clients.
+//! An edge publishes new policies, which reach the CN in any order. A client loses its connection or crashes, a disk
+//! refuses a write, an edge that lags behind sends a client an older notice, and a stranger forges one.
 
 pub mod model;
 
@@ -32,17 +32,17 @@ const FORGED: u64 = 9;
 /// Seeded defects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// A client takes older notices, too.
+    /// A client accepts older notices, too.
     TakesOlder,
-    /// Nobody checks signatures.
+    /// Neither CN nor clients check signatures.
     SignaturesUnchecked,
-    /// The CN does not say that there are newer notices.
+    /// The CN does not tell connected clients that a newer notice exists.
     NotAnnounced,
-    /// A client does not report what it has after a login.
+    /// A client does not report after a login which notices it has.
     NotReported,
-    /// A client acknowledges what is not durable.
+    /// A client acknowledges a notice before the notice is durable.
     AcknowledgedEarly,
-    /// The CN sends each notice once.
+    /// The CN sends each notice only once, also if no acknowledgement comes.
     SentOnce,
 }
 
@@ -80,7 +80,7 @@ pub enum Input {
 pub enum Output {
     /// Output of the CN.
     Cn(server::Output),
-    /// A client tells the CN what it has.
+    /// A client tells the CN the subjects and serial numbers of its notices.
     Report(Vec<Known>),
     /// A client obeys a notice from now on.
     Obey(Notice),
@@ -95,7 +95,7 @@ pub enum Event {
     Welcome,
     /// Message to a client.
     ToClient(ToClient),
-    /// Report of a client.
+    /// Report of a client: subjects and serial numbers of its notices.
     Held(Vec<Known>),
     /// Write of a client.
     Save(Notice),
@@ -145,7 +145,7 @@ fn subject() -> Subject {
     Subject::version(VersionId::numbered(1))
 }
 
-/// Returns the notice with a serial number, signed by an edge; the forged one has another key's signature.
+/// Returns the notice with a serial number, signed by an edge; notice [`FORGED`] is signed with a client's key.
 fn signed(serial: u64) -> SignedNotice {
     let edge = Name(Role::Edge, 0);
     let signer = if serial == FORGED { Name(Role::Client, 7) } else { edge };
@@ -161,7 +161,7 @@ fn trust(cfg: &Cfg) -> Trust {
     Trust { root: keys::root(), verify: if unchecked { |_, _, _, _| true } else { keys::verify } }
 }
 
-/// Does what a client does with its side of notices.
+/// Handles a client's input as the client machine does, and returns the outputs.
 fn run_client(cfg: &Cfg, holder: &mut Holder, input: Input) -> Vec<Output> {
     match input {
         Input::Cn(_) => Vec::new(),
@@ -360,7 +360,7 @@ impl System for Notices {
     }
 }
 
-/// Ends a client's connection, and what was on its way.
+/// Closes a client's connection and drops the messages in flight on it.
 fn cut(w: &mut World<Notices>, client: NodeIx) -> (NodeIx, Input) {
     w.env.client(client).connected = false;
     w.clear_lanes(|lane| *lane == to_cn(client) || *lane == to_client(client));
@@ -373,7 +373,7 @@ fn client_with(serial: u64) -> Node {
     Node::Client(holder)
 }
 
-/// Returns the world in which one client is connected and the other is not, and nothing was published.
+/// Returns the initial world: one client is connected, the other is not, and nothing was published.
 #[must_use]
 pub fn world(cfg: &Cfg, budget: Budget) -> World<Notices> {
     let nodes = vec![Node::Cn(Server::default()), client_with(0), client_with(0)];
@@ -384,7 +384,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Notices> {
     w
 }
 
-/// Returns whether a connected client has what the CN has.
+/// Returns whether a client has the CN's newest notice or is not connected.
 fn is_told(w: &World<Notices>, client: NodeIx) -> bool {
     let (Some(Node::Cn(cn)), Some(Node::Client(holder))) = (w.node(CN), w.node(client)) else { return false };
     !w.env.is_connected(client) || holder.serial(subject()) >= Some(cn.serial(subject()))

@@ -355,6 +355,7 @@ fn settled(mutant: Option<Mutant>, whole: &Book, records: &[LedgerRecord], at_ms
     let (bill, claims) = (whole.bill(verify, at_ms), whole.claims(verify, at_ms));
     let counts = |c: &Claims| match mutant {
         Some(Mutant::LargerClaim) => c.received.max(c.receipted),
+        // `received` is 0 for a silent downloader, so signed receipts would not be billed
         Some(Mutant::SilenceDenies) => c.received.min(c.receipted),
         _ => c.agreed,
     };
@@ -369,6 +370,7 @@ fn settled(mutant: Option<Mutant>, whole: &Book, records: &[LedgerRecord], at_ms
 
 fn billed(mutant: Option<Mutant>, bill: &Bill, agreed: u64) -> u64 {
     match mutant {
+        // without the limit of the version's size less the edges' bytes
         Some(Mutant::NoClamp) => bill.peers_agreed,
         Some(Mutant::LargerClaim | Mutant::SumsReceipts | Mutant::SilenceDenies) => {
             agreed.min(bill.size.saturating_sub(bill.edge_unique))
@@ -377,7 +379,8 @@ fn billed(mutant: Option<Mutant>, bill: &Bill, agreed: u64) -> u64 {
     }
 }
 
-/// Seeded defect: settles each uploader's record separately and adds up the agreed bytes.
+/// Seeded defect: settles each uploader's record separately and adds up the agreed bytes. The sum is too high, since a
+/// later receipt of an introduction contains the earlier ones.
 fn summed(records: &[LedgerRecord], at_ms: u64) -> BTreeMap<IntroId, u64> {
     let of_uploader = |r: &&LedgerRecord| r.usage().is_some_and(|u| u.side == Side::Uploader);
     let mut sums: BTreeMap<IntroId, u64> = BTreeMap::new();

@@ -81,49 +81,52 @@ const fn credit(first: u64) -> CreditRule {
 /// Seeded defects of the receipts world; each must break a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
-    /// Seeded defect: an uploader is told that its receipt is durable although it is not.
+    /// Seeded defect: an uploader is told that its receipt is durable although it is not: a crash makes bytes unbilled.
     ReceiptsAreLost,
-    /// Seeded defect: the downloader's credit grows when its receipt arrives, instead of when it is durable.
+    /// Seeded defect: credit grows before the receipt is durable: a crash leaves more bytes unbilled than the credit.
     CreditBeforeDisk,
-    /// Seeded defect: a piece received a second time is receipted again.
+    /// Seeded defect: a piece received a second time is receipted again: the same bytes are billed twice.
     DuplicatesCount,
-    /// Seeded defect: a piece is receipted when it is requested, before its blocks are verified.
+    /// Seeded defect: a piece is receipted when requested, not when verified: bytes that never came are billed.
     UnverifiedCounts,
-    /// Seeded defect: connections end before the downloader has signed its last receipt.
+    /// Seeded defect: connections end before the downloader has signed its last receipt: the last bytes stay unbilled.
     PartsAtOnce,
-    /// Seeded defect: bytes received from one uploader are receipted to the other.
+    /// Seeded defect: bytes received from one uploader are receipted to the other, and billed for the wrong one.
     WrongUploader,
-    /// Seeded defect: a downloader reconnects after a crash with its old introduction.
+    /// Seeded defect: a downloader reconnects after a crash with its old introduction, and repeats receipt numbers.
     OldIntroduction,
-    /// Seeded defect: after a crash a downloader continues its previous start's log, which forks.
+    /// Seeded defect: after a crash a downloader continues its previous start's log, which forks like a liar's.
     OldLog,
-    /// Seeded defect: the ledger accepts receipts without checking their signatures.
+    /// Seeded defect: the ledger does not check receipts' signatures, so bytes of forged receipts are billed.
     LedgerTrusts,
-    /// Seeded defect: a receipt's signature does not cover its introduction and uploader.
+    /// Seeded defect: a receipt's signature does not cover its introduction and uploader: another uploader can bill it.
     CoversNoUploader,
-    /// Seeded defect: a receipt's signature does not cover the version.
+    /// Seeded defect: a receipt's signature does not cover the version: the receipt is billed for another one, too.
     CoversNoVersion,
-    /// Seeded defect: a receipt's signature does not cover the download.
+    /// Seeded defect: a receipt's signature does not cover the download: the receipt is billed for another one, too.
     CoversNoDownload,
-    /// Seeded defect: the ledger bills bytes over introductions that no CN has recorded.
+    /// Seeded defect: the ledger bills bytes over introductions that no CN has recorded: two clients can invent them.
     LedgerIsLenient,
-    /// Seeded defect: all receipts of an introduction are billed, instead of the highest alone.
+    /// Seeded defect: all receipts of an introduction are added up. Too much is billed: receipts are running totals, so
+    /// the highest one contains the others.
     SumsReceipts,
-    /// Seeded defect: the larger of the downloader's and the uploader's claim is billed.
+    /// Seeded defect: the larger of claim and receipt is billed: a downloader's claim needs no uploader's receipt.
     LargerClaim,
-    /// Seeded defect: bytes that an edge has sent are billed as peer bytes too.
+    /// Seeded defect: billed peer bytes are not limited to the version's size less the edges' bytes. Too much is
+    /// billed: bytes that an edge and a peer have both sent are paid twice.
     NoClamp,
-    /// Seeded defect: records that arrive after the download is closed still count.
+    /// Seeded defect: records that arrive after the download is closed still count, so a final bill changes.
     NeverCloses,
-    /// Seeded defect: the uploader's record that arrives last counts, instead of its newest.
+    /// Seeded defect: a client's record that arrives last counts, not its newest: the bill depends on the order.
     LastCounts,
-    /// Seeded defect: a downloader that sends no record is treated as if it had received nothing.
+    /// Seeded defect: a downloader without a record counts as having received nothing, even after the close. Too little
+    /// is billed: the receipts that it has signed prove delivered bytes.
     SilenceDenies,
-    /// Seeded defect: the ledger ignores quarantines.
+    /// Seeded defect: the ledger ignores quarantines, so records of a client in quarantine are still billed.
     QuarantineIsIgnored,
-    /// Seeded defect: quarantine also voids the records that the client sent before it.
+    /// Seeded defect: quarantine also voids the records that the client sent before it: a bill already due shrinks.
     QuarantineTakesBack,
-    /// Seeded defect: edge bytes sent to a client in quarantine are not counted.
+    /// Seeded defect: edge bytes sent to a client in quarantine are not counted: the bill shows too few edge bytes.
     QuarantineHidesEdges,
 }
 

@@ -21,8 +21,8 @@ pub(super) fn edge_outage(rig: &mut dyn Rig) -> Result<(), String> {
     completes(rig, 0).map(drop)
 }
 
-/// Checks that a download whose only source, the edge, is away for very long goes on by itself, and fetches no piece
-/// twice, though its grant may be too old to be renewed.
+/// Checks that a download continues by itself after a long outage of its only source, the edge, and fetches no piece
+/// twice, even if its grant has become too old to be renewed.
 pub(super) fn long_outage(rig: &mut dyn Rig) -> Result<(), String> {
     rig.publish(&FILM);
     wants(rig, 0);
@@ -36,13 +36,13 @@ pub(super) fn long_outage(rig: &mut dyn Rig) -> Result<(), String> {
     let done = |r: &mut dyn Rig| r.status(0, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
     let completed = rig.run_until(LIMIT, &mut |r| done(r));
     need(completed, || format!("it did not go on: {:?}", rig.status(0, FILM.path)))?;
-    // the bytes of both grants together
+    // the sum of the bytes under both grants
     let told = |t: Totals| t.completed == 1 && t.edge_bytes == FILM.size;
     let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)));
     need(good, || format!("the ledger has {:?}", rig.totals(FILM.path)))
 }
 
-/// Checks that a client which starts while every edge is away gets from a peer what it was granted before.
+/// Checks that a client which starts while every edge is down fetches a version granted before from a peer.
 pub(super) fn start_without_edge(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     rig.publish(&CRAWLING);
@@ -57,7 +57,7 @@ pub(super) fn start_without_edge(rig: &mut dyn Rig) -> Result<(), String> {
 /// Checks that a download gets bytes from an edge, from a second edge after the first has crashed, and from a peer.
 pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
-    // the peer is too slow to deliver the rest of the first edge
+    // the peer is too slow to deliver all that the first edge had not delivered
     rig.publish(&Object { upload_rate: MIB / 8, ..FILM });
     wants(rig, 1);
     let both = |s: Status| s.edge_bytes > 0 && s.peer_bytes > 0 || s.progress != Progress::Running;
@@ -75,7 +75,7 @@ pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     rig.restart(Name(Role::Edge, 0));
     let (edge, peer) = (FILM.size + s.edge_bytes, s.peer_bytes);
     let told = |t: Totals| (t.completed, t.edge_bytes, t.peer_bytes, t.agreed_bytes) == (2, edge, peer, peer);
-    // the downloader's report covers the last seconds before the crash
+    // the downloader's own report includes the bytes of the last seconds before the edge's crash
     let counted = |t: Totals| t.edge_unique_bytes >= edge;
     let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)) && counted(r.totals(FILM.path)));
     let t = rig.totals(FILM.path);
@@ -85,13 +85,13 @@ pub(super) fn edge_fails_over(rig: &mut dyn Rig) -> Result<(), String> {
     })
 }
 
-/// Checks downloads while the edge's disk is full: in the middle of one download, and during all of another.
+/// Checks downloads while the edge's full disk keeps it from counting: half of one download, and all of another.
 pub(super) fn uncounted(rig: &mut dyn Rig) -> Result<(), String> {
     begin(rig, &[(0, HONEST)])?;
     wants(rig, 1);
     half_way(rig, 1)?;
     rig.spool_refuses(0, true);
-    // bytes fetched before it had to leave its peers are counted for the old download
+    // bytes fetched before the client had to disconnect its peers are counted for the old download
     let done = |r: &mut dyn Rig| r.status(1, FILM.path).is_some_and(|s| s.progress == Progress::Completed && s.right);
     let completed = rig.run_until(LIMIT, &mut |r| done(r));
     need(completed, || format!("client1 did not complete: {:?}", rig.status(1, FILM.path)))?;
@@ -107,7 +107,7 @@ pub(super) fn uncounted(rig: &mut dyn Rig) -> Result<(), String> {
     let good = rig.run_until(LIMIT, &mut |r| told(r.totals(FILM.path)));
     let t = rig.totals(FILM.path);
     need(good, || format!("{} bytes from peers, but the ledger has {t:?}", s.peer_bytes))?;
-    // four clients have the film, and one of them for free
+    // four clients have the object, and one of them got it without being counted
     need(t.billed_bytes <= t.peer_bytes && t.billed_bytes + t.edge_unique_bytes <= 3 * FILM.size, || {
         format!("billed for what was not counted: {t:?}")
     })

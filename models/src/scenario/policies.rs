@@ -1,25 +1,25 @@
-//! Scenarios of policies that are published anew while copies and downloads are there.
+//! Scenarios in which a policy is published anew while there are copies and downloads of the version.
 
 use super::*;
 
-/// A film long enough for a transfer of it to be caught under two policies.
+/// An object so large that one transfer of it runs under two policies.
 const LONG: Object = Object { path: "long", size: 32 * MIB, edge_rate: 0, upload_rate: MIB, uploads_max: 0 };
 /// Upload rate of the new policy, bytes a second.
 const SLOW: u64 = MIB / 16;
-/// Span over which the receiver counts what comes from peers.
+/// Time over which the receiver counts the bytes from peers.
 const SPAN: Duration = Duration::from_secs(15);
-/// Bytes of pieces that were begun before a span and end in it.
+/// Tolerated bytes of pieces that were begun before a span and end in it.
 const BEGUN: u64 = 4 * MIB;
 
-/// Returns what the client has of the long film from peers; an error unless the download runs.
+/// Returns the bytes of [`LONG`] that the client has from peers; an error unless the download runs.
 fn running(rig: &mut dyn Rig, client: u8) -> Result<u64, String> {
     let s = rig.status(client, LONG.path);
     let running = s.filter(|s| s.progress == Progress::Running);
     running.map(|s| s.peer_bytes).ok_or_else(|| format!("client{client} does not download: {s:?}"))
 }
 
-/// Checks that a lower upload rate holds within a minute for a transfer under way, as its receiver counts, and that the
-/// holder that has obeyed it obeys the next policy, too.
+/// Checks that a lower upload rate takes effect within a minute on a transfer under way, by the receiver's count of
+/// bytes, and that the uploader then obeys the next policy, too.
 pub(super) fn changed(rig: &mut dyn Rig) -> Result<(), String> {
     rig.publish(&LONG);
     rig.start_client(0, HONEST);
@@ -36,7 +36,7 @@ pub(super) fn changed(rig: &mut dyn Rig) -> Result<(), String> {
     rig.publish(&Object { upload_rate: SLOW, ..crawling });
     let mut counted = Vec::new();
     let enough = SLOW * SPAN.as_secs() + BEGUN;
-    // spans that together take a minute
+    // at most four spans, which together take a minute
     while counted.last().is_none_or(|bytes| *bytes > enough) {
         need(counted.len() < 4, || format!("bytes from peers in spans of {SPAN:?}, of a minute: {counted:?}"))?;
         let before = running(rig, 1)?;

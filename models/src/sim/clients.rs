@@ -24,7 +24,7 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::ToCn;
 use swarmedge_core::wire::records::{Grant, Rekey, SignedGrant, SignedHead, SignedRekey, SigningContext};
 
-/// Starts a client with what is on its disk.
+/// Starts a client with the contents of its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
     let RoleCfg::Client(lives) = &cfg.roles[usize::from(ix)] else { return None };
     let more = u8::from(cfg.mutant != Some(Mutant::StartsRepeat));

@@ -316,7 +316,7 @@ impl Net {
         self.links.iter().find(|(_, l)| is_it(l)).map(|(&id, l)| (id, l))
     }
 
-    /// Copies a client's download keys to another client.
+    /// Copies a client's download keys (K_d, one key pair per download, named in its grant) to another client.
     fn copied(&mut self, from: NodeIx, to: NodeIx) {
         let keys: Vec<_> =
             self.download_keys.iter().filter(|((n, _), _)| *n == from).map(|((_, d), k)| (*d, *k)).collect();

@@ -18,8 +18,8 @@ use swarmedge_core::role::{client, cn, dn, edge, ledger};
 use swarmedge_core::wire::notice::{Notice, Terms};
 use swarmedge_core::wire::records::{LedgerRecord, LogEvent, LogRecord, PossessionOutcome, ServerRole, SigningContext};
 
-/// Number of starts of a client under each of its keys that have secondary GUIDs of their own. More would repeat one,
-/// which looks like a copy of the installation.
+/// Maximum number of starts of a client under one key. Each start has a secondary GUID of its own; a further start
+/// would repeat one, which looks like a copy of the installation.
 pub const LIVES: u8 = 32;
 /// Number of keys that a client may take, one after the other.
 pub const GENERATIONS: u8 = 4;
@@ -53,7 +53,7 @@ fn config(identity: Identity) -> client::Config {
     config
 }
 
-/// Returns a client's identity for its start number `life`.
+/// Returns a client's identity for its start number `life`, counted from 0 over all its keys.
 pub fn identity(ix: NodeIx, name: Name, life: u8) -> Identity {
     identity_of(ix, keys::key(name), life)
 }

@@ -1,6 +1,6 @@
 //! Disks: a client's store, the spools of edges and CNs, the ledger's database. A write is durable when its completion
 //! arrives; a crash before that loses it. A disk may lose a client's pieces while the client is down: the store detects
-//! it before it serves or places them.
+//! the loss before it serves or places them.
 
 use super::machines::In;
 use super::posting::at_once;
@@ -35,7 +35,7 @@ pub struct Disk {
     pub receipts: BTreeMap<IntroId, KeptReceipt>,
     /// Versions placed at the user's destination.
     pub finished: BTreeSet<VersionId>,
-    /// What sharing of each version depends on.
+    /// Terms of sharing of each version.
     pub terms: BTreeMap<VersionId, CopyTerms>,
     /// Numbers of servers in the last bootstrap.
     pub servers: Option<KeptServers>,

@@ -7,7 +7,8 @@ use std::process;
 use swarmedge_natlab::matrix::{self, Cell, Options, Part, Report};
 use swarmedge_natlab::{Error, Kind, require};
 
-/// Delays of the CN's messages, in milliseconds, that are tried with `masquerade-open` routers.
+/// Delays of the CN's messages, in milliseconds, that are tried with routers of [`Kind::MasqueradeOpen`]: Linux
+/// masquerading without an input filter, so that a peer's early probe can take the outside port.
 const SKEWS_MS: [u16; 3] = [100, 250, 500];
 
 pub(crate) const MATRIX_HELP: &str = "Each try installs a fresh client, which downloads 8 MiB that one seeder holds while the edge sends slowly: a try \

@@ -3,8 +3,8 @@
 //! Endpoint-independent mappings are kept in nftables maps that the rules update themselves. After translation a
 //! packet carries the outside endpoint while conntrack still knows the inside one, so the rules record both in
 //! postrouting, after `srcnat`. Only outgoing packets pass there, so only they keep a mapping alive (RFC 4787 REQ-6).
-//! Unsolicited packets are dropped in `input` and `forward`, before conntrack creates an entry for them; the kind
-//! `masquerade-open` lacks that filter.
+//! Unsolicited packets are dropped in `input` and `forward`, before conntrack creates an entry for them. The router
+//! kind [`Kind::MasqueradeOpen`] (masquerading without an input filter) lacks that filter.
 
 use crate::Kind;
 use std::fmt::Write as _;

@@ -73,14 +73,14 @@ fn holder(lab: &Lab, cdn: &Cdn, program: &Path, node: &str, edge_rate: u64) -> C
     client
 }
 
-/// Way in which a client without UDP can connect to a client that listens on TCP.
+/// How a client without UDP can connect over TCP to a client that listens on TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// The client can dial the other one's listening port.
+    /// The client without UDP can dial the other client's listening port.
     Door,
-    /// The two can connect by TCP simultaneous open only.
+    /// The two clients can connect only if both dial at the same time (TCP simultaneous open).
     Crossing,
-    /// The two cannot connect over TCP.
+    /// The two clients cannot connect over TCP.
     None,
 }
 

@@ -62,8 +62,10 @@ pub(super) enum Stage {
     Done,
 }
 
+/// Findings of one round of NAT discovery for one address family, and the stage of its tests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Way {
+    /// Whether the address family is IPv6; else IPv4.
     pub(super) v6: bool,
     pub(super) stage: Stage,
     /// Deadline of the present stage.

@@ -100,7 +100,7 @@ impl Client {
                 job.ask_backoff.succeeded();
                 self.on_manifest(cx, handle, layout);
             }
-            // an answer to another request
+            // an answer of another kind than requested
             Ok(
                 EdgeAnswer::Granted(_)
                 | EdgeAnswer::Manifest { .. }
@@ -170,7 +170,7 @@ impl Client {
         job.newest = false;
         let need = job.need.take();
         let version = granted.version;
-        // the newest notice counts, also against a grant
+        // the policy in the newest notice overrides the one in the grant
         let policy = self.notices.policy(version).unwrap_or(&granted.policy).clone();
         job.peers_allowed = granted.policy.peer_download && policy.peer_download;
         if !job.peers_allowed {
@@ -282,14 +282,14 @@ impl Client {
             EdgeError::NotFound => self.fail(cx, handle, FailReason::NotFound),
             EdgeError::Expired => self.fail(cx, handle, FailReason::Expired),
             EdgeError::Blocked => self.fail(cx, handle, FailReason::Blocked),
-            // it was granted before, with a token that was valid then
+            // an earlier grant was issued with this token, so the token has expired since
             EdgeError::Forbidden if matches!(need, Need::Grant { .. }) && job.granted().is_some() => {
                 self.fail(cx, handle, FailReason::TokenExpired);
             }
             EdgeError::Forbidden => self.fail(cx, handle, FailReason::Forbidden),
             EdgeError::Changed if job.newest => self.ask_for(cx, handle, Need::Grant { keep: false }),
             EdgeError::Changed => self.fail(cx, handle, FailReason::VersionGone),
-            // a resumed version's grant is too old even to be replaced
+            // the grant of the resumed download is too old even to be exchanged for a new one
             EdgeError::GrantExpired if need == (Need::Grant { keep: true }) => {
                 self.fail(cx, handle, FailReason::TokenExpired);
             }
@@ -298,8 +298,8 @@ impl Client {
         }
     }
 
-    /// Lets a download that begins again go on under the grant that it has, since no edge answers: its peers may have
-    /// what it lacks. Returns `false` if it has no grant, is fetching already, or has not waited long enough.
+    /// Continues a restarted download under its earlier grant, since no edge answers: peers may have the missing
+    /// pieces. Returns `false` if it has no grant, is fetching already, or has not waited long enough.
     fn goes_on_alone(&mut self, cx: &mut Context<'_>, handle: Handle) -> bool {
         let Some(job) = self.jobs.get_mut(&handle) else { return false };
         let waited = cx.now.since(job.asking_since) >= cx.cfg.alone_after;
@@ -312,7 +312,7 @@ impl Client {
             self.timers.set(Timer::Alone(handle), Some(until.max(cx.now)));
         }
         if job.swarm.is_none() {
-            // perhaps the store has it
+            // the store may have the manifest
             self.ask_for(cx, handle, Need::Manifest);
         } else {
             job.need = None;

@@ -186,7 +186,7 @@ impl Client {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
         for handle in handles {
-            // transfers under way are cancelled, and their ends not waited for
+            // transfers under way are cancelled without waiting for their ends
             self.tell_swarm(cx, handle, download::Input::Stop);
             self.timers.clear(Timer::Download(handle));
             let Some(job) = self.jobs.get_mut(&handle) else { continue };

@@ -64,11 +64,11 @@ enum Timer {
     Ask(Handle),
     /// Renew a download's grant before it expires.
     Renew(Handle),
-    /// End a download of a waiting user that has gone on without an edge, if it has found no peer either.
+    /// End a download that a user waits for and that has run without an edge, if it has found no peer either.
     Alone(Handle),
-    /// Look whether there is room for a download that a full disk has stopped.
+    /// Check whether the disks have room for a download that a full disk has stopped.
     Room(Handle),
-    /// Save how many bytes of copies were sent.
+    /// Save the numbers of bytes sent of each version.
     Terms,
     /// Stop sharing the version that expires next.
     Expiry,
@@ -129,8 +129,8 @@ impl Saving {
     }
 }
 
-/// State machine of the client role. It composes machines of its own (downloads, session, uploads, connectivity,
-/// receipts) and structures that each keep one part of its state.
+/// State machine of the client role, composed of further machines (downloads, session, uploads, connectivity,
+/// receipts) and of structures that each keep one part of the client's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
     /// Downloads, each with its swarm machine.
@@ -152,7 +152,7 @@ pub struct Client {
     new_key: Option<Box<SignedRekey>>,
     /// Transfers whose [`Input::FetchEnded`] has not come yet.
     fetches: BTreeMap<XferId, download::Source>,
-    /// Whether a request has reached no edge since the last one that did.
+    /// Whether a request has failed to reach any edge, and none has succeeded since.
     edges_away: bool,
     /// Whether the last request for the bootstrap has failed.
     bootstrap_failed: bool,

@@ -1,5 +1,5 @@
-//! Notices about the versions that the client holds: a provider's newest policy, or that a version is withdrawn. Both
-//! take effect at once, for sharing, for transfers under way and for running downloads.
+//! Notices about the versions that the client holds: a provider's newest policy, or a withdrawal. Both take effect at
+//! once: for sharing, for uploads under way and for running downloads.
 
 use super::io::{NoPeers, Save};
 use super::{Client, Context, Saving};
@@ -13,11 +13,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Notices about the versions that a client has in its cache or downloads.
+/// Notices about the versions that a client holds: those in its cache or being downloaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Notices {
     holder: Holder,
-    /// Newest policy of each version about which there is a notice.
+    /// Policy of each held version about which there is a notice.
     policies: BTreeMap<VersionId, Policy>,
 }
 
@@ -27,7 +27,7 @@ impl Notices {
         self.policies.get(&version)
     }
 
-    /// Asserts that there are policies of held versions only.
+    /// Asserts that only held versions have policies here.
     pub(super) fn check(&self, is_held: impl Fn(VersionId) -> bool) {
         self.holder.check();
         let held = |version: &VersionId| self.holder.serial(Subject::version(*version)).is_some();
@@ -39,25 +39,25 @@ impl Notices {
 
 #[cfg(test)]
 impl Notices {
-    /// Adds the policy of a version that is not held, for a test of the check.
+    /// Adds the policy of a version that is not held, to test `check`.
     pub(super) fn policy_of_stranger(&mut self) {
         self.policies.insert(VersionId::numbered(77), Policy::default());
     }
 
-    /// Takes notices about a version that is not held, for a test of the check.
+    /// Accepts notices about a version that is not held, to test `check`.
     pub(super) fn hold_stranger(&mut self) {
         self.holder.hold(Known { subject: Subject::version(VersionId::numbered(77)), serial: 0 });
     }
 }
 
 impl Client {
-    /// Returns the serial number of the notice about a version that counts; `None` if the version is not held.
+    /// Returns the serial number of the newest accepted notice about a version; `None` if the version is not held.
     #[must_use]
     pub fn notice_serial(&self, version: VersionId) -> Option<u64> {
         self.notices.holder.serial(Subject::version(version))
     }
 
-    /// Restores the notices that the store has kept; others about versions that the client holds come after a login.
+    /// Restores the notices from the store; after the login the CN sends the missing and newer ones.
     pub(super) fn restore_notices(&mut self, kept: &[Notice]) {
         let granted = self.jobs.values().filter_map(|j| j.granted()).map(|g| g.version);
         let held: Vec<_> = granted.chain(self.versions.cached().map(|(version, ..)| version)).collect();
@@ -76,7 +76,7 @@ impl Client {
         }
     }
 
-    /// Takes notices about a version from now on, and asks the CN for the newest.
+    /// Accepts notices about a version from now on, and asks the CN for the newest one.
     pub(super) fn hold_notices(&mut self, cx: &mut Context<'_>, version: VersionId) {
         let none = Known { subject: Subject::version(version), serial: 0 };
         if self.notices.holder.hold(none) {
@@ -90,14 +90,14 @@ impl Client {
             || self.jobs.values().any(|j| j.granted().is_some_and(|g| g.version == version))
     }
 
-    /// Sets the policy of a version that the newest notice names. It replaces the one among the terms of the copy, and
-    /// that of any grant.
+    /// Sets the policy of a version from its newest notice, in place of the policy in the terms of the copy and in any
+    /// grant.
     fn set_policy(&mut self, version: VersionId, policy: &Policy) {
         self.notices.policies.insert(version, policy.clone());
         self.versions.set_policy(version, policy);
     }
 
-    /// Forgets the terms of a version, and takes no more notices about it, unless it is cached or downloaded.
+    /// Forgets the terms and notices of a version that is neither cached nor being downloaded.
     pub(super) fn release(&mut self, version: VersionId) {
         if !self.holds(version) {
             self.versions.forget_terms(version);
@@ -107,19 +107,19 @@ impl Client {
         }
     }
 
-    /// Reports every held version to the CN that has just opened a session, which sends what is newer.
+    /// Reports the newest notice of every held version to the CN after a login; the CN then sends newer ones.
     pub(super) fn report_all_notices(&mut self, cx: &mut Context<'_>) {
         let held = self.notices.holder.durable();
         self.tell_session(cx, session::Input::NoticesHeld(held));
     }
 
-    /// Asks for the newer ones of the notices that the CN has.
+    /// Asks the CN for the announced notices that are newer than the client's.
     pub(super) fn on_notices_changed(&mut self, cx: &mut Context<'_>, changed: &[Known]) {
         let outdated = self.notices.holder.outdated(changed);
         self.tell_session(cx, session::Input::NoticesHeld(outdated));
     }
 
-    /// Obeys a notice of a CN or an edge if it is valid and newer, and makes it durable.
+    /// Handles a notice from a CN or an edge: if it is valid and newer, obeys it and makes it durable.
     pub(super) fn on_notice(&mut self, cx: &mut Context<'_>, signed: &SignedNotice) {
         let Some(wall) = self.wall else { return };
         match self.notices.holder.receive(&cx.cfg.upload.trust, wall.at(cx.now), signed) {
@@ -136,7 +136,7 @@ impl Client {
     fn save_notice(&mut self, cx: &mut Context<'_>, notice: Notice) {
         let known = notice.known();
         if self.notices.holder.serial(known.subject).is_none() {
-            // it has made the client delete its copy, so nothing is left that an older notice could say more about
+            // the client has deleted its copy because of this notice, so older notices about it no longer matter
             return self.tell_session(cx, session::Input::NoticesHeld(vec![known]));
         }
         self.save(cx, Save::Notice(notice), Saving::Notice(known));
@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    /// Lets running downloads of a version follow its new policy. A grant that permits no peers counts before it.
+    /// Applies a version's new policy to its running downloads. A grant that permits no peers overrides the policy.
     fn change_downloads(&mut self, cx: &mut Context<'_>, version: VersionId, policy: &Policy) {
         let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
         let handles: Vec<Handle> = of_version.map(|(handle, _)| *handle).collect();

@@ -1,4 +1,4 @@
-//! Outages that end by themselves: an edge that answers again, a network that is back, a full disk that has room.
+//! Outages that end without the user's action: an edge answers again, the network is back, a full disk has room.
 
 use super::io::{DownloadState, FailReason, Save, StoreError};
 use super::job::Job;
@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 const DISK_FULL: DownloadState = DownloadState::Failed(FailReason::NoSpace);
 
 impl Client {
-    /// Ends the waits of downloads, and of the bootstrap, that edges did not answer: an edge answers now, or the
-    /// network is another one.
+    /// Repeats at once the unanswered requests of downloads and of the bootstrap, since an edge answers now or the
+    /// network has changed.
     pub(super) fn on_edges_back(&mut self, cx: &mut Context<'_>) {
         if core::mem::take(&mut self.edges_away) && self.timers.get(Timer::Bootstrap).is_some() && self.bootstrap_failed
         {
@@ -28,7 +28,7 @@ impl Client {
         }
     }
 
-    /// Ends a download that went on without an edge and has found no peer either, since the user waits for it.
+    /// Fails a download that continued without an edge and has no peer either, because the user waits for it.
     pub(super) fn on_alone_timer(&mut self, cx: &mut Context<'_>, handle: Handle) {
         let Some(job) = self.jobs.get(&handle).filter(|job| job.is_active()) else { return };
         let Some(swarm) = &job.swarm else { return };
@@ -38,7 +38,7 @@ impl Client {
         self.fail(cx, handle, FailReason::EdgeUnreachable);
     }
 
-    /// Sets the timer after which the disk is looked at again for a download in this state, or clears it.
+    /// Sets the timer for the next check of free disk space, if a full disk has stopped the download; else clears it.
     pub(super) fn set_room_timer(&mut self, cx: &mut Context<'_>, handle: Handle, state: DownloadState) {
         let waits = cx.cfg.background && state == DISK_FULL;
         let job = self.jobs.get_mut(&handle).filter(|_| waits);
@@ -46,7 +46,7 @@ impl Client {
         self.timers.set(Timer::Room(handle), at);
     }
 
-    /// Looks, at the start of a background client, whether there is room for downloads that a full disk has stopped.
+    /// Schedules, at the start of a background client, the space check for each download that a full disk has stopped.
     pub(super) fn look_for_room(&mut self, cx: &mut Context<'_>) {
         let stopped = |job: &Job| job.record.state == DISK_FULL;
         let handles: Vec<_> = self.jobs.iter().filter(|(_, job)| stopped(job)).map(|(handle, _)| *handle).collect();
@@ -55,13 +55,13 @@ impl Client {
         }
     }
 
-    /// Asks the store whether there is room for the rest of a download.
+    /// Asks the store whether the disk has room for the rest of a download.
     pub(super) fn on_room_timer(&mut self, cx: &mut Context<'_>, handle: Handle) {
         self.save(cx, Save::Room { handle }, Saving::Room { handle });
     }
 
-    /// Continues a download that a full disk has stopped, unless the disk is still full or the user has decided
-    /// otherwise meanwhile.
+    /// Continues a download that a full disk has stopped, unless the disk is still full or the download's state has
+    /// been changed meanwhile.
     pub(super) fn on_room(&mut self, cx: &mut Context<'_>, handle: Handle, result: Result<(), StoreError>) {
         if self.jobs.get(&handle).is_none_or(|job| job.record.state != DISK_FULL) || self.stopped {
             return;

@@ -30,7 +30,7 @@ pub struct Restore {
     pub receipts: Vec<KeptReceipt>,
     /// Complete versions in the cache.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
-    /// What sharing of each stored version depends on.
+    /// The conditions on which each stored version may be shared.
     pub terms: BTreeMap<VersionId, CopyTerms>,
     /// Servers of the last bootstrap; `None` before the first.
     pub servers: Option<KeptServers>,
@@ -65,7 +65,7 @@ impl Client {
     pub fn restore(cfg: &Config, mut restore: Restore, uploads: bool) -> Self {
         let owner = Owner::of(restore.owner, cfg.identity.guid);
         if owner == Owner::Other {
-            // the other GUID may still run somewhere and reports these itself
+            // an installation with the stored GUID may still run elsewhere, and reports these records itself
             (restore.usage, restore.receipts, restore.checkpoint) = (Vec::new(), Vec::new(), None);
         }
         let allowed = restore.uploads.unwrap_or(uploads);

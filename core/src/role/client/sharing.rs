@@ -1,4 +1,4 @@
-//! Sharing with peers: of cached versions, and of the pieces of downloads.
+//! Sharing with peers: cached versions, and the durable pieces of downloads.
 
 use super::io::{CopyTerms, DownloadState, Save};
 use super::job::Job;
@@ -10,7 +10,7 @@ use crate::swarm::upload;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// Wait before the counts of sent bytes are saved: at most so much is forgotten in a crash.
+/// Delay before the counts of bytes sent to peers are saved; a crash loses at most the counts of this time.
 const TERMS_WAIT: Duration = Duration::from_secs(1);
 
 impl Client {
@@ -50,7 +50,7 @@ impl Client {
         }
     }
 
-    /// Counts bytes of a version that were sent to peers; the count is saved soon.
+    /// Counts bytes of a version that were sent to peers; the count is saved after `TERMS_WAIT` at the latest.
     pub(super) fn on_spent(&mut self, cx: &mut Context<'_>, version: VersionId, bytes: u64) {
         self.versions.spent(version, bytes);
         if self.timers.get(Timer::Terms).is_none() {
@@ -66,7 +66,7 @@ impl Client {
         }
     }
 
-    /// Shares a version under its new policy, or no longer.
+    /// Applies a version's new policy: shares the version under it, or stops sharing.
     pub(super) fn share_anew(&mut self, cx: &mut Context<'_>, version: VersionId) {
         if self.sharing_terms(cx, version).is_none() {
             return self.unshare(cx, version);
@@ -82,7 +82,7 @@ impl Client {
             }
         }
         if !self.uploads.offers(&version) {
-            // the new limit of uploads is reached already
+            // the uploads so far have reached the new limit already
             self.tell_session(cx, session::Input::Unshare { version });
         }
     }

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 pub(super) struct Versions {
     /// Layout and pieces of each cached version.
     cached: BTreeMap<VersionId, (Layout, Bitfield)>,
-    /// What sharing of each cached version, and of each version of a granted download, depends on.
+    /// Terms of sharing of each cached version, and of each version of a granted download.
     terms: BTreeMap<VersionId, CopyTerms>,
     /// Versions whose terms have changed since they were last saved.
     unsaved: BTreeSet<VersionId>,
@@ -27,7 +27,7 @@ impl Versions {
         Self { cached: cached.collect(), terms, ..Self::default() }
     }
 
-    /// Returns what sharing of a version depends on.
+    /// Returns the terms of sharing of a version.
     pub(super) fn terms(&self, version: VersionId) -> Option<&CopyTerms> {
         self.terms.get(&version)
     }
@@ -39,7 +39,7 @@ impl Versions {
         self.terms.insert(version, CopyTerms { policy: policy.clone(), spent });
     }
 
-    /// Counts the bytes of a version sent to peers. They are saved later.
+    /// Counts the bytes of a version sent to peers. The count is saved later.
     pub(super) fn spent(&mut self, version: VersionId, bytes: u64) {
         if let Some(terms) = self.terms.get_mut(&version)
             && terms.spent != bytes

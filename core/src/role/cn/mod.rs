@@ -2,10 +2,10 @@
 //! peers, signs and delivers introductions, and forwards usage records to the ledger. Everything that it knows of
 //! clients is soft state.
 //!
-//! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` what
-//! they say, `queries` the way from a query to introductions, `meetings` the coordination of hole punching, `copies`
-//! the detection of copied installations, `prices` and `charges` the limits of each session, `notices` what
-//! operator and providers say to the fleet, and `spool`, `logs` and `usage` the records for the ledger.
+//! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` their
+//! messages, `queries` the steps from a query to introductions, `meetings` the coordination of hole punching, `copies`
+//! the detection of copied installations, `prices` and `charges` the limits of each session, `notices` the notices of
+//! operator and providers to the fleet, and `spool`, `logs` and `usage` the records for the ledger.
 
 mod charges;
 mod clients;
@@ -273,7 +273,7 @@ impl Machine for Cn {
             due.push(timer);
         }
         for timer in due {
-            // one of them may have been the end of draining
+            // an earlier timer in `due` may have ended the draining
             if self.phase != Phase::Stopped {
                 self.on_timer(cx, timer);
             }

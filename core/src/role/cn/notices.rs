@@ -27,7 +27,7 @@ impl Cn {
         self.run_notices(cx, |notices, cx| notices.handle_input(cx, input));
     }
 
-    /// Sends again what was not acknowledged.
+    /// Sends again the notices that were not acknowledged.
     pub(super) fn on_notices_timer(&mut self, cx: &mut Context<'_>) {
         self.run_notices(cx, |notices, cx| notices.handle_timeout(cx));
     }

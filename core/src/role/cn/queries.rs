@@ -1,7 +1,7 @@
 //! Queries for peers: open and check the grant, have a DN select peers, sign and record the introductions, then answer
 //! the client and notify the selected peers.
 //!
-//! This CN is the broker of its clients' queries. An introduction for another of its own clients goes through the DN
+//! A CN handles the queries of its own clients. An introduction to an uploader on the same CN also goes through the DN
 //! and comes back, like any other.
 
 use super::logs::Offering;
@@ -316,8 +316,8 @@ impl Cn {
         }
     }
 
-    /// Fails the queries that depend on a DN whose connection is lost: it will neither select peers nor forward
-    /// introductions.
+    /// Fails the queries that depend on a DN whose connection is lost, since the DN can neither select peers nor
+    /// forward introductions.
     pub(super) fn fail_queries_of_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let queries = self.queries.pending.iter().filter(|(_, pending)| pending.dn() == Some(conn));
         let lost: Vec<ReqId> = queries.map(|(req, _)| *req).collect();

@@ -2,7 +2,7 @@
 //!
 //! There is a [`Counted`] for each download, and one for the plain traffic of each version (requests without a
 //! grant). A flush writes the changed counts to the spool, and makes one record of each for the ledger. A count that
-//! has ended and begins again gets another life (a number), and the ledger adds the lives up.
+//! begins again after its end gets a new number, its `life`; the ledger combines the counts of all these numbers.
 
 use super::Key;
 use super::io::{Batch, Count, ServedGrant};
@@ -19,10 +19,10 @@ use core::time::Duration;
 
 /// Delay before a download that is idle is examined again, if not all of its bytes are in records yet.
 const RECHECK: Duration = Duration::from_secs(60);
-/// Separate ranges of a download that may be shorter than the smallest piece. Honest downloads have one for each piece
-/// whose rest came from the edge after a peer had gone.
+/// Most separate ranges of a download while ranges shorter than the smallest piece are still added. Honest downloads
+/// have one for each piece whose rest came from the edge after a peer had gone.
 const FRAGMENTS_MAX: usize = 64;
-/// Most bytes of a download without a place among its ranges, before it gets nothing more under a grant with peers.
+/// Most bytes of a download that are missing in `sent`; beyond it a grant that allows peers gets no more content.
 const SCATTERED_MAX: u64 = 4 << 20;
 
 fn key_of(count: &Count) -> Key {
@@ -40,7 +40,7 @@ pub(super) struct Counted {
     seq: u32,
     pub(super) total_bytes: u64,
     pub(super) sent: Spans,
-    /// Bytes of this count that found no place among `sent`.
+    /// Bytes that were sent but not added to `sent`, whose number of ranges is limited.
     scattered: u64,
     pub(super) room: Room,
     /// Record of the download's grant until it is durable in the spool; nothing is sent before that.
@@ -92,15 +92,15 @@ impl Counted {
         !self.room.is_quiet(self.total_bytes)
     }
 
-    /// Returns whether so many bytes found no place among the ranges that peers could be paid for them too.
+    /// Returns whether so many bytes are missing in `sent` that they could be billed a second time, as peers' bytes.
     pub(super) const fn is_scattered(&self) -> bool {
         self.scattered > SCATTERED_MAX
     }
 
-    /// Adds a sent range to the distinct ones. Beyond the first few only ranges of at least the smallest piece have a
-    /// place of their own, and only while `room` is left for all downloads. Of others the downloader says how many
-    /// bytes were distinct, as of those that a crash has hidden: it is believed up to their sum. Returns whether the
-    /// range has a place.
+    /// Adds a range to `sent`, the distinct ranges; returns whether that was possible. After [`FRAGMENTS_MAX`] ranges a
+    /// new separate one must be as long as the smallest piece, and needs `room` in the limit for all downloads. Bytes
+    /// of other ranges, like those hidden by a crash, are unsure: the downloader claims how many were distinct, and the
+    /// ledger accepts at most their sum.
     fn add_range(&mut self, range: Range<u64>, most: usize, room: bool) -> bool {
         let len = range.end - range.start;
         let is_piece = len >= u64::from(PIECE_LEN_MIN);
@@ -113,7 +113,7 @@ impl Counted {
         has_place
     }
 
-    /// Asserts that the count of a key is sound in itself.
+    /// Asserts that the count of a key is consistent in itself.
     fn check(&self, key: Key, newest_life: u64) {
         let own = self.grant.map_or(Key::Plain(self.version), |g| Key::Download(g.download));
         assert!(own == key, "a count is listed under its subject");
@@ -121,7 +121,7 @@ impl Counted {
         assert!(self.grant.is_some() || self.sent.ranges().is_empty(), "plain traffic has no ranges");
     }
 
-    /// Returns its life, see [`ServedRecord::life`].
+    /// Returns the number of this count among the download's counts, see [`ServedRecord::life`].
     pub(super) const fn life(&self) -> u64 {
         self.life
     }
@@ -237,15 +237,16 @@ impl Edge {
         }
     }
 
-    /// Takes the ranges of a count that goes off the sum of all downloads.
+    /// Subtracts the ranges of a count that is removed from the number for all downloads.
     fn forget_ranges(&mut self, key: Key) {
         let ranges = self.counts.get(&key).map_or(0, |c| c.sent.ranges().len());
         debug_assert!(self.ranges >= ranges, "the ranges of all downloads are counted");
         self.ranges = self.ranges.saturating_sub(ranges);
     }
 
-    /// Counts a sent range. Without a place for its download it counts as plain traffic. Repeated bytes count in the
-    /// total only; of ranges beyond the limit of separate ranges the downloader says how many bytes were distinct.
+    /// Counts a sent range, as plain traffic if there is no room for a count of its download. Repeated bytes count in
+    /// the total only; of ranges beyond the limit of separate ranges the downloader claims how many bytes were
+    /// distinct.
     pub(super) fn on_served(
         &mut self,
         cx: &mut Context<'_>,
@@ -379,7 +380,7 @@ impl Edge {
         let Some(counted) = self.counts.get(&key) else { return self.end_download(cx, key) };
         let recorded = !self.dirty.contains(&key) && counted.record.is_none_or(|id| !self.ledger.holds(id));
         let wait = match (counted.is_sending(), counted.saving || !recorded) {
-            // as if bytes were requested now: examined often, it would stand before those that may end
+            // the full idle time, as after a request: an earlier deadline would precede those of downloads that may end
             (true, _) => cx.cfg.idle_after,
             (false, true) => RECHECK,
             (false, false) => return self.end_download(cx, key),

@@ -139,7 +139,7 @@ pub struct Completed {
     pub challenged: bool,
 }
 
-/// Count of one download, or of the plain traffic of one version, as the spool keeps it.
+/// Count of one download, or of the plain traffic (requests without a grant) of one version, as the spool keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Count {
     /// Download and client; `None` for plain traffic.
@@ -272,7 +272,8 @@ pub enum Uncountable {
 pub struct Batch {
     /// Records to be added, and kept until they are named in `acked`.
     pub records: Vec<LedgerRecord>,
-    /// Counts to be added, each in place of the older one of the same download (or plain version).
+    /// Counts to be added. Each replaces the older count of the same download, or of the same version's traffic without
+    /// a grant.
     pub counts: Vec<Count>,
     /// Records to be deleted, because the ledger has acknowledged them.
     pub acked: Vec<RecordId>,

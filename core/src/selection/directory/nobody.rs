@@ -1,4 +1,4 @@
-//! The reason that a selection has chosen nobody.
+//! The reason that no peer can be selected for a query.
 
 use super::{Directory, Peer, PeerKey};
 use crate::ids::{PublicKey, VersionId};
@@ -9,7 +9,7 @@ use alloc::collections::BTreeSet;
 const LOOKS_MAX: usize = 256;
 
 impl Directory {
-    /// Returns why nobody of those who share `version` can be chosen for `querier`, from a bounded number of them.
+    /// Returns why no client that shares `version` can be selected for `querier`; examines a bounded number of them.
     #[must_use]
     pub fn why_nobody(&self, querier: PeerKey, version: VersionId, exclude: &BTreeSet<PublicKey>) -> WhyNobody {
         let Some(me) = self.peer(querier) else { return WhyNobody::NotShared };
@@ -18,7 +18,7 @@ impl Directory {
         let mut why = WhyNobody::NotShared;
         for peer in sharers.filter(is_other) {
             if !exclude.contains(&peer.entry.upload_key) {
-                // its NAT and the downloader's do not go together, by the table or by what was learned
+                // the compatibility table, or earlier attempts, say that this peer and the downloader cannot connect
                 return WhyNobody::Unreachable;
             }
             why = WhyNobody::AllKnown;

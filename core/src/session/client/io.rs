@@ -91,7 +91,7 @@ pub enum Input {
     Usage(Logged),
     /// The client stored this signed checkpoint of its log; the next login contains it.
     Checkpoint(Box<SignedCheckpoint>),
-    /// The client has these notices durably: report them, if the session is open.
+    /// These notices are durable: report them to the CN, if the session is open.
     NoticesHeld(Vec<Known>),
     /// The client stored a change to a new key; it is sent until [`Output::Retired`].
     Rekey(Box<SignedRekey>),
@@ -207,7 +207,7 @@ pub struct Config {
     pub guid: Guid,
     /// Secondary GUIDs of the last starts, newest (this start's) first.
     pub secondary: Vec<SecondaryGuid>,
-    /// Public upload key of the client, which introductions of it as uploader name.
+    /// Public upload key of the client, named in introductions where the client is the uploader.
     pub upload_key: PublicKey,
     /// Client version: `major << 16 | minor << 8 | patch`.
     pub client_version: u32,

@@ -312,7 +312,7 @@ impl ClientSession {
             self.update(cx);
         }
         if self.phase == Phase::Down && (news || left) && self.timers.get(Timer::Dial).is_some() {
-            // what has failed may have failed for want of a network, and nobody else changes at this moment
+            // earlier attempts may have failed for want of a network; other clients do not dial at this moment
             self.timers.set(Timer::Dial, Some(cx.now));
         }
         if news {
@@ -425,7 +425,7 @@ impl ClientSession {
     fn due(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
             Timer::Dial => self.dial(cx),
-            // after a moment: a CN that has only been slow is not to be dialled by all at once
+            // with a delay, since all clients of a CN that was only slow would dial it at once
             Timer::Pong if self.path_in_doubt => self.dial_again(cx),
             Timer::Welcome | Timer::Pong | Timer::Leave => self.hang_up(cx),
             Timer::Ping => {

@@ -45,7 +45,7 @@ impl Queries {
 
     pub(super) fn disconnected(&mut self, timers: &mut Deadlines<Timer>) {
         for (download, asking) in &mut self.wants {
-            // what was asked and not answered is as urgent as it was
+            // a query that got no answer is sent again at once in the next session
             asking.want.soon |= asking.query.take().is_some();
             asking.refused = false;
             timers.clear(Timer::Query(*download));
@@ -139,7 +139,7 @@ impl ClientSession {
         }
     }
 
-    /// Queries again for downloads that found no peers, since this host's reachability has changed.
+    /// Queries again for downloads whose last answer had no peers, since this host's reachability has changed.
     pub(super) fn ask_who_found_nobody(&mut self, cx: &mut Context<'_>) {
         let found_nobody =
             self.queries.wants.iter().filter(|(_, a)| a.query.is_none() && a.empty != Backoff::default());
@@ -216,7 +216,7 @@ impl ClientSession {
             asking.empty.failed(cx.cfg.requery, cx.rng)
         } else {
             asking.empty.succeeded();
-            // where few are known there may be more that have just begun: in a crowd everybody begins at once
+            // with few known peers the next query comes soon: other clients may have begun the same download just now
             let known = want.exclude.len() + peers.len();
             if known < cx.cfg.few_peers as usize { jittered(cx.cfg.requery.0, cx.rng) } else { cx.cfg.requery_known }
         };

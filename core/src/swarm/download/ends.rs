@@ -226,8 +226,8 @@ impl Download {
         }
     }
 
-    /// Handles the answer of an edge that it cannot count this download's bytes: tries the next edge, or, if every
-    /// edge has refused, requests a grant without peers.
+    /// Handles HTTP 409 of an edge, which cannot count this download's bytes and so sends none. Tries the next edge;
+    /// once every edge has failed or refused, requests a grant without peers, under which bytes may stay uncounted.
     fn edge_uncounted(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         if edge != self.edge_index || self.edge_hold != EdgeHold::Open {
             return;
@@ -244,8 +244,8 @@ impl Download {
         self.edges - u32::try_from(self.bad_edges.len()).unwrap_or(0).min(self.edges)
     }
 
-    /// Leaves an edge whose connection broke or stalled: the next one is asked at once, or after a wait when every
-    /// edge has failed.
+    /// Switches to the next edge after a connection broke or stalled: at once, or after a wait if every edge has
+    /// failed.
     fn edge_failed(&mut self, cx: &mut Cx<'_, Self>, edge: u32) {
         if edge != self.edge_index || self.edge_hold == EdgeHold::BackOff {
             return;

@@ -67,16 +67,16 @@ enum Timer {
     GiveUp,
 }
 
-/// State that allows or forbids requests to edges.
+/// Whether the download may send requests to edges, and if not, for which reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum EdgeHold {
     /// Requests to edges are allowed.
     Open,
-    /// Each edge has failed: wait for [`Timer::EdgeRetry`].
+    /// No requests until [`Timer::EdgeRetry`]: every edge has failed.
     BackOff,
-    /// The edge refuses the download's grant; a new one was requested.
+    /// No requests until a new grant comes: edges refuse the present one, or cannot count its bytes (HTTP 409).
     Grant,
-    /// Every edge has sent wrong bytes.
+    /// No requests: every edge has sent wrong bytes.
     Banned,
 }
 
@@ -203,9 +203,9 @@ impl Download {
         self.counted.iter().filter(|(name, _)| **name != SourceName::Edge).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Resets the bytes by source for a new download id. Bytes counted so far belong to an earlier download of the
-    /// same version. Blocks of incomplete pieces that peers delivered are fetched again: in the new download nobody
-    /// could be paid for them.
+    /// Resets the bytes by source for a new download id. Bytes counted so far belong to an earlier download of the same
+    /// version. Blocks of incomplete pieces that peers delivered are fetched again: under the new id no uploader could
+    /// be paid for them.
     pub fn begin_new_books(&mut self) {
         self.counted.clear();
         self.wasted = self.wasted.saturating_add(self.picker.forget_incomplete_of_peers());
@@ -341,8 +341,8 @@ impl Download {
         }
     }
 
-    /// Requests nothing more from the peer with this key, and closes its other connections, which other introductions
-    /// may have made.
+    /// Bans the peer with this key: requests nothing more from it, and closes its other connections, which result from
+    /// other introductions.
     fn ban(&mut self, cx: &mut Cx<'_, Self>, key: PublicKey, why: CloseReason) {
         self.banned.insert(key);
         let is_its = |peer: &SourceState| matches!(peer.name, SourceName::Peer(_, k) if k == key);
@@ -390,7 +390,7 @@ impl Download {
             Input::PeerLeft { conn } => {
                 self.remove_peer(cx, conn);
             }
-            // progress alone frees too little window to look at every source; ends and ticks do that
+            // progress alone frees too little window to assign blocks to all sources; ends and ticks do that
             Input::Progress { xfer, verified } => return self.on_progress(cx, xfer, verified),
             Input::Ended { xfer, end } => self.on_ended(cx, xfer, end),
             Input::PieceSaved { piece, result } => self.on_piece_saved(cx, piece, result),
@@ -438,7 +438,7 @@ impl Machine for Download {
                 Timer::GiveUp if self.edge_hold == EdgeHold::Banned && self.saving.is_empty() => {
                     self.fail(cx, FailReason::EdgeCorrupt);
                 }
-                // an edge that is away may come back at any time
+                // an edge that is unreachable may come back at any time
                 Timer::GiveUp => self.timers.set(Timer::GiveUp, Some(cx.now.after(cx.cfg.give_up_after))),
             }
         }

@@ -38,7 +38,7 @@ struct Share {
     policy: Policy,
     /// Bytes of this version sent or promised, which the provider's policy limits.
     spent: u64,
-    /// Whether so little is left of the policy's limit that a request was refused for it, or any would be.
+    /// Whether the rest of the policy's limit is too small: a request was refused for it, or any would be.
     used_up: bool,
 }
 
@@ -79,7 +79,7 @@ impl Conn {
     }
 }
 
-/// A request being served. It outlives its connection, because its end is still reported.
+/// A request being served. The request outlives its connection, because its end is still reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Active {
     conn: ConnId,

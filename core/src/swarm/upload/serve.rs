@@ -108,7 +108,7 @@ impl Uploads {
         Ok((bytes, intro.clone()))
     }
 
-    /// Notes that a version is used up if the refused request was too much for the policy's limit of uploads.
+    /// Notes that a version's limit of uploads is used up, if the request was refused for exceeding that limit.
     fn on_refused(&mut self, cx: &mut Context<'_>, conn: ConnId, r: &PieceRequest) {
         let Some(Conn::Serving { intro, .. }) = self.conns.get(&conn) else { return };
         let version = intro.version;

@@ -22,7 +22,7 @@ use swarmedge_ground::tls::x509::{Facts, is_issued_by};
 
 /// Lifetime of new certificates.
 pub(super) const CERTIFIED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Distance by which new certificates start in the past, since clocks differ.
+/// Time by which the validity of new certificates begins in the past, since clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// Servers warn when a certificate expires in less than this time, or in less than this fraction of its lifetime if
 /// that is shorter. Automatic renewal of other CAs' certificates happens when a third is left.
@@ -55,12 +55,12 @@ impl Expiry {
         days_left_if_few(self.lifetime_s, self.not_after_s)
     }
 
-    /// Returns whether this is an X.509 certificate, which a running server takes on SIGHUP.
+    /// Returns whether this is an X.509 certificate, which a running server reloads on SIGHUP.
     pub(super) fn is_of_tls(&self) -> bool {
         self.kind == "tls"
     }
 
-    /// Tells in health that the certificate ends soon, or has expired.
+    /// Warns in health that the certificate expires soon, or has expired.
     fn tell(&self, health: &Health) {
         let (health, part) = (health.of(self.role), format!("{}'s {} certificate", self.role, self.kind));
         let expired = self.not_after_s <= now().as_secs();
@@ -166,7 +166,7 @@ pub(super) fn expiries(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Resu
     Ok(all)
 }
 
-/// Returns the files of keys and certificates that the chosen roles read at their start only.
+/// Returns the key and certificate files that the chosen roles read only at their start.
 pub(super) fn fixed_files(config: &ServerConfig, of: impl Fn(&str) -> bool) -> Vec<&Path> {
     let edge = config.edge.as_ref().map(|c| ("edge", Some(&c.signing_key)));
     let cn = config.cn.as_ref().map(|c| ("cn", Some(&c.signing_key)));
@@ -177,7 +177,7 @@ pub(super) fn fixed_files(config: &ServerConfig, of: impl Fn(&str) -> bool) -> V
     std::iter::once(config.operator.ca.as_path()).chain(signing).chain(certificates).collect()
 }
 
-/// Whether this root key signed the server certificate, expired or not.
+/// Returns whether this root key signed the server certificate, expired or not.
 fn is_signed_by_root(root: &PublicKey, cert: &ServerCert) -> bool {
     verify(root, SigningContext::Cert, &cert.body.to_bytes(), &cert.signature)
 }

@@ -195,11 +195,11 @@ struct Watch {
     health: Health,
     dns: Vec<WatchedLink>,
     ledger: Option<WatchedLink>,
-    /// Whether a DN was connected at the last look.
+    /// Whether a DN was connected at the last call of [`Self::look`]; `None` before.
     any_dn: Option<bool>,
 }
 
-/// The part in `/healthz`.
+/// Name under which `/healthz` reports whether introductions are possible.
 const INTRODUCING: &str = "CN's introductions";
 
 impl Watch {

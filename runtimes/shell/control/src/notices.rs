@@ -1,5 +1,5 @@
-//! Asks a CN's edges for new notices, every few seconds, and compares their clocks with this one. An edge that does not
-//! answer is asked again.
+//! Asks a CN's edges for new notices every few seconds, and compares their clocks with the clock of this machine. An
+//! edge that does not answer is asked again at the next poll.
 
 use hyper::Request;
 use std::collections::BTreeMap;
@@ -16,22 +16,22 @@ use swarmedge_ground::rt::Rt;
 
 /// Polling interval; with it, a notice reaches clients within a minute even if some polls fail.
 const POLL_EVERY: Duration = Duration::from_secs(5);
-/// Number of polls of an edge after which it is asked for all notices again, in case that its catalogue was restored.
+/// Number of polls of an edge after which it is asked for all notices again, in case its catalogue was restored.
 const POLLS_UNTIL_WHOLE: u32 = 120;
-/// Difference of two clocks from which on it is told: grants and cookies carry times.
+/// Minimum clock difference that is reported, in milliseconds: grants and STUN cookies contain times.
 const CLOCKS_DIFFER_MS: u64 = 60_000;
-/// The part in `/healthz`.
+/// Name of the clock check in `/healthz`.
 const CLOCK: &str = "CN's clock";
 
 /// Result of asking an edge for notices.
 struct Polled {
-    /// Difference of the edge's clock from this one in milliseconds.
+    /// Absolute difference between the edge's clock and this machine's, milliseconds.
     clock_differs_ms: u64,
-    /// Whether the machine still runs.
+    /// Whether the CN's state machine still runs.
     runs: bool,
 }
 
-/// Sends the machine every new notice of the edges, until the machine has ended.
+/// Passes every new notice of the edges to the CN's state machine, until the machine has ended.
 pub(super) async fn follow<R: Rt>(
     rt: R,
     tls: Arc<rustls::ClientConfig>,
@@ -58,7 +58,7 @@ pub(super) async fn follow<R: Rt>(
     }
 }
 
-/// Tells in health if this machine's clock differs from that of most edges.
+/// Warns in health if this machine's clock differs from the clocks of most edges.
 fn tell_clock(health: &Health, clocks: &BTreeMap<&Origin, u64>) {
     let wrong: Vec<_> = clocks.values().filter(|by_ms| **by_ms >= CLOCKS_DIFFER_MS).collect();
     if wrong.len() * 2 <= clocks.len() {
@@ -92,7 +92,7 @@ async fn poll<R: Rt>(
         if !notices.is_empty() && inbox.send(Input::Notices(notices)).await.is_err() {
             return Ok(Polled { clock_differs_ms, runs: false });
         }
-        // an edge that promises more and gives nothing is not asked on and on
+        // an edge that announces more notices and sends none is not asked again in this poll
         let goes_on = more && last > *after;
         *after = last.max(*after);
         if !goes_on {

@@ -17,7 +17,7 @@ use swarmedge_core::wire::notice::{Notice, Terms};
 use swarmedge_ground::files::ownership::{Ownership, create_dirs, open_shared};
 use swarmedge_ground::files::replace_durably;
 
-/// Old versions of an object that are served besides the current one.
+/// Number of old versions of an object that are served besides the current one.
 pub const OLD_VERSIONS_KEPT: usize = 3;
 /// Time for which an unpublished version is listed as withdrawn, milliseconds. A client that was away for longer shares
 /// the version with nobody all the same, since no edge grants it.
@@ -39,8 +39,8 @@ pub struct Catalogue {
     pub withdrawn: BTreeMap<VersionId, u64>,
     /// Keys of the policy that a provider has set for all of its objects.
     pub defaults: BTreeMap<ProviderId, PolicyKeys>,
-    /// Serial number of the newest notice: the time of its change in Unix milliseconds, or more if a change before it
-    /// had that number.
+    /// Serial number of the newest notice: the time of its change in Unix milliseconds, or one more than the serial
+    /// number before, if that is higher.
     pub serial: u64,
 }
 
@@ -57,7 +57,7 @@ pub struct Object {
     pub own: PolicyKeys,
     /// The policy in force: the object's keys, then the provider's, then the built-in ones.
     pub policy: Policy,
-    /// Serial number of the notice about the policy; 0: it was never changed, so grants alone say it.
+    /// Serial number of the notice about the policy; 0: the policy was never changed, so only grants contain it.
     pub serial: u64,
 }
 
@@ -70,7 +70,7 @@ pub struct Version {
     pub size: u64,
     /// SHA-256 of the whole content.
     pub sha256: Digest,
-    /// When the version became the current one, Unix milliseconds.
+    /// Time at which the version became the current one, Unix milliseconds.
     pub published_ms: u64,
 }
 
@@ -95,7 +95,7 @@ struct ObjectText {
     #[serde(default)]
     access: AccessText,
     policy: PolicyText,
-    /// Keys of the policy that are the object's own; absent in older files, where all are.
+    /// Keys of the policy that are the object's own; absent in older files, in which all keys are the object's own.
     #[serde(default)]
     own: Option<PolicyKeys>,
     #[serde(default)]
@@ -161,7 +161,7 @@ impl Files {
         Ok(())
     }
 
-    /// Returns owner and mode of the catalogue, which whatever is published gets too.
+    /// Returns owner and mode of the catalogue file, which newly published files get too.
     pub(crate) fn ownership(&self) -> Result<Ownership, Error> {
         let path = self.catalogue();
         Ownership::like(&path).map_err(Error::at(&path))
@@ -215,7 +215,7 @@ impl Files {
 
 impl Catalogue {
     /// Makes `version` the current one of its object; returns the versions that are no longer served. `None` keeps the
-    /// object's access and policy, so that an object becomes public only on purpose.
+    /// object's access or policy, so that no object becomes public by accident.
     pub(crate) fn publish(
         &mut self,
         id: VersionId,
@@ -279,8 +279,8 @@ impl Catalogue {
         self.defaults.get(&provider).copied().unwrap_or_default().over(Policy::default())
     }
 
-    /// Sets the keys of the policy for all objects of a provider, below those that an object has of its own; returns
-    /// the number of objects whose policy changes.
+    /// Sets the keys of the policy for all objects of a provider; an object's own keys override them. Returns the
+    /// number of objects whose policy changes.
     pub(crate) fn set_default(&mut self, provider: ProviderId, keys: PolicyKeys, now_ms: u64) -> usize {
         self.defaults.insert(provider, keys);
         let (default, serial) = (self.default_of(provider), self.next_serial(now_ms));
@@ -296,7 +296,7 @@ impl Catalogue {
         changed
     }
 
-    /// Returns the serial number of a notice that is made now, which is higher than all before.
+    /// Returns the serial number for a new notice, higher than all earlier ones.
     fn next_serial(&mut self, now_ms: u64) -> u64 {
         self.serial = self.serial.saturating_add(1).max(now_ms);
         self.serial

@@ -64,11 +64,11 @@ pub struct EdgeConfig {
     /// Limit for content sent to all clients together; 0: no limit.
     #[serde(default)]
     pub rate_limit: Rate,
-    /// Rate at which stored content is read again from the disk to find what has rotted; 0: not at all.
+    /// Rate at which stored content is read again from the disk to find damage; 0: not at all.
     #[serde(default = "default_scrub_rate")]
     pub scrub_rate: Rate,
-    /// Most HTTPS connections at a time, three quarters of them for one /24 (IPv6: /48). Beyond it the idlest one of
-    /// the network with most is closed for a new one.
+    /// Most HTTPS connections at a time, at most three quarters of them from one /24 (IPv6: /48). At the limit, a new
+    /// connection displaces the idlest one of the network with most connections.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
     /// Lifetime of a grant, milliseconds; at most 15 minutes.

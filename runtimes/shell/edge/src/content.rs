@@ -29,17 +29,17 @@ use swarmedge_ground::files::read_cached;
 use swarmedge_ground::http::{Body, Problem};
 use swarmedge_ground::rt::Rt;
 
-/// Most bytes of one read. A client that takes nothing holds no more, besides the buffers of its connection; the system
-/// reads ahead of it.
+/// Maximum number of bytes of one read. A client that takes nothing occupies this much memory besides the buffers of
+/// its connection; the operating system reads ahead.
 const READ_LEN: usize = 64 * 1024;
-/// Bytes of one read while there are more than [`BODIES_WITH_LONG_READS`]: a TLS record, so that many slow clients hold
-/// little.
+/// Maximum number of bytes of one read while more than [`BODIES_WITH_LONG_READS`] bodies are sent: one TLS record, so
+/// that many slow clients occupy little memory.
 const SHORT_READ_LEN: usize = 16 * 1024;
-/// Bodies at once for which reads are long, and cost less CPU.
+/// Maximum number of bodies at once for which reads are long, which costs less CPU.
 const BODIES_WITH_LONG_READS: usize = 16;
-/// Times that a step is read again because somebody writes to the file.
+/// Maximum number of attempts to read a step while the file is being written.
 const TRIES_MAX: u32 = 4;
-/// Steps without waiting for the disk after which other connections have their turn.
+/// Number of consecutive steps without waiting for the disk after which other connections have their turn.
 const STEPS_IN_A_ROW: u32 = 16;
 
 /// The version to send, with its HTTP metadata.
@@ -67,7 +67,7 @@ pub trait Meter: 'static {
     fn sent(&mut self, range: Range<u64>);
 }
 
-/// Everything a body needs besides the file.
+/// Context of a body that is being sent, besides the file.
 pub struct Sending<R> {
     /// Runtime for disk reads and timers.
     pub rt: R,
@@ -75,9 +75,9 @@ pub struct Sending<R> {
     pub pacers: Vec<Rc<RefCell<Pacer>>>,
     /// Counter of the sent bytes.
     pub meter: Box<dyn Meter>,
-    /// The bodies under way, this one among them: each holds a copy.
+    /// Token whose clones count the bodies that are being sent: each body has one, and the server.
     pub bodies: Rc<()>,
-    /// Says which bytes of the file are right.
+    /// Keeper of the stored content, which checks each piece before it is sent.
     pub keeper: Keeper<R>,
     /// Called with the reason if a part of the file cannot be sent.
     pub on_refused: Box<dyn Fn(&Refused)>,
@@ -200,8 +200,8 @@ fn multipart(repr: &Representation, ranges: &[Range<u64>], boundary: &str) -> (R
     (response, parts)
 }
 
-/// Makes a body of `parts`, streamed from stored content. A piece is sent after its hash was right; the body breaks off
-/// before one that is not.
+/// Makes a body of `parts`, streamed from stored content. A piece is sent only after its hash was right; the body
+/// breaks off before a wrong piece.
 #[must_use]
 pub fn body<R: Rt>(stored: Stored, parts: VecDeque<Part>, sending: Sending<R>) -> Body {
     let len = parts.iter().map(|p| match p {
@@ -220,12 +220,12 @@ pub fn body<R: Rt>(stored: Stored, parts: VecDeque<Part>, sending: Sending<R>) -
     )
 }
 
-/// Reads the parts in order, one step at a time, so that a client which takes nothing holds one step.
+/// Reads the parts in order, one step at a time, so that a client that takes nothing occupies the memory of one step.
 struct Reader<R> {
     sending: Sending<R>,
     parts: VecDeque<Part>,
     stored: Stored,
-    /// The piece that was found right, and the state of the file then.
+    /// The piece whose hash was last found right, and the state of the file then.
     checked: Option<(PieceIndex, FileIdentity)>,
     step: usize,
     /// Steps in a row that did not wait for the disk.
@@ -235,7 +235,7 @@ struct Reader<R> {
 impl<R: Rt> Reader<R> {
     /// Returns the bytes to read next.
     fn step(&self) -> usize {
-        // the server holds a copy too
+        // the server has a clone, too
         if Rc::strong_count(&self.sending.bodies) > BODIES_WITH_LONG_READS + 1 {
             self.step.min(SHORT_READ_LEN)
         } else {
@@ -272,7 +272,7 @@ impl<R: Rt> Reader<R> {
         Ok(bytes.into())
     }
 
-    /// Reads a range within a piece that is right. `end` is where the bytes that the client wants end.
+    /// Reads a range within a piece whose hash is right. `end` is the end of the bytes that the client wants.
     async fn read_right(&mut self, piece: PieceIndex, range: &Range<u64>, end: u64) -> Result<Vec<u8>, Refused> {
         for _ in 0..TRIES_MAX {
             let state = match self.checked {

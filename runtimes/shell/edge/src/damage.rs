@@ -1,4 +1,4 @@
-//! The objects whose stored content is damaged: told in the log, by metric and in `/healthz`, until they are right.
+//! The objects whose stored content is damaged: reported in the log, by metric and in `/healthz` until repaired.
 
 use super::catalogue::ObjectKey;
 use std::cell::RefCell;
@@ -11,13 +11,13 @@ use swarmedge_ground::health::{Cause, Health};
 
 /// Least time between two log lines about one object.
 const LINE_EVERY: Duration = Duration::from_secs(60);
-/// Time after which a damaged file that has not changed is looked at again.
+/// Interval between checks of a damaged file that has not changed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Most damaged pieces of a version that are remembered. Others are found when they are read.
 const PIECES_MAX: usize = 4096;
 /// Most objects that `/healthz` names.
 const NAMED_MAX: usize = 8;
-/// The part in `/healthz`.
+/// Name under which `/healthz` reports damaged content.
 const PART: &str = "edge's content";
 
 /// Damage of a version's files.
@@ -32,7 +32,7 @@ pub enum What {
     },
     /// A file of the version cannot be read.
     Unreadable(String),
-    /// Some pieces are not what was published.
+    /// Some pieces differ from the published ones.
     Pieces(BTreeSet<PieceIndex>),
 }
 
@@ -56,10 +56,11 @@ impl fmt::Display for What {
 struct Entry {
     key: ObjectKey,
     what: What,
-    /// When the log last told of it, and the times it was met since.
+    /// Time of the last log line about this version.
     said: Option<Instant>,
+    /// Number of reports since that line, which were not logged.
     left_out: u64,
-    /// The state of its file when it was last looked at, and when that was.
+    /// State of the content file at the last check, and the time of that check.
     looked: Option<(Option<FileIdentity>, Instant)>,
 }
 
@@ -71,13 +72,13 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// Makes an empty list that is told to `health`.
+    /// Creates an empty list, which reports later damage to `health`.
     #[must_use]
     pub fn new(health: Health) -> Self {
         Self { health, table: RefCell::default() }
     }
 
-    /// Notes that a version is damaged. The log gets at most one line a minute for each.
+    /// Notes that a version is damaged. The log gets at most one line a minute for each version.
     pub fn note(&self, id: VersionId, key: &ObjectKey, what: What) {
         let mut table = self.table.borrow_mut();
         let entry = table.entry(id).or_insert_with(|| Entry {
@@ -114,7 +115,7 @@ impl Damage {
         self.tell();
     }
 
-    /// Notes that a piece is right again.
+    /// Notes that a damaged piece was repaired.
     pub fn mended(&self, id: VersionId, piece: PieceIndex) {
         let mut table = self.table.borrow_mut();
         let Some(Entry { what: What::Pieces(pieces), .. }) = table.get_mut(&id) else { return };
@@ -124,7 +125,7 @@ impl Damage {
         if over { self.clear(id) } else { self.tell() }
     }
 
-    /// Notes that nothing is known to be wrong with a version any more.
+    /// Notes that no damage of a version is known any more.
     pub fn clear(&self, id: VersionId) {
         let removed = self.table.borrow_mut().remove(&id);
         if let Some(entry) = removed {
@@ -133,7 +134,7 @@ impl Damage {
         }
     }
 
-    /// Returns what is wrong with a version.
+    /// Returns the damage of a version; `None` if none is known.
     #[must_use]
     pub fn of(&self, id: VersionId) -> Option<What> {
         self.table.borrow().get(&id).map(|entry| entry.what.clone())
@@ -145,7 +146,8 @@ impl Damage {
         self.table.borrow().keys().copied().collect()
     }
 
-    /// Returns whether a version is to be looked at now: its file has changed, or it is a while ago.
+    /// Returns whether a damaged version is to be checked now, since its file has changed or the last check was a
+    /// minute ago; if so, notes this check.
     pub fn is_due(&self, id: VersionId, identity: Option<FileIdentity>) -> bool {
         let mut table = self.table.borrow_mut();
         let Some(entry) = table.get_mut(&id) else { return false };

@@ -1,7 +1,7 @@
-//! Keeps watch over stored content: a piece is sent only after its hash was right, lately and of the same file.
+//! Checks stored content: a piece is sent only if its hash was found right lately and its file is unchanged since.
 //!
-//! Hashing a piece costs about as much as sending it, so its verdict is remembered
-//! ([`swarmedge_core::content::verdicts`]). Answers that want the same piece wait for one hash.
+//! Hashing a piece costs about as much as sending it, so the result, its verdict, is remembered
+//! ([`swarmedge_core::content::verdicts`]). Requests for the same piece wait for one hash computation.
 
 use super::Error;
 use super::catalogue::{Files, ObjectKey};
@@ -23,9 +23,9 @@ use swarmedge_ground::health::{Cause, Health, LogLimiter, file_trouble};
 use swarmedge_ground::http::Signal;
 use swarmedge_ground::rt::Rt;
 
-/// Most piece roots of all manifests that are kept in memory, 32 bytes each.
+/// Maximum number of piece roots in memory, over all manifests; each has 32 bytes.
 const ROOTS_MAX: usize = 1 << 20;
-/// Times that a piece is hashed anew because somebody writes to its file meanwhile.
+/// Maximum number of attempts to hash a piece while somebody writes to its file.
 const TRIES_MAX: u32 = 4;
 
 /// Why content cannot be sent.
@@ -33,11 +33,11 @@ const TRIES_MAX: u32 = 4;
 pub enum Refused {
     /// Stored content is missing or wrong.
     Damaged(What),
-    /// A resource is wanting, which may pass.
+    /// A resource of the system is lacking; a later attempt may succeed.
     Busy(io::Error),
 }
 
-/// A handle to the stored content; clones share what was found.
+/// Handle to the stored content. Clones share the verdicts and manifests.
 #[derive(Clone, Debug)]
 pub struct Keeper<R>(Rc<Inner<R>>);
 
@@ -48,14 +48,14 @@ struct Inner<R> {
     began: Instant,
     verdicts: RefCell<Verdicts>,
     manifests: RefCell<Manifests>,
-    /// Pieces that are being hashed, and the signals of those who wait for that.
+    /// Pieces that are being hashed, each with the signal for the tasks that wait for its verdict.
     checking: RefCell<BTreeMap<(VersionId, PieceIndex), Signal>>,
     damage: Damage,
-    /// Limits the log lines about content that cannot be read for want of a resource.
+    /// Rate limit of the log lines about content that cannot be read for lack of a resource.
     busy: LogLimiter,
 }
 
-/// The manifests that were asked for last.
+/// Cache of the most recently requested manifests.
 #[derive(Debug, Default)]
 struct Manifests {
     kept: BTreeMap<VersionId, (Arc<Manifest>, u64)>,
@@ -82,7 +82,7 @@ impl Manifests {
 }
 
 impl<R: Rt> Keeper<R> {
-    /// Makes a keeper of the content below these paths.
+    /// Creates a keeper for the content below these paths.
     pub fn new(rt: R, files: Files, health: Health) -> Self {
         let began = rt.now();
         Self(Rc::new(Inner {
@@ -136,7 +136,7 @@ impl<R: Rt> Keeper<R> {
         read
     }
 
-    /// Notes that an answer was refused; what is damaged is told in log and health.
+    /// Counts a refused answer and reports the reason: damage in log and health, a lacking resource in the log.
     pub fn note(&self, id: VersionId, key: &ObjectKey, why: &Refused) {
         metrics::counter!("swarmedge_edge_content_refused_total").increment(1);
         match why {
@@ -147,8 +147,8 @@ impl<R: Rt> Keeper<R> {
         }
     }
 
-    /// Finds out before an answer begins whether its bytes can be sent: pieces that were bad are hashed again if that
-    /// is due, and of the others the first, if `first` is set.
+    /// Checks before an answer begins whether its bytes can be sent. Of the pieces in `ranges`, those that were found
+    /// bad are hashed again if that is due, and the first one is checked if `first` is set.
     pub async fn prepare(&self, stored: &Stored, ranges: &[Range<u64>], first: bool) -> Result<(), Refused> {
         let identity = stored.identity().map_err(|e| unreadable(&self.0.files.content(stored.id), &e))?;
         let suspects = self.0.verdicts.borrow().suspects((stored.id, identity));
@@ -168,7 +168,7 @@ impl<R: Rt> Keeper<R> {
         if damaged.is_empty() { Ok(()) } else { Err(Refused::Damaged(What::Pieces(damaged))) }
     }
 
-    /// Waits until a piece was found right; returns the state of its file then.
+    /// Waits until a piece is found right; returns the identity of its file at that time.
     pub async fn admit(&self, stored: &Stored, piece: PieceIndex) -> Result<FileIdentity, Refused> {
         for _ in 0..TRIES_MAX {
             let identity = stored.identity().map_err(|e| unreadable(&self.0.files.content(stored.id), &e))?;
@@ -191,8 +191,8 @@ impl<R: Rt> Keeper<R> {
         Err(Refused::Busy(io::Error::other("somebody writes to the file")))
     }
 
-    /// Hashes a piece now, whatever was found before, and remembers the verdict. Returns the state of its file if it is
-    /// right, and `None` if somebody wrote to the file meanwhile.
+    /// Hashes a piece regardless of earlier verdicts, and remembers the new one. Returns the file's identity if the
+    /// hash is right, and `None` if somebody wrote to the file meanwhile.
     pub async fn check(&self, stored: &Stored, piece: PieceIndex, by: By) -> Result<Option<FileIdentity>, Refused> {
         let _checking = Checking::begin(&self.0.checking, (stored.id, piece));
         let own = stored.clone();
@@ -236,7 +236,7 @@ impl<R: Rt> Keeper<R> {
         let path = self.0.files.content(stored.id);
         let why = match (stored.file.metadata(), stored.identity()) {
             (Ok(m), _) if m.len() != size => Refused::Damaged(What::Length { stored: m.len(), size }),
-            // the rest of the file can be read
+            // only this piece is unreadable: the rest of the file can be read
             (Ok(_), Ok(identity)) if Cause::of(error) == Cause::File => {
                 tracing::debug!("{}", file_trouble("read", &path, error));
                 return self.found_bad(stored, identity, piece);
@@ -249,7 +249,7 @@ impl<R: Rt> Keeper<R> {
         why
     }
 
-    /// Begins to hash the piece after this one, if nothing is known of it, so that an answer need not wait for that.
+    /// Starts to hash the next piece if it has no verdict, so that the answer, which ends at byte `end`, need not wait.
     pub fn look_ahead(&self, stored: &Stored, piece: PieceIndex, end: u64) {
         let next = PieceIndex(piece.0.saturating_add(1));
         let range = stored.manifest.layout().piece_range(next);
@@ -261,14 +261,14 @@ impl<R: Rt> Keeper<R> {
         if verdict == Verdict::Unknown {
             let (keeper, stored) = (self.clone(), stored.clone());
             self.0.rt.spawn(async move {
-                // the answer itself meets what is found
+                // the answer handles the verdict when it comes to this piece
                 let _ = keeper.check(&stored, next, By::Read).await;
             });
         }
     }
 }
 
-/// The mark of a piece that is being hashed. When it is dropped, those who wait look at the verdict.
+/// Mark of a piece that is being hashed. Dropping the mark wakes the waiting tasks, which then read the verdict.
 struct Checking<'a> {
     table: &'a RefCell<BTreeMap<(VersionId, PieceIndex), Signal>>,
     piece: (VersionId, PieceIndex),

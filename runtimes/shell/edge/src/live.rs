@@ -1,4 +1,4 @@
-//! The `[edge]` section while the edge runs, of which some keys can change.
+//! The `[edge]` section of the configuration, some keys of which can change while the edge runs.
 
 use super::config::EdgeConfig;
 use serde_json::Value;
@@ -17,7 +17,7 @@ struct Shared {
 }
 
 impl LiveConfig {
-    /// Keys of `[edge]` that a running edge takes.
+    /// Keys of `[edge]` whose changes take effect without a restart.
     pub const KEYS: &[&str] = &[
         "rate_limit",
         "scrub_rate",
@@ -29,7 +29,7 @@ impl LiveConfig {
         "stun",
     ];
 
-    /// Begins with this section.
+    /// Creates the configuration of a starting edge from its section.
     #[must_use]
     pub fn new(cfg: &EdgeConfig) -> Self {
         let rate = Arc::new(AtomicU64::new(cfg.rate_limit.0));
@@ -55,7 +55,7 @@ impl LiveConfig {
         self.0.scrub_rate.clone()
     }
 
-    /// Takes [`Self::KEYS`] from a changed section.
+    /// Applies the values of [`Self::KEYS`] in a changed section; ignores its other keys.
     pub fn take(&self, section: Value) -> Result<(), String> {
         let new: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
         let EdgeConfig {

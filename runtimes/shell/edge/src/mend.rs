@@ -1,5 +1,6 @@
 //! Repairs damaged content from other copies of the same bytes on this edge: the same content under another path, and
-//! older versions of the object. Without one the operator must publish it again, which is noticed here too.
+//! older versions of the object. Without such a copy the operator must publish the content again; this task notices
+//! that, too.
 
 use super::catalogue::{Catalogue, Files, Version};
 use super::damage::What;
@@ -16,10 +17,10 @@ use swarmedge_core::content::{Manifest, merkle};
 use swarmedge_core::ids::{PieceIndex, VersionId};
 use swarmedge_ground::rt::Rt;
 
-/// Interval of looking whether something is damaged, or was replaced.
+/// Interval of checks for damaged versions, and for damaged versions that were published again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Repairs what is found damaged, as long as the runtime runs.
+/// Repairs damaged versions for as long as the runtime runs.
 pub(super) async fn follow<R: Rt>(rt: R, keeper: Keeper<R>, published: PublishedFiles<R>) {
     loop {
         for id in keeper.damage().versions() {
@@ -33,7 +34,7 @@ pub(super) async fn follow<R: Rt>(rt: R, keeper: Keeper<R>, published: Published
     }
 }
 
-/// Looks at a damaged version again, and repairs what other copies have.
+/// Checks a damaged version again, and repairs the pieces that other copies have.
 async fn mend<R: Rt>(rt: &R, keeper: &Keeper<R>, catalogue: &Catalogue, (id, version): (VersionId, &Version)) {
     let path = keeper.files().content(id);
     let now = rt.blocking(move || File::open(path).and_then(|file| identity(&file)).ok()).await;
@@ -45,7 +46,7 @@ async fn mend<R: Rt>(rt: &R, keeper: &Keeper<R>, catalogue: &Catalogue, (id, ver
     let pieces = match (&opened, keeper.damage().of(id)) {
         (_, None) => return,
         (Ok(_), Some(What::Pieces(pieces))) => pieces,
-        // it is whole again; its pieces are hashed before they are sent
+        // the file is whole again; its pieces are hashed before they are sent
         (Ok(_), Some(_)) => return keeper.damage().clear(id),
         (Err(Refused::Busy(_)), _) => return,
         (Err(Refused::Damaged(what)), _) => {
@@ -79,7 +80,7 @@ fn sources(catalogue: &Catalogue, id: VersionId, version: &Version) -> Vec<Versi
     equal.chain(related).collect()
 }
 
-/// Makes the content file of a version anew, as far as other copies reach: it is missing, or has another length.
+/// Rebuilds a content file that is missing or of the wrong length, as far as other copies have its pieces.
 async fn mend_file<R: Rt>(rt: &R, keeper: &Keeper<R>, (id, version): (VersionId, &Version), sources: &[VersionId]) {
     let Ok(manifest) = keeper.manifest(id).await else { return };
     let (files, size) = (keeper.files().clone(), version.size);
@@ -109,7 +110,7 @@ fn stretch(files: &Files, id: VersionId, size: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Repairs a piece from the first copy that has it; returns whether that was done.
+/// Repairs a piece from the first copy that has it; returns whether the piece was repaired.
 async fn mend_piece<R: Rt>(
     rt: &R,
     keeper: &Keeper<R>,

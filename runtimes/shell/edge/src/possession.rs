@@ -1,5 +1,5 @@
 //! `POST /v1/completed` and `POST /v1/proofs`: a client reports a completed download and answers the possession
-//! challenge. The machine decides; whether a proof was right is told to the ledger, never to the client.
+//! challenge. The machine decides. The ledger is told whether a proof was right, the client never.
 
 use super::answer::{Answer, Routes, UNAVAILABLE, json, problem};
 use super::grants::read_body;
@@ -61,7 +61,7 @@ pub(super) async fn compute_proof<R: Rt>(
     let layout = stored.manifest.layout();
     let ranges: Vec<_> = challenge.parts.iter().map(|part| part_range(layout.size(), *part)).collect();
     for range in &ranges {
-        // a part is no longer than the shortest piece, and begins where a piece does or within it
+        // a challenged part lies within one piece: it is no longer than the shortest piece
         keeper.admit(&stored, stored.piece_of(range.start)).await.ok()?;
     }
     let read = move || -> std::io::Result<Digest> {

@@ -23,10 +23,10 @@ pub struct Publish {
     pub provider: ProviderId,
     /// Path of the object, without a leading slash.
     pub path: String,
-    /// Access to the object; `None` keeps it, and is public for a new object.
+    /// Access to the object; `None` keeps the present access, and makes a new object public.
     pub access: Option<Access>,
-    /// Keys of the policy that are set for this object; `None` keeps those that are. Other keys are the provider's
-    /// ([`set_policy`]), or have their default.
+    /// Keys of the policy to set for this object; `None` keeps the present ones. Keys that are not set have the
+    /// provider's value ([`set_policy`]) or the default.
     pub policy: Option<PolicyKeys>,
 }
 
@@ -49,7 +49,7 @@ pub struct Published {
     /// SHA-256 of the whole content.
     #[serde(serialize_with = "as_text")]
     pub sha256: Digest,
-    /// When this version became the current one, Unix milliseconds.
+    /// Time at which this version became the current one, Unix milliseconds.
     pub published_ms: u64,
     /// Number of older versions that are still served.
     pub older: usize,
@@ -88,7 +88,7 @@ fn as_text<T: ToString, S: serde::Serializer>(value: &T, s: S) -> Result<S::Ok, 
     s.serialize_str(&value.to_string())
 }
 
-/// Checks an object's path: URLs must carry it without being rewritten.
+/// Checks an object's path: URLs must contain it without changes by HTTP clients.
 pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
     let bad = |why| Error::BadPath(path.to_owned(), why);
     if path.split('/').any(|s| matches!(s, "" | "." | "..")) {
@@ -101,8 +101,8 @@ pub fn check_path(path: &str) -> Result<Text<{ limits::PATH_LEN_MAX }>, Error> {
 }
 
 /// Publishes a file: copies it, computes its piece roots, and makes it the object's current version durably. The file
-/// is read once. What is stored of the same version already is replaced, since it may be damaged. What is written
-/// belongs to the owner of what is there, so that servers of another user can read it.
+/// is read once. Stored files of the same version are replaced, since they may be damaged. New files get the owner of
+/// the existing ones, so that servers of another user can read them.
 pub fn publish(objects: &Path, what: &Publish) -> Result<Published, Error> {
     let path = check_path(&what.path)?;
     let files = Files::new(objects);

@@ -34,13 +34,13 @@ use swarmedge_ground::http::{Body, Problem, Service, normal_path};
 use swarmedge_ground::ops;
 use swarmedge_ground::rt::Rt;
 
-/// Time after which an answer that could not be given is worth asking for again, milliseconds.
+/// Delay after which a client should repeat a request that could not be answered, milliseconds.
 const RETRY_AFTER_MS: u32 = 5_000;
-/// Time after which damaged content is worth asking for again, milliseconds: somebody must repair it.
+/// Delay after which a client should request damaged content again, milliseconds; an operator must repair it first.
 const RETRY_DAMAGED_AFTER_MS: u32 = 30_000;
-/// Time after which an edge with a full disk is worth asking again, milliseconds.
+/// Delay after which a client should repeat a request to an edge with a full disk, milliseconds.
 const RETRY_FULL_AFTER_MS: u32 = 30_000;
-/// Number of single downloads' rate limiters above which those of ended downloads are dropped.
+/// Number of downloads' rate limiters at which those of ended downloads are dropped.
 const PACERS_KEPT: usize = 1024;
 
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -49,7 +49,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Paths that take POST requests only.
 const POSTED: [&str; 3] = [GRANTS_PATH, COMPLETED_PATH, PROOFS_PATH];
 
-/// Returns the `Cache-Control` of a version, which never changes; shared caches may not keep what is not public.
+/// Returns the `Cache-Control` of a version, which never changes; shared caches may keep public versions only.
 const fn immutable(access: Access) -> &'static str {
     match access {
         Access::Public => "public, max-age=31536000, immutable",
@@ -245,7 +245,7 @@ impl<R: Rt> Routes<R> {
     }
 
     /// Returns the answer to a request whose content cannot be sent: 404 if the version was unpublished meanwhile, and
-    /// otherwise 503, since the operator must repair it, or it passes.
+    /// otherwise 503, since the operator will repair the damage or the cause is temporary.
     async fn refuse(&self, id: VersionId, key: &ObjectKey, why: &Refused) -> Box<Problem> {
         if self.published.catalogue().await.version(id).is_none() {
             return unknown_version();
@@ -289,7 +289,7 @@ fn parse_version(text: &str) -> Result<VersionId, Box<Problem>> {
     text.parse().map_err(|_| problem(StatusCode::NOT_FOUND, "not-found", "not a version id"))
 }
 
-/// Returns what is answered in place of a problem while the disk is full, if that may be its cause.
+/// Rewrites a problem that the full disk may have caused, so that the answer names the disk; returns others unchanged.
 fn for_a_full_disk(problem: Box<Problem>) -> Box<Problem> {
     let uncounted = problem.name() == UNCOUNTED;
     if !uncounted && problem.name() != UNAVAILABLE {

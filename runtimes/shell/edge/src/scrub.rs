@@ -1,4 +1,4 @@
-//! Reads all stored content again, slowly and from the disk itself, to find what has rotted before anybody asks for it.
+//! Scrubbing: reads all stored content again, slowly and from the disk itself, to find damage before a client does.
 
 use super::keeper::{Keeper, Refused};
 use super::pace::Pacer;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use swarmedge_core::ids::VersionId;
 use swarmedge_ground::rt::Rt;
 
-/// Bytes that a round counts for at least, so that few small objects are not read all the time.
+/// Bytes for whose reading time a round lasts at least, so that a few small objects are not read all the time.
 const ROUND_BYTES_MIN: u64 = 1 << 30;
-/// Wait before it is looked whether scrubbing was switched on, or content was published.
+/// Interval between checks whether the rate has changed or content was published.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Scrubs at `rate` bytes a second, which may change, as long as the runtime runs; 0: not at all.
@@ -39,7 +39,7 @@ struct Scrub<R> {
 }
 
 impl<R: Rt> Scrub<R> {
-    /// Reads every version from this id on; returns the number of bytes.
+    /// Reads every version whose id is at least `from`; returns the number of bytes read.
     async fn round(&mut self, from: VersionId) -> u64 {
         let mut read = 0_u64;
         let mut next = Some(from);
@@ -60,7 +60,7 @@ impl<R: Rt> Scrub<R> {
             for piece in layout.iter() {
                 let bytes = u64::from(layout.piece_size(piece));
                 self.wait(bytes).await;
-                // what is damaged is told by the keeper
+                // the keeper reports damage itself
                 let _ = self.keeper.check(&stored, piece, By::Scrub).await;
                 metrics::counter!("swarmedge_edge_scrubbed_bytes_total").increment(bytes);
                 read = read.saturating_add(bytes);
@@ -69,13 +69,13 @@ impl<R: Rt> Scrub<R> {
         read
     }
 
-    /// Waits until so many bytes may be read.
+    /// Waits until the rate allows this many bytes to be read.
     async fn wait(&mut self, bytes: u64) {
         while self.rate.load(Ordering::Relaxed) == 0 {
             self.rt.sleep_until(self.rt.now() + LOOK_EVERY).await;
         }
         let at = self.pacer.reserve(self.rt.now(), bytes);
-        // a changed rate counts soon
+        // short sleeps, so that a changed rate takes effect soon
         while self.rt.now() < at && self.rate.load(Ordering::Relaxed) != 0 {
             self.rt.sleep_until(at.min(self.rt.now() + LOOK_EVERY)).await;
         }

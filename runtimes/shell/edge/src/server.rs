@@ -119,7 +119,7 @@ pub fn open_on<R: Rt>(
     Ok(Server::new(addr, ops, run).living(live))
 }
 
-/// Starts the tasks that scrub and mend the stored content.
+/// Starts the tasks that check the stored content for damage and repair it.
 fn tend<R: Rt>(rt: &R, keeper: Keeper<R>, published: PublishedFiles<R>, live: &LiveConfig) {
     rt.spawn(mend::follow(rt.clone(), keeper.clone(), published.clone()));
     rt.spawn(scrub::follow(rt.clone(), keeper, published, live.scrub_rate()));
@@ -143,7 +143,7 @@ fn limits(cfg: &EdgeConfig) -> Limits {
     }
 }
 
-/// Returns where the edge writes, and where published objects are written.
+/// Returns the directories in which the edge writes, and those in which published objects are written.
 fn places(cfg: &EdgeConfig) -> Vec<space::Place> {
     vec![("edge's disk", cfg.spool.clone()), ("edge's disk of objects", cfg.objects.clone())]
 }
@@ -158,7 +158,7 @@ fn machine_config(cfg: &EdgeConfig, trust: &Trust, cert: ServerCert) -> Config {
     }
 }
 
-/// Runs the machine and answers requests until these are to end, then lets the machine hand over its records.
+/// Runs the machine and answers requests until the server is to stop; then the machine sends its last records.
 async fn serve<R: Rt>(
     rt: R,
     machine: impl Future<Output = ()> + 'static,

@@ -1,4 +1,4 @@
-//! A version's stored content: an open file, the state of that file, and the check of its pieces.
+//! A version's stored content: the open file, the identity of the file's state, and the check of its pieces.
 
 use std::fs::File;
 use std::io;
@@ -12,9 +12,9 @@ use swarmedge_core::limits::BLOCK_LEN;
 
 use super::catalogue::ObjectKey;
 
-/// Bytes read and hashed at a time: whole blocks.
+/// Bytes that are read and hashed at a time: whole blocks.
 const READ_LEN: usize = 16 * BLOCK_LEN as usize;
-/// Age of a file's last change from which on every later change gets another time.
+/// Age of a file's last change, in seconds, above which every later change gets another time stamp.
 const SETTLED_AFTER_S: i64 = 1;
 
 /// The content file of a version, and its manifest. Clones share the open file.
@@ -28,17 +28,17 @@ pub struct Stored {
     pub manifest: Arc<Manifest>,
 }
 
-/// How the bytes of a piece are read.
+/// Where the bytes of a piece are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// From the system's memory or the disk, since they are to be sent.
+    /// From the page cache or the disk: the bytes are about to be sent.
     Read,
-    /// From the disk itself where the system can do that, since they may have rotted there.
+    /// From the disk itself where the system can do that, to find bytes that have decayed there.
     Scrub,
 }
 
 impl By {
-    /// Returns the word for metrics.
+    /// Returns the label for metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -55,19 +55,19 @@ impl Stored {
         (self.manifest.provider, self.manifest.path.to_string())
     }
 
-    /// Returns the piece that holds the byte at `offset`.
+    /// Returns the piece that contains the byte at `offset`.
     #[must_use]
     pub fn piece_of(&self, offset: u64) -> PieceIndex {
         let piece = offset / u64::from(self.manifest.layout().piece_len());
         PieceIndex(u32::try_from(piece).unwrap_or(u32::MAX))
     }
 
-    /// Returns the state of the open file, which every write changes.
+    /// Returns the identity of the open file's state; every write changes it.
     pub fn identity(&self) -> io::Result<FileIdentity> {
         identity(&self.file).map(|(identity, _)| identity)
     }
 
-    /// Hashes a piece; returns whether it is right. Blocks the thread.
+    /// Hashes a piece; returns whether the hash is right. Blocks the thread.
     pub fn check_piece(&self, piece: PieceIndex, by: By) -> io::Result<bool> {
         let layout = self.manifest.layout();
         let range = layout.piece_range(piece);
@@ -87,20 +87,20 @@ impl Stored {
     }
 }
 
-/// Drops a range of a file from the system's memory, if it was not changed there.
+/// Drops a byte range of a file from the page cache, except pages that were modified there.
 fn forget_cached(file: &File, start: u64, len: u64) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         use rustix::fs::{Advice, fadvise};
-        // without it the bytes come from memory, where they do not rot
+        // on failure the bytes come from the page cache, where decay of the disk does not show
         let _ = fadvise(file, start, std::num::NonZeroU64::new(len), Advice::DontNeed);
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = (file, start, len);
 }
 
-/// Returns the state of an open file, and whether every later change gets another one: file systems count time in
-/// steps.
+/// Returns the identity of an open file's state, and whether every later change gives another identity: time stamps of
+/// file systems have a coarse resolution.
 pub(super) fn identity(file: &File) -> io::Result<(FileIdentity, bool)> {
     let m = file.metadata()?;
     let now_s = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs().cast_signed());

@@ -1,6 +1,6 @@
 //! Versions of the client's program, as text and as the number that clients tell CNs.
 
-/// Converts a version `major.minor.patch` to `major << 16 | minor << 8 | patch`; `None` if it is none.
+/// Converts a version `major.minor.patch` to `major << 16 | minor << 8 | patch`; `None` if the text is malformed.
 #[must_use]
 pub fn number(version: &str) -> Option<u32> {
     let mut parts = version.split('.').map(|part| part.parse::<u8>().ok().map(u32::from));

@@ -27,7 +27,7 @@ pub enum Kind {
     File,
     /// A directory with any contents.
     Directory,
-    /// A symbolic link, wherever it leads.
+    /// A symbolic link, whatever its target.
     Link,
     /// A device, FIFO or socket.
     Special,
@@ -90,16 +90,16 @@ impl Stamp {
     }
 }
 
-/// The room on the file system of a place.
+/// Free space of the file system of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// The file system's number.
+    /// Device number of the file system.
     pub device: u64,
     /// Bytes that this user may still write.
     pub free: u64,
 }
 
-/// A file system: the real one, or one of the tests.
+/// A file system: the real one, or a simulated one in tests.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens a file for reading and writing; creates it if it is absent.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
@@ -121,7 +121,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Reads the stamp of the entry at `path`, without following a symbolic link.
     fn stamp(&self, path: &Path) -> io::Result<Stamp>;
-    /// Reads how much room there is on the file system of a file or directory.
+    /// Reads the free space of the file system of a file or directory.
     fn room(&self, path: &Path) -> io::Result<Room>;
     /// Makes creations, renames and deletions in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -148,7 +148,7 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Most symbolic links followed on the way to a file.
+/// Maximum number of symbolic links followed on the way to a file.
 const LINKS_MAX: usize = 40;
 
 /// Follows symbolic links as [`Disk::follow`] does on the real file system.

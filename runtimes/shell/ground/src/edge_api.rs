@@ -12,10 +12,10 @@ use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::notice::SignedNotice;
 use swarmedge_core::wire::records::SealedGrant;
 
-/// Name of the problem that stored content is damaged, until the operator publishes it again.
+/// Problem name for damaged stored content, which stays unavailable until the operator publishes it again.
 pub const CONTENT_DAMAGED: &str = "content-damaged";
 
-/// Name of the problem that the server's disk is full.
+/// Problem name for a full disk of the server.
 pub const DISK_FULL: &str = "disk-full";
 
 /// Header field of a content or manifest request with the sealed grant, base64url.
@@ -32,11 +32,11 @@ pub const COMPLETED_PATH: &str = "/v1/completed";
 pub const PROOFS_PATH: &str = "/v1/proofs";
 /// Path of the signed notices.
 pub const NOTICES_PATH: &str = "/v1/notices";
-/// Most notices in one answer, but for those of one serial number.
+/// Maximum number of notices in one answer; only notices with equal serial numbers may exceed it.
 pub const NOTICES_PER_ANSWER: usize = 1_000;
-/// Longest answer with notices, bytes.
+/// Maximum length of an answer with notices, bytes.
 pub const NOTICES_LEN_MAX: usize = 2 * NOTICES_PER_ANSWER * (NOTICE_LEN_MAX + 1024);
-/// Most bytes of a grant request's body.
+/// Maximum length of a grant request's body, bytes.
 pub const GRANT_REQUEST_MAX: usize = 16 * 1024;
 
 /// Answer to `GET /v1/bootstrap`: the servers of this deployment.
@@ -48,7 +48,7 @@ pub struct Bootstrap {
     pub now_ms: u64,
     /// The edge's region, as configured.
     pub region: String,
-    /// Lowest client version that the CNs let take part, for words to the user; edges serve every version.
+    /// Lowest client version that the CNs accept, to be shown to the user; edges serve every version.
     pub client_version_min: String,
     /// CNs of the deployment, nearest first.
     pub cns: Vec<CnAddr>,
@@ -64,9 +64,9 @@ pub struct Bootstrap {
 pub struct Notices {
     /// Signed notices with a higher serial number than asked for, in the order of these numbers, base64url.
     pub notices: Vec<String>,
-    /// Serial number after which the next request goes on.
+    /// Serial number to send as `after` in the next request.
     pub last: u64,
-    /// Whether there are more.
+    /// Whether the edge has more notices.
     #[serde(default)]
     pub more: bool,
     /// The edge's clock, Unix milliseconds.
@@ -170,10 +170,10 @@ pub struct GrantRequest {
     /// The sealed grant to renew, base64url; absent in a first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew: Option<String>,
-    /// Asks to exchange the renewed grant for a download without peers, after an edge answered 409.
+    /// Asks to exchange the renewed grant for a download without peers, after an edge that cannot count answered 409.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub edge_only: bool,
-    /// Version of the client's program; empty if it is no program of ours.
+    /// Version of the client program; empty for other programs than Swarmedge's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub client_version: String,
 }

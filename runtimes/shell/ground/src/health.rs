@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What hinders a part, in one word that says nothing private.
+/// Kind of trouble of a part of the process, in one word without private details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
@@ -32,7 +32,7 @@ pub enum Cause {
     CertificateExpired,
     /// The clocks of two servers differ.
     ClockWrong,
-    /// Nothing of the above.
+    /// None of the other causes.
     Other,
 }
 
@@ -54,7 +54,7 @@ impl Cause {
         }
     }
 
-    /// Returns what is said to strangers.
+    /// Returns the words for strangers, without private details.
     const fn in_words(self) -> &'static str {
         match self {
             Self::DiskFull => "the disk is full",
@@ -84,25 +84,25 @@ impl Cause {
     }
 }
 
-/// Why a part cannot work, or soon cannot.
+/// Reason why a part of the process cannot work, or soon cannot.
 #[derive(Clone, Debug)]
 struct Reason {
-    /// Role of the server that it hinders; empty for the whole process.
+    /// Role of the server that is hindered; empty for the whole process.
     role: &'static str,
     cause: Cause,
     why: String,
     /// Whether the part cannot do its work; otherwise this is a warning.
     failing: bool,
-    /// From when on the reason is told.
+    /// Time from which on the reason is reported.
     from: Instant,
 }
 
-/// A reason as `/healthz` tells it.
+/// A reason as `/healthz` reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
     /// The part that is hindered.
     pub part: String,
-    /// What hinders it.
+    /// Kind of trouble of the part.
     pub cause: Cause,
     /// Whether the part cannot do its work; otherwise this is a warning.
     pub failing: bool,
@@ -110,12 +110,12 @@ pub struct Told {
     pub why: String,
 }
 
-/// To whom reasons are told.
+/// Audience of the reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// The operator: everything about the process.
     Operator,
-    /// Strangers: what hinders the role of this handle, without paths, names and addresses.
+    /// Strangers: the reasons that hinder this handle's role, without paths, names and addresses.
     Strangers,
 }
 
@@ -127,7 +127,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Returns a handle of the same table whose reasons hinder the server of this role.
+    /// Returns a handle of the same table; reasons set through it hinder the server of this role.
     #[must_use]
     pub fn of(&self, role: &'static str) -> Self {
         Self { table: Arc::clone(&self.table), role }
@@ -143,17 +143,17 @@ impl Health {
         self.put(part, cause, (true, why.into()), Duration::ZERO);
     }
 
-    /// Sets the reason why `part` cannot work; it is told once it has lasted for `patience`.
+    /// Sets the reason why `part` cannot work; the reason is reported once it has lasted for `patience`.
     pub fn fail_after(&self, patience: Duration, part: &str, cause: Cause, why: impl Into<String>) {
         self.put(part, cause, (true, why.into()), patience);
     }
 
-    /// Sets what may soon hinder `part`, which works.
+    /// Sets a warning: `part` works, but may soon fail for this cause.
     pub fn warn(&self, part: &str, cause: Cause, why: impl Into<String>) {
         self.put(part, cause, (false, why.into()), Duration::ZERO);
     }
 
-    /// Sets what hinders `part` though it works; it is told once it has lasted for `patience`.
+    /// Sets a warning about `part`, which works; the warning is reported once it has lasted for `patience`.
     pub fn warn_after(&self, patience: Duration, part: &str, cause: Cause, why: impl Into<String>) {
         self.put(part, cause, (false, why.into()), patience);
     }
@@ -183,7 +183,7 @@ impl Health {
         reason.role.is_empty() || reason.role == self.role
     }
 
-    /// Returns what hinders the parts, sorted by part: first what keeps them from working, then the warnings.
+    /// Returns the reasons: first the failures, then the warnings, each sorted by part.
     #[must_use]
     pub fn told(&self, view: View) -> Vec<Told> {
         let now = Instant::now();
@@ -218,7 +218,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Makes the condition of a part that works.
+    /// Creates the health of a part that works.
     #[must_use]
     pub fn new(health: &Health, part: impl Into<String>) -> Self {
         Self { health: health.clone(), part: part.into(), failing: None }

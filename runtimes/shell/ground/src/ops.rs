@@ -73,7 +73,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Returns the response to a request of `/livez` or `/healthz`, and for the operator of `/metrics`; `None` for other
 /// paths. `/livez` says that the process answers. `/healthz` is 503 if a part cannot work, with one reason per line,
-/// and otherwise 200, with the warnings after the first line; it is JSON for who accepts that or adds `?json`.
+/// and otherwise 200, with the warnings after the first line; a request that accepts JSON or has `?json` gets JSON.
 #[must_use]
 pub fn answer<B>(request: &Request<B>, path: &str, health: &Health, view: View) -> Option<Response<Body>> {
     let (code, text, kind) = match path {

@@ -86,7 +86,7 @@ pub struct PolicyKeys {
 }
 
 impl PolicyKeys {
-    /// Returns the policy with these keys, and those of `base` where a key is not set.
+    /// Returns the policy with these keys; a key that is not set has its value in `base`.
     #[must_use]
     pub fn over(self, base: Policy) -> Policy {
         let base = PolicyText::from(base);

@@ -58,8 +58,8 @@ pub enum Save {
     Notice(Notice),
     /// Store the user's choice whether to upload.
     Uploads(bool),
-    /// Store what sharing of a version depends on, when its count of sent bytes has changed. Kept as long as the
-    /// version's manifest.
+    /// Store the terms of sharing of a version, when its count of sent bytes has changed. Kept as long as the version's
+    /// manifest.
     Copy {
         /// Version that the terms are of.
         version: VersionId,
@@ -74,7 +74,7 @@ pub enum Save {
     },
 }
 
-/// What sharing of a copy (pieces of a version) depends on, known without any download.
+/// Terms of sharing of a copy (pieces of a version), known without any download.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CopyTerms {
     /// The provider's policy, as in the newest grant for the version.

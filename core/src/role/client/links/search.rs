@@ -61,7 +61,7 @@ impl Search {
         self.last_want = None;
     }
 
-    /// Notes that a link has ended, and for which reason. `good`: the swarm has not banned the peer.
+    /// Records that a link has ended, with the reason. `good`: the swarm has not banned the peer.
     pub(in crate::role::client) fn on_ended(&mut self, link: &PeerLink, why: End, good: bool) {
         let key = link.key();
         match why.again(link.stage()) {

@@ -113,7 +113,7 @@ impl Verdict {
 /// One row of the report: result, ledger entry if there is one, comparison.
 pub type Row = (Outcome, Option<DownloadUsage>, Verdict);
 
-/// Columns that the report keeps to, so that a terminal of 80 does not wrap it.
+/// Maximum width of the report, in columns, so that a terminal of 80 columns does not wrap it.
 const COLUMNS: usize = 79;
 
 /// Returns whether a download's file is right and the ledger agrees with it.
@@ -160,7 +160,7 @@ pub fn table(rows: &[Row], seeders: usize) -> String {
     text
 }
 
-/// Tells in words what has happened: who did what, how much came from peers, and whether all is right.
+/// Returns a summary in words: who did what, how much came from peers, and whether all is right.
 #[must_use]
 pub fn words(rows: &[Row], seeders: usize) -> String {
     let (first, downloads) = rows.split_at(seeders.min(rows.len()));

@@ -3,7 +3,7 @@
 use super::{Deployment, Plan, Ports};
 use swarmedge_ground::reach::authority;
 
-/// Address at which servers listen that only other servers connect to.
+/// Listen address of servers to which only other servers connect.
 const INNER: &str = "127.0.0.1";
 
 /// Returns the whole text of `server.toml`.

@@ -27,9 +27,9 @@ use swarmedge_ground::nat::NatLine;
 
 /// Time-out for the machine's answer to a command, which takes at most one durable write.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Most objects that `get`s download at once; further `get`s wait in a queue.
+/// Maximum number of objects that `get` commands download at once; further commands wait in a queue.
 pub(super) const OBJECTS_MAX: usize = 32;
-/// Maximum number of notices "download dropped a source" that are kept for slow API readers.
+/// Maximum number of reports "download dropped a source" that are kept for slow API readers.
 const DROPPED_MAX: usize = 64;
 /// Shortest interval between two reports of the same edge failure.
 const TROUBLE_EVERY: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ struct State {
     meetings: Meetings,
     /// Time when each stored version expires, in Unix milliseconds; 0: never.
     expiries: BTreeMap<VersionId, u64>,
-    /// Versions whose time of expiry is that of a notice, which counts against those of grants.
+    /// Versions whose time of expiry comes from a notice, which overrides the times in grants.
     noticed: BTreeSet<VersionId>,
     /// Ids of this client's usage records as downloader that the ledger has not acknowledged.
     unreported: BTreeSet<RecordId>,
@@ -240,7 +240,7 @@ impl ApiState {
                     state.meetings.connected();
                 }
             }
-            // the port, which knows the least version, tells it in words
+            // the port reports this in words, since it knows the lowest accepted version
             Notice::Outdated => {}
         }
         drop(state);
@@ -319,14 +319,14 @@ impl ApiState {
         }
     }
 
-    /// Stores that the CNs refuse this version of the client, with a sentence for the user. Returns whether that is
-    /// news.
+    /// Stores that the CNs refuse this version of the client, with a sentence for the user. Returns whether this was
+    /// unknown before.
     pub fn outdated(&self, why: String) -> bool {
         self.lock().client.outdated.replace(why).is_none()
     }
 
-    /// Stores when the versions expire that the store kept from an earlier start, by their terms and by the newest
-    /// notices.
+    /// Stores the times of expiry of the versions that the store kept from an earlier start, from their terms and from
+    /// the newest notices.
     pub fn restored_expiries(&self, expiries: impl Iterator<Item = (VersionId, u64)>, notices: &[notice::Notice]) {
         let mut state = self.lock();
         state.expiries.extend(expiries);
@@ -563,7 +563,7 @@ impl State {
     }
 }
 
-/// Returns which disk is full, and what the user can do; `why`: what the store has said of it.
+/// Returns the failure that names the full disk and the user's remedy; `why`: the store's reason.
 fn disk_full(client: &StatusLine, why: Option<&str>) -> Failure {
     let mut failure = Failure::from(FailReason::NoSpace);
     let dir = &client.state_dir;

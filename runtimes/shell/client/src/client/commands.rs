@@ -52,7 +52,7 @@ fn tell(state: &Path, json: bool, request: &Request, done: &str) -> Result<(), E
     if json { print_json(&answer) } else { say!("{done}") }
 }
 
-/// Returns the number of the download that a command names.
+/// Returns the number of the download that the user names in a command.
 fn numbered(state: &Path, name: &str) -> Result<u32, Error> {
     let Some(Answer::Status(status)) = Call::ask(state, &Request::Status)? else { return Err(no_client()) };
     Ok(download_named(name, &status.downloads)?)
@@ -83,7 +83,7 @@ pub fn uploads(state: &Path, json: bool, on: bool) -> Result<(), Error> {
     tell(state, json, &Request::Uploads { on }, done)
 }
 
-/// Runs `cache remove`: stops sharing the version that `name` means, and deletes it.
+/// Runs `cache remove`: stops sharing the version named by `name`, and deletes it.
 pub fn cache_remove(state: &Path, json: bool, name: &str) -> Result<(), Error> {
     let Some(Answer::Cache { versions }) = Call::ask(state, &Request::CacheList)? else { return Err(no_client()) };
     let version = version_named(name, &versions)?;
@@ -123,8 +123,8 @@ pub fn nat(state: &Path) -> Result<Option<NatLine>, Error> {
     Ok(None)
 }
 
-/// Runs `status`: prints the client's status and downloads. Where no client runs, it prints what the directory has, and
-/// the exit code tells that.
+/// Runs `status`: prints the client's status and downloads. If no client runs, prints the figures stored in the state
+/// directory, and the exit code shows that.
 pub fn status(state: &Path, json: bool) -> Result<(), Error> {
     let answer = ask(state, &Request::Status)?;
     let Answer::Status(line) = &answer else { return print_json(&answer) };

@@ -61,7 +61,7 @@ pub struct Get {
 }
 
 impl Get {
-    /// Whether the object goes to standard output.
+    /// Returns whether the object goes to standard output.
     fn prints(&self) -> bool {
         self.output.as_deref() == Some(Path::new("-"))
     }
@@ -92,7 +92,7 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     let result = way.go::<R>().and_then(|shown| way.end(shown));
     match way.own {
         Some(own) => {
-            // a full disk is told at once: what is unreported is sent at the next start
+            // a full disk is reported at once: usage records not yet sent are sent at the client's next start
             if !result.as_ref().is_err_and(|error| error.code() == Code::Disk) {
                 own.settle(options.json, &way.interrupt);
             }
@@ -126,7 +126,7 @@ fn own_name(object_path: &str) -> Result<&str, Error> {
     }
 }
 
-/// The state of a `get` command, which may use several clients one after another.
+/// The state of a `get` command, which may use several clients (processes) one after another.
 struct Way<'a> {
     options: &'a Get,
     request: Request,
@@ -137,7 +137,7 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Goes on with one client after the other until the download is complete.
+    /// Continues the download with one client after another until it is complete.
     fn go<R: Start>(&mut self) -> Result<Shown, Error> {
         let mut shown = Shown::new(self.options.json);
         let mut patience = Duration::ZERO;
@@ -162,14 +162,14 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Prints the verified bytes of a complete download. Returns whether all of them were taken.
+    /// Prints the verified bytes of a complete download. Returns whether the reader took all of them.
     fn print(&self, line: &DownloadLine) -> Result<bool, Error> {
         let gone = |error: &std::io::Error| Error::io("read what was downloaded", error).next("run the same get again");
         let path = data_file(&self.options.state, line.version.as_deref().unwrap_or_default());
         let file = File::open(path).map_err(|e| gone(&e))?;
         let len = line.size_bytes;
         let (done, copied) = mpsc::channel();
-        // a reader may take its time, and Ctrl-C must end that too
+        // the reader of standard output may be slow, and Ctrl-C must end the copying too
         let copying =
             std::thread::Builder::new().name("stdout".into()).spawn(move || done.send(print_bytes(file, len)));
         copying.map_err(|e| Error::io("start a thread", &e))?;
@@ -186,14 +186,14 @@ impl Way<'_> {
         }
     }
 
-    /// Hands the request to the client that runs. After `patience` without one it starts its own; the directory is one
-    /// client's at a time, so whoever comes too late joins the other.
+    /// Hands the request to the running client. After `patience` without one, starts a client in this process. Only one
+    /// client can lock the directory: if another process was first, the request goes to its client.
     fn reach<R: Start>(&mut self, patience: Duration) -> Result<Call, Error> {
         let mut next_try = Instant::now() + patience;
         let mut taken: Option<(Error, Instant)> = None;
         loop {
             self.interrupt.check().map_err(|_| paused(None))?;
-            // a full queue is one to wait in
+            // a client whose queue is full is waited for
             let until = Instant::now() + ANSWERS_WITHIN;
             match Call::reach(&self.options.state, &self.request, &self.interrupt, until) {
                 Ok(None) => {}
@@ -297,7 +297,7 @@ impl Shown {
     }
 
     fn take(&mut self, line: DownloadLine) -> Result<State, Error> {
-        // less, where what was there turned out to be damaged
+        // the figure decreases if earlier bytes turn out to be damaged
         let got = line.edge_bytes.saturating_add(line.peer_bytes);
         self.before = Some(self.before.map_or(got, |before| before.min(got)));
         let line = self.last.insert(line);
@@ -315,7 +315,7 @@ impl Shown {
         if std::mem::replace(&mut self.patience_told, true) {
             return;
         }
-        // what an earlier `get` has fetched does not count: this one may still be given up
+        // bytes that an earlier `get` has fetched do not count: this `get` may still be given up
         let before = self.before.unwrap_or(0);
         let begun = self.last.as_ref().is_some_and(|line| {
             line.state != State::Starting || line.edge_bytes.saturating_add(line.peer_bytes) > before

@@ -1,5 +1,5 @@
 //! The identity of this installation: its key, the upload key that other clients see (a new one each day), and the
-//! secondary GUIDs of its last starts.
+//! secondary GUIDs of its last starts. A start is one launch of the client process, with a random secondary GUID.
 
 use sha2::Digest as _;
 use std::fs;
@@ -20,10 +20,10 @@ const NEW_KEY: &str = "client.next.key";
 const MACHINE: &str = "machine";
 /// Prefix of the files of upload keys: `upload-<days since 1970>.key`.
 const UPLOAD_KEY: &str = "upload-";
-/// File of the secondary GUIDs of the last starts, newest first, one a line.
+/// File of the secondary GUIDs of the client's last starts, newest first, one a line.
 const STARTS: &str = "starts";
 
-/// The identity of one start of the client.
+/// The identity of the client from one start to the next.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The installation's key, which proves the GUID to CNs and edges.
@@ -31,13 +31,13 @@ pub struct Identity {
     /// The upload key K_u, by which other clients know this one. It changes daily, so that they cannot follow a
     /// client.
     pub upload_key: Key,
-    /// Secondary GUIDs (one per start of the client) of the last starts, this start first.
+    /// Secondary GUIDs of the client's last starts, the present start first.
     pub secondary: Vec<SecondaryGuid>,
 }
 
 impl Identity {
     /// Loads the identity from `dir` and makes what is missing; `day` is the number of days since 1970. An
-    /// installation whose last start was on another `machine` was copied, and takes a new key. The caller holds the
+    /// installation that was last started on another `machine` was copied, and takes a new key. The caller holds the
     /// directory's lock.
     pub fn begin(dir: &Path, day: u64, machine: Option<&str>) -> Result<Self, Error> {
         if let Some(machine) = machine {
@@ -86,8 +86,8 @@ pub fn guid_of(dir: &Path) -> Option<Guid> {
     Key::load(&dir.join(KEY)).ok().map(|key| Guid::of(&key.public()))
 }
 
-/// Replaces the installation's key by the next one. First removes what copies of the installation share: the list of
-/// starts and the upload key.
+/// Replaces the installation's key by the next one. First removes what copies of the installation share: the secondary
+/// GUIDs of its starts, and the upload key.
 pub fn adopt_key(dir: &Path) -> Result<(), Error> {
     remove(&dir.join(STARTS))?;
     remove_other_days(dir, "")?;
@@ -107,8 +107,8 @@ fn digest(machine: &str) -> String {
     Digest(hash.into()).to_string()
 }
 
-/// Takes a new key if the last start was on another machine. Writes the machine's hash last, so that after a crash
-/// the next start does it all again.
+/// Takes a new key if the client was last started on another machine. Writes the machine's hash last, so that after a
+/// crash the next start of the client does all of this again.
 fn settle(dir: &Path, machine: &str) -> Result<(), Error> {
     let note = dir.join(MACHINE);
     let before = fs::read_to_string(&note).ok();
@@ -163,8 +163,8 @@ fn remove_other_days(dir: &Path, keep: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds a new secondary GUID to the file of the last starts and drops the oldest. Lines that do not parse are dropped
-/// too.
+/// Adds a new secondary GUID to the file of the client's last starts and drops the oldest. Lines that do not parse are
+/// dropped too.
 fn begin_start(path: &Path) -> Result<Vec<SecondaryGuid>, Error> {
     let old = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -236,7 +236,7 @@ mod tests {
         let made = old.make_key(dir.path()).expect("made");
         assert!(swarmedge_core::accounting::rekeys::check(swarmedge_ground::keys::verify, &made));
         assert_eq!(old.make_key(dir.path()).expect("kept"), made, "a second order makes no second key");
-        // a crash, and a new start under the old key
+        // the client crashes and is started again under the old key
         let again = begin();
         assert_eq!(again.guid(), old.guid());
         let pending = again.pending(dir.path()).expect("looks").expect("kept");

@@ -42,7 +42,7 @@ pub(super) struct Meetings {
     by_download: BTreeMap<Handle, VecDeque<(IntroId, MeetingLine)>>,
     /// The last reason why a download was without peers, or without more of them.
     without_peers: BTreeMap<Handle, WithoutPeers>,
-    /// What the store was given last of each download.
+    /// The record of each download that the store was given last.
     kept: BTreeMap<Handle, KeptWhy>,
     as_uploader: VecDeque<UploaderLine>,
 }
@@ -119,7 +119,7 @@ impl Meetings {
         lines
     }
 
-    /// Returns what is to be kept of a download on disk; `None` if it is kept already.
+    /// Returns a download's record to be kept on disk; `None` if the store was given it already.
     pub(super) fn take_unkept(&mut self, handle: Handle) -> Option<KeptWhy> {
         let mut peers = self.of(handle, false);
         peers.iter_mut().for_each(|line| line.peer.clear());
@@ -128,7 +128,7 @@ impl Meetings {
         (before.as_ref() != Some(&kept)).then_some(kept)
     }
 
-    /// Takes what an earlier start has kept of a download.
+    /// Restores the record that an earlier start of the client has kept of a download.
     pub(super) fn restore(&mut self, handle: Handle, kept: KeptWhy) {
         if let Some(why) = kept.without_peers {
             self.without_peers.insert(handle, why);

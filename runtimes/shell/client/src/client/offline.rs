@@ -1,4 +1,4 @@
-//! Answers to commands where no client runs: from the state directory, which is locked meanwhile.
+//! Answers to commands while no client runs, from the state directory, which is locked meanwhile.
 
 use super::api_state::ApiState;
 use super::config::{installed_uploads, make_private};
@@ -13,7 +13,7 @@ use swarmedge_core::ids::Handle;
 use swarmedge_core::role::client::io::Save;
 use swarmedge_ground::error::{Code, Error};
 
-/// Asks the running client for one answer; without one, looks into its directory, if that can answer.
+/// Asks the running client for one answer. If no client runs, answers from the state directory, if that suffices.
 pub(super) fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
     match Call::ask(state, request)? {
         Some(answer) => Ok(answer),
@@ -21,12 +21,12 @@ pub(super) fn ask(state: &Path, request: &Request) -> Result<Answer, Error> {
     }
 }
 
-/// Returns the error where a client is needed and none runs.
+/// Returns the error of a command that needs a client while none runs.
 pub(super) fn no_client() -> Error {
     Error::new(Code::Unreachable, "no client runs here").next("start one with `client run`, or name its --state")
 }
 
-/// Answers a request from the directory; `None` if only a running client can, or if no client has run there.
+/// Answers a request from the state directory; `None` if only a running client can, or if no client has run there.
 fn answer(state: &Path, request: &Request) -> Result<Option<Answer>, Error> {
     let reads = matches!(request, Request::Status | Request::CacheList | Request::Why { .. });
     let sets = matches!(request, Request::Uploads { .. });
@@ -38,7 +38,7 @@ fn answer(state: &Path, request: &Request) -> Result<Option<Answer>, Error> {
     }
     let (store, restored) = match Store::open(state) {
         Ok(opened) => opened,
-        // a client starts or ends
+        // a client that starts or ends has the directory locked
         Err(store::Error::InUse { .. }) if reads => return Ok(None),
         Err(error) => return Err(open_failed(&error)),
     };
@@ -58,7 +58,7 @@ fn answer(state: &Path, request: &Request) -> Result<Option<Answer>, Error> {
     }))
 }
 
-/// Returns what the local API would show of the directory before its client's first step.
+/// Returns the state that the local API would show before the first step of a client on this directory.
 fn shown(state: &Path, restored: &Restored) -> ApiState {
     let client = StatusLine {
         guid: guid_of(state).map(|guid| guid.to_string()).unwrap_or_default(),
@@ -74,7 +74,7 @@ fn shown(state: &Path, restored: &Restored) -> ApiState {
 
 fn save(store: &Store, what: Save) -> Result<(), Error> {
     let (done, saved) = mpsc::channel();
-    // who waits takes it
+    // the receiver below takes the result
     store.save(what, move |result| {
         let _ = done.send(result);
     });

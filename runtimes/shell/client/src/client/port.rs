@@ -29,7 +29,7 @@ use swarmedge_ground::rt::Rt;
 const METRICS: [&str; 3] =
     ["swarmedge_client_edge_bytes_total", "swarmedge_client_peer_bytes_total", "swarmedge_client_wasted_bytes_total"];
 
-/// Maximum number of download keys held in memory.
+/// Maximum number of download keys (K_d, one key pair per download, named in its grant) held in memory.
 const KEYS_MAX: usize = 256;
 
 /// The port of the client machine.
@@ -44,7 +44,7 @@ pub(super) struct ClientPort<R: Rt> {
     pub(super) identity: Identity,
     /// The state directory, which holds the keys.
     pub(super) state: PathBuf,
-    /// The way to CNs, on which the GUID is proven.
+    /// Route to CNs: the certificates that are trusted, the proxy, and the client's key, which proves its GUID.
     pub(super) way: Way,
     pub(super) inbox: Sender<Input>,
     /// Sender that triggers a new observation of the network (addresses, NAT).
@@ -73,7 +73,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
             Output::Key(output) => self.perform_key(output, local),
             Output::Save { req, what } => self.save(req, what, local),
             Output::ProbeNetwork => {
-                // one that waits already is as good
+                // a request that is queued already serves as well
                 let _ = self.looks.try_send(());
             }
             Output::Notice(notice) => {
@@ -164,7 +164,7 @@ impl<R: Rt> ClientPort<R> {
     fn count(&mut self, notice: &Notice) {
         let Notice::Download(status) = notice else { return };
         let now = [status.edge_bytes, status.peer_bytes, status.wasted_bytes];
-        // what an earlier start has fetched comes with the first figures
+        // the first figures contain the bytes of earlier starts, which are not counted again
         let Some(before) = self.counted.insert(status.handle, now) else { return };
         for ((name, now), before) in METRICS.into_iter().zip(now).zip(before) {
             metrics::counter!(name).increment(now.saturating_sub(before));
@@ -197,7 +197,7 @@ impl<R: Rt> ClientPort<R> {
         });
     }
 
-    /// Gives the store what is to explain a download after its end; it becomes durable with the next record.
+    /// Gives the store the text that explains a download's peers after its end; the next saved record makes it durable.
     fn keep_why(&self, handle: Option<Handle>) {
         if let Some((handle, why)) = handle.and_then(|handle| Some((handle, self.api_state.why_to_keep(handle)?))) {
             self.store.put_why(handle, why);
@@ -213,7 +213,7 @@ impl<R: Rt> ClientPort<R> {
     }
 }
 
-/// Returns the download of which a notice changes what is to be kept to explain it.
+/// Returns the download whose explanation is to be stored after a notice.
 const fn explained(notice: &Notice) -> Option<Handle> {
     match notice {
         Notice::Download(status) => match status.state {

@@ -157,7 +157,7 @@ pub async fn run<R: Rt>(
     Ok(if api_state.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
 }
 
-/// Recalls the servers of the last bootstrap, and tells the local API the edges among them.
+/// Returns the servers of the last bootstrap, and passes the edges among them to the local API.
 fn recall_servers<R: Rt>(edges: &EdgeClient<R>, config: &ClientConfig, api_state: &ApiState) -> Option<KeptServers> {
     let servers = edges.keep_bootstrap(&config.state)?;
     api_state.bundle_edges(edges.directory().edges.iter().cloned());
@@ -193,7 +193,7 @@ async fn open_store<R: Rt>(rt: &R, config: &ClientConfig, inbox: Sender<Input>) 
     let (store, restored) = loop {
         let state = config.state.clone();
         match rt.blocking(move || Store::open(&state)).await {
-            // perhaps a command that looks into the directory
+            // the other user of the directory may be a command, which releases it soon
             Err(store::Error::InUse { .. }) if rt.now() < until => {
                 rt.sleep_until(rt.now() + UNLOCKED_WITHIN / 20).await
             }
@@ -202,7 +202,7 @@ async fn open_store<R: Rt>(rt: &R, config: &ClientConfig, inbox: Sender<Input>) 
     };
     store.set_links(config.links);
     store.on_lost(move |Loss { version, left, sources }| {
-        // without a machine there is nobody to tell
+        // if the machine has ended, nothing needs the report
         let _ = futures_lite::future::block_on(inbox.send(Input::VersionLost { version, left, sources }));
     });
     Ok((store, restored))
@@ -287,7 +287,7 @@ fn sort<R: Rt>(rt: &R, mut datagrams: Receiver<Datagram>, inbox: Sender<Input>) 
     let (rest, receiver) = mailbox(ANSWERS_MAX);
     rt.spawn(async move {
         while let Some(datagram) = datagrams.recv().await {
-            // with a full mailbox it is lost, as UDP does
+            // a full mailbox drops the check, as UDP may drop datagrams
             if connectivity::is_check(&datagram.bytes) {
                 let _ = inbox.try_send(Input::Datagram { from: datagram.from, bytes: datagram.bytes.to_vec() });
             } else {
@@ -320,7 +320,7 @@ async fn observe<R: Rt>(rt: R, sight: Sight, edges: EdgeClient<R>, api_state: Ap
             tracing::info!(udp, mapping = ?nat.mapping, filtering = ?nat.filtering, addresses = ways, "the network as observed");
             let seen = nat.mapped().or(nat.candidates.first().filter(|_| nat.udp).map(|c| c.addr));
             api_state.public_address(seen.map(|addr| addr.to_string()));
-            // a full inbox has other troubles
+            // a full mailbox drops the observation
             let _ = inbox.try_send(Input::Network(nat));
         }
         Told::Proven(proven) => {
@@ -449,7 +449,7 @@ fn api_state(
     api_state
 }
 
-/// Gives the local API's state what the store has kept.
+/// Copies the downloads, usage records and explanations of earlier starts from the store to the local API's state.
 pub(super) fn show_restored(api_state: &ApiState, restored: &Restored) {
     for (record, have) in &restored.downloads {
         let of_size = |size: u64| u128::from(size) * u128::from(have.count()) / u128::from(have.len().max(1));

@@ -40,7 +40,7 @@ impl Progress {
     /// Displays one line of the client's answer to `get`.
     pub(super) fn show(&mut self, answer: &Answer) {
         if let Self::Json = self {
-            // the download matters more than the words about it
+            // a failure to print must not end the download
             let _ = print_json(answer);
             return;
         }
@@ -119,14 +119,14 @@ impl Progress {
         };
         let ended = format!("{size}, {how}, every piece verified");
         if line.output.is_empty() {
-            // standard output has the object
+            // standard output is for the object's bytes
             note!("{ended}");
         } else {
             let _ = say!("{}: {ended}", line.output);
         }
     }
 
-    /// Takes the bar away without a word.
+    /// Removes the bar and prints nothing.
     pub(super) fn clear(&self) {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();

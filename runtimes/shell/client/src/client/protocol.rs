@@ -34,12 +34,12 @@ pub enum Request {
         provider: u32,
         /// The path within the provider, without a leading slash.
         path: String,
-        /// The absolute path of the finished file; empty where the cache alone is to hold it.
+        /// The absolute path of the finished file; empty if the file is to be in the cache only.
         output: String,
-        /// The permission bits of the finished file where it is made; by default those of the client's umask.
+        /// The permission bits of a newly created finished file; by default those of the client's umask.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<u32>,
-        /// Replace a file that is there already.
+        /// Whether to replace an existing file.
         #[serde(default)]
         force: bool,
         /// The edge that the user has named, `host:port`: refused if the deployment has no such edge.
@@ -130,7 +130,7 @@ pub enum Answer {
     Again,
     /// The client ends: the command must use another client or start one, which continues the download.
     Over {
-        /// Whether the client ran only for one finished `get`; false if somebody stopped it.
+        /// Whether the client ran only for one `get`, now finished; false if somebody stopped the client.
         one_shot: bool,
     },
     /// The `get` waits in the queue, since other downloads go first.

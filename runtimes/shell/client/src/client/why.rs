@@ -25,8 +25,8 @@ impl AttemptLine {
     }
 }
 
-/// Runs the command `swarmedge why` for the downloads that `name` means, or for all; `addresses`: with the addresses of
-/// the peers of running downloads.
+/// Runs the command `swarmedge why` for the downloads named by `name`, or for all; with `addresses`, shows the
+/// addresses of the peers of running downloads.
 pub fn why(state: &Path, name: Option<&str>, addresses: bool, json: bool) -> Result<(), Error> {
     let only = name.map(|name| named(state, name)).transpose()?;
     let download = only.as_ref().and_then(|only| if let [one] = only[..] { Some(one) } else { None });
@@ -55,7 +55,7 @@ pub fn why(state: &Path, name: Option<&str>, addresses: bool, json: bool) -> Res
     })
 }
 
-/// Returns the numbers of the downloads that a name means.
+/// Returns the numbers of the downloads named by `name`.
 fn named(state: &Path, name: &str) -> Result<Vec<u32>, Error> {
     let Answer::Status(status) = ask(state, &Request::Status)? else {
         return Err(Error::failed("the client answers something else"));
@@ -66,7 +66,7 @@ fn named(state: &Path, name: &str) -> Result<Vec<u32>, Error> {
 /// Formats a download and its introductions for the user.
 fn shown(line: &WhyLine) -> String {
     let mut text = format!("{:>3}  {} ({})", line.download, line.url, line.state.name());
-    // while the CNs refuse this version, nothing else is the reason
+    // while the CNs refuse this client version, no other reason matters
     let outdated = line.outdated.as_deref().filter(|_| line.state == State::Running);
     let because = outdated.or(line.without_peers.map(WithoutPeers::in_words));
     match (because, line.peers.is_empty(), line.state) {

@@ -50,7 +50,7 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
             tracing::info!(edge = %origin.authority(), ?why, "a request to an edge failed");
         }
         permit.send(Input::Edge { req, answer });
-        // after the grant, from which on the client holds the version
+        // sent after the grant, since the client takes notices about a version only once it has the grant
         if let Some(notice) = notice {
             let _ = edges.0.inbox.send(Input::Notice(notice)).await;
         }
@@ -118,7 +118,7 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     let missing = |why| if why == EdgeError::GrantExpired && renewal.is_none() { EdgeError::Forbidden } else { why };
     let mut sent = get(edges, origin, request, JSON_LEN_MAX).await;
     if sent.is_err() && edges.0.clock_is_off.take() {
-        // this host has slept, say: an edge tells the time anew
+        // this host's clock may be off, after sleep for example: a bootstrap answer has the edge's time
         bootstrap(edges, origin).await?;
         sent = get(edges, origin, request, JSON_LEN_MAX).await;
     }
@@ -132,7 +132,7 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     if granted.download_key != own.public() || !same(what.version) || !kept {
         return Err(EdgeError::Invalid);
     }
-    // becomes durable together with the download's record
+    // the key becomes durable together with the download's record
     edges.0.store.put_key(granted.download, &own);
     Ok((granted, notice))
 }

@@ -45,14 +45,14 @@ pub(super) struct Job {
     pub(super) turn: Turn,
 }
 
-/// When a transfer is requested, and with which others. An edge refuses a request of which a piece is damaged there.
+/// Order and grouping of a transfer's request. An edge refuses a request if one of its pieces is damaged there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Together with adjacent ones.
+    /// Grouped with transfers of adjacent blocks.
     Together,
-    /// In a request of its own, since one of several pieces is damaged.
+    /// In a request of its own, since the grouped request contained a damaged piece.
     Alone,
-    /// After all others, since it was refused in a request of its own.
+    /// After all other transfers, since the edge refused it in a request of its own.
     Last,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct EdgeQueue {
     running: usize,
 }
 
-/// A cancellation flag of a transfer that wakes its task.
+/// Cancellation flag of a transfer; setting the flag wakes the transfer's task.
 #[derive(Clone, Default)]
 pub(super) struct Cancel(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
 
@@ -177,7 +177,7 @@ async fn run_request<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: Ve
     let mut body = match opened {
         Ok(answer) => Content { answer, rest: Bytes::new() },
         Err(Refusal { damaged: true, .. }) if jobs.iter().all(|job| job.turn != Turn::Last) => {
-            // the end of one transfer ends the others of this edge, so all that can be had is fetched before
+            // a failure of one transfer ends the edge's other transfers, so the undamaged pieces are fetched first
             return ask_singly(edges, origin, jobs);
         }
         Err(Refusal { end, .. }) => {
@@ -249,7 +249,7 @@ fn ask_singly<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, mut jobs: VecDeque<
     edges.0.queues.borrow_mut().entry(origin.clone()).or_default().queue.extend(jobs);
 }
 
-/// Why a range request was not answered with content.
+/// Reason that a range request was not answered with content.
 struct Refusal {
     end: FetchEnd,
     /// Whether a piece of the range is damaged at the edge.

@@ -1,5 +1,6 @@
-//! The last bootstrap, kept in the state directory: with it a client that starts while no edge answers reaches CNs, and
-//! through these its peers. It came from an edge over TLS; CNs and edges are authenticated as after any bootstrap.
+//! The last bootstrap (addresses of edges, CNs and STUN servers), kept in the state directory. With it a client that
+//! starts while no edge answers reaches CNs, and through these its peers. The kept bootstrap came from an edge over
+//! TLS; CNs and edges are authenticated as after any bootstrap.
 
 use super::EdgeClient;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use swarmedge_ground::rt::Rt;
 
 /// Name of the file in the state directory.
 const FILE: &str = "bootstrap.json";
-/// Time for which STUN servers of a present bootstrap are waited for, before those of the kept one are used.
+/// Time to wait for the STUN servers of a new bootstrap before those of the kept one are used.
 const FRESH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reads the kept bootstrap; `None` if there is none, or it is damaged.
@@ -32,7 +33,7 @@ pub(super) fn system_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Resolves `host:port`, families in turn; empty if the name is unknown.
+/// Resolves `host:port` to its addresses, IPv4 and IPv6 alternating; empty if the name is unknown.
 pub(super) async fn addresses<R: Rt>(edges: &EdgeClient<R>, server: &str) -> Vec<SocketAddr> {
     let Some((host, port)) = host_and_port(server) else { return Vec::new() };
     resolve(&edges.0.rt, host, port).await.map(interleave).unwrap_or_default()
@@ -65,7 +66,7 @@ impl<R: Rt> EdgeClient<R> {
         Some(servers)
     }
 
-    /// Resolves the STUN servers of the kept bootstrap, for use until a present bootstrap names others.
+    /// Resolves the STUN servers of the kept bootstrap, for use until a new bootstrap names others.
     fn resolve_kept(&self, servers: Vec<String>) {
         let edges = self.clone();
         self.0.rt.spawn(async move {
@@ -79,7 +80,7 @@ impl<R: Rt> EdgeClient<R> {
         });
     }
 
-    /// Waits until STUN servers are known, by a bootstrap that an edge has sent or one that was kept.
+    /// Waits until STUN servers are known, from an edge's bootstrap or the kept one.
     pub async fn located(&self) {
         futures_lite::future::or(self.0.known.wait(), self.0.located.wait()).await;
     }

@@ -1,6 +1,6 @@
 //! The client's side of the edge's HTTP interface: bootstrap, grants, manifests, content and possession proofs.
-//! [`EdgeClient`] performs those outputs of the client machine that concern edges. It reserves space in the machine's
-//! mailbox for each completion before it starts, so that every command is answered exactly once.
+//! [`EdgeClient`] performs the client machine's outputs for edges. Before each output, space for its completion is
+//! reserved in the machine's mailbox, so that every command is answered exactly once.
 
 mod ask;
 mod content;
@@ -52,7 +52,7 @@ struct Inner<R: Rt> {
     directory: RefCell<Directory>,
     /// Set once an edge has answered a bootstrap request.
     known: Signal,
-    /// Whether an edge has refused a request for its time since the last bootstrap.
+    /// Whether an edge has refused a request because of its timestamp since the last bootstrap.
     clock_is_off: Cell<bool>,
     /// Set once the STUN servers of the kept bootstrap may be used.
     located: Signal,

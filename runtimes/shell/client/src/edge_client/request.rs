@@ -28,7 +28,7 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
     }
 }
 
-/// Returns whether an edge refuses a request because it was dated by another clock than the edge's: this host has
+/// Returns whether an edge refuses a request because its time differs too much from the edge's clock: this host has
 /// slept, or its clock was set.
 fn is_clock_problem(status: StatusCode, body: &[u8]) -> bool {
     let problem: Option<Problem> = serde_json::from_slice(body).ok();

@@ -30,7 +30,7 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Describes a failure of connection, TLS or HTTP framing, where there is a `proxy` through that.
+    /// Describes a failure of connection, TLS or HTTP framing, on the way through `proxy` if there is one.
     pub(super) fn of(origin: &Origin, proxy: Option<String>, error: &HttpError) -> Self {
         let edge = origin.authority();
         let edge = match (proxy, error) {

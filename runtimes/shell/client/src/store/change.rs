@@ -18,7 +18,7 @@ use swarmedge_ground::database::{bad, io_error};
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// First byte of a piece's value in the journal: whether the rest is encrypted, as it is if it names a peer.
+/// First byte of a piece's value in the journal: whether the rest is encrypted, as it is if the value names a peer.
 const PLAIN: u8 = 0;
 const SEALED: u8 = 1;
 
@@ -41,7 +41,7 @@ pub(super) enum Change {
     Uncached(VersionId),
     HardLinked(VersionId),
     NotHardLinked(VersionId),
-    /// A partial output file in a user's directory exists (`there`), or does not exist any more.
+    /// A partial output file in a user's directory exists (`there`), or no longer exists.
     Part {
         path: Vec<u8>,
         there: bool,
@@ -63,7 +63,7 @@ pub(super) enum Change {
     Receipt(KeptReceipt),
     Usage(UsageRecord),
     DropUsage(Vec<RecordId>),
-    /// The newest notice about a version, in place of the one before.
+    /// The newest notice about a version, which replaces the earlier one.
     Notice(VersionId, Notice),
     DropNotice(VersionId),
     Checkpoint(Box<SignedCheckpoint>),
@@ -73,7 +73,7 @@ pub(super) enum Change {
         version: VersionId,
         terms: CopyTerms,
     },
-    /// What explains a download's peers, or their absence.
+    /// Explanation of why a download has peers or none.
     Why {
         handle: Handle,
         text: Vec<u8>,
@@ -92,7 +92,7 @@ fn delete(tx: &WriteTransaction, table: Table, key: &[u8]) -> io::Result<()> {
     tx.open_table(table).map_err(io_error)?.remove(key).map_err(io_error).map(drop)
 }
 
-/// Applies changes within a transaction. Returns whether a deleted record named peers; this is recorded in the
+/// Applies changes within a transaction. Returns whether a deleted record named peers, and records that fact in the
 /// journal too.
 pub(super) fn apply<'a>(
     tx: &WriteTransaction,
@@ -174,7 +174,7 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
     Ok(matches!(change, Change::DropUsage(_) | Change::DropVersion(_) | Change::DropPieces { .. }))
 }
 
-/// Returns the policy in the newest notice about a version, which counts against those of grants.
+/// Returns the policy in the newest notice about a version, which overrides the policy in grants.
 fn noticed_policy(tx: &WriteTransaction, version: VersionId) -> io::Result<Option<Policy>> {
     let table = tx.open_table(NOTICES).map_err(io_error)?;
     let Some(row) = table.get(version.0.as_slice()).map_err(io_error)? else { return Ok(None) };
@@ -182,7 +182,7 @@ fn noticed_policy(tx: &WriteTransaction, version: VersionId) -> io::Result<Optio
     Ok(notice.terms().and_then(|(_, terms)| if let Terms::Policy(policy) = terms { Some(policy) } else { None }))
 }
 
-/// Stores a version's policy, and keeps the count of its bytes sent to peers.
+/// Stores a version's policy, and keeps the stored number of bytes sent to peers.
 fn put_policy(tx: &WriteTransaction, version: VersionId, policy: &Policy) -> io::Result<()> {
     let table = tx.open_table(TERMS).map_err(io_error)?;
     let before = table.get(version.0.as_slice()).map_err(io_error)?.map(|v| decoded(records::decode_terms(v.value())));
@@ -218,7 +218,7 @@ fn put_owner(tx: &WriteTransaction, guid: Guid) -> io::Result<bool> {
 
 fn put_usage(tx: &WriteTransaction, secret: &JournalKey, record: &UsageRecord) -> io::Result<()> {
     put(tx, USAGE, &record.id.0, &secret.seal(USAGE.name(), &record.id.0, &record.to_bytes())?)?;
-    // receipts that the record holds need no place of their own
+    // receipts that the usage record contains need no rows of their own
     let mut table = tx.open_table(RECEIPTS).map_err(io_error)?;
     for peer in record.peers.iter().filter(|p| p.receipt.is_some()) {
         let row = secret.row(peer.intro);
@@ -232,8 +232,8 @@ fn put_usage(tx: &WriteTransaction, secret: &JournalKey, record: &UsageRecord) -
     Ok(())
 }
 
-/// Deletes a usage record that the ledger has acknowledged, and the peers' names from the pieces of its download,
-/// which are needed no longer.
+/// Deletes a usage record that the ledger has acknowledged, and the peers' names from the pieces of its download, since
+/// they are no longer needed.
 fn drop_usage(tx: &WriteTransaction, secret: &JournalKey, id: RecordId) -> io::Result<()> {
     let mut table = tx.open_table(USAGE).map_err(io_error)?;
     let Some(sealed) = table.remove(id.0.as_slice()).map_err(io_error)?.map(|v| v.value().to_vec()) else {

@@ -30,10 +30,10 @@ pub(super) const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(
 pub(super) const USAGE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("usage");
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("receipts");
 pub(super) const CACHE: TableDefinition<'_, &[u8], u64> = TableDefinition::new("cache");
-/// Table of what explains each download's peers, or their absence; it names no peer.
+/// Table of the explanations of why each download has peers or none; they name no peer.
 pub(super) const WHY: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("why");
 
-/// Table of what sharing of each version depends on: policy, and bytes sent to peers.
+/// Table of the terms of sharing for each version: the policy, and the number of bytes sent to peers.
 pub(super) const TERMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("terms");
 /// Table of the versions whose data file is also the user's finished file (a hard link).
 pub(super) const HARD_LINKED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lent");
@@ -87,7 +87,7 @@ pub(crate) struct Journal {
     db: Reopening<Open>,
     /// Changes that the next commit includes. The lock is held while a commit is written.
     waiting: Mutex<Vec<Change>>,
-    /// The flag of [`Journal::is_stale`].
+    /// Value that [`Journal::is_stale`] returns.
     stale: AtomicBool,
 }
 
@@ -173,7 +173,7 @@ impl Journal {
             tx.commit().map_err(io_error)?;
             Ok(new)
         })?;
-        // nobody else writes; where a reader has failed meanwhile, opening the file again replaces the key
+        // no other thread writes; if a reader failed and reopened the file meanwhile, the new key is in use already
         let old = self.db.change(|slot| {
             let before = slot.as_mut().filter(|open| open.secret.number() < new.number());
             let old = before.map(|open| std::mem::replace(&mut open.secret, new));

@@ -147,7 +147,7 @@ pub struct Restored {
     pub receipts: Vec<KeptReceipt>,
     /// Versions kept for sharing, with layout and journalled pieces.
     pub cached: Vec<(VersionId, Layout, Bitfield)>,
-    /// What sharing of each stored version depends on.
+    /// The conditions on which each stored version may be shared.
     pub terms: BTreeMap<VersionId, CopyTerms>,
     /// The newest notices about versions that are kept.
     pub notices: Vec<Notice>,
@@ -157,7 +157,7 @@ pub struct Restored {
     pub owner: Option<Guid>,
     /// Whether the user allows uploads, if ever chosen.
     pub uploads: Option<bool>,
-    /// What was kept to explain the peers of downloads, or their absence.
+    /// Stored explanations of downloads' peers, or of their absence.
     pub why: Vec<(Handle, Vec<u8>)>,
 }
 
@@ -180,7 +180,7 @@ struct Shared {
     versions: Mutex<BTreeMap<VersionId, Arc<Version>>>,
     kept: Mutex<KeepIndex>,
     queue: Arc<writer::Queue>,
-    /// A finished file may get a second name instead of a copy.
+    /// Whether a finished file may be a hard link to its data file instead of a copy.
     links: AtomicBool,
     modes: Modes,
     lost: Callback<Loss>,
@@ -302,7 +302,7 @@ impl Store {
     ) -> Result<(Self, Restored), Error> {
         let file = dir.join(JOURNAL);
         let (journal, loaded) = Journal::open(Arc::clone(&disk), &file).map_err(|e| {
-            // the file system's own refusals have a number; what redb and we say of the file's content has none
+            // errors of the operating system have a number; those of redb and this store about the content have none
             match e.raw_os_error() {
                 Some(_) => Error::Io { path: file, error: e },
                 None => Error::Unreadable { file, why: e.to_string() },
@@ -361,8 +361,8 @@ impl Store {
         versions.map(|v| (Arc::clone(&v.manifest), v.have().clone())).collect()
     }
 
-    /// Adds what explains a download's peers, or their absence. It becomes durable with the next `save`, and goes with
-    /// the download. It must not name a peer.
+    /// Adds the text that explains a download's peers, or their absence. The text becomes durable with the next `save`,
+    /// is deleted with the download, and must not name a peer.
     pub fn put_why(&self, handle: Handle, text: Vec<u8>) {
         self.0.shared.journal.later(Change::Why { handle, text });
     }
@@ -434,13 +434,13 @@ impl Store {
         self.0.shared.no_room.set(tell);
     }
 
-    /// The permission bits of files that are to be made.
+    /// Returns the permission bits for new files.
     #[must_use]
     pub fn modes(&self) -> Modes {
         self.0.shared.modes.clone()
     }
 
-    /// Whether finished files share their bytes with the store's where the file system can (the default), or are
+    /// Sets whether finished files share their bytes with the store's where the file system can (the default), or are
     /// copies.
     pub fn set_links(&self, on: bool) {
         self.0.shared.links.store(on, Ordering::Relaxed);

@@ -74,7 +74,7 @@ pub(super) fn restore(found: Found) -> Result<(Shared, Restored), Error> {
     for (id, manifest) in manifests {
         r.version(manifest, &pieces.remove(&id).unwrap_or_default(), hard_linked.contains(&id))?;
     }
-    // rows whose manifest is gone can mean nothing
+    // pieces of a version without a manifest are of no use
     r.drops.extend(pieces.keys().map(|id| Change::DropVersion(*id)));
     parts.into_iter().for_each(|part| r.part(part));
     notices.into_iter().for_each(|notice| r.notice(notice));
@@ -117,7 +117,7 @@ impl Restoring {
         let gone = !is_whole && !rows.is_empty();
         if gone {
             tracing::warn!(file = %path.display(), "a data file is gone or not whole; its pieces are fetched again");
-            // first: what comes in anew must never be written to what somebody else may have
+            // deleted first: new bytes must never be written to a file that the user may have as a hard link
             self.disk.remove(&path).map_err(|e| failed(&path, e))?;
             self.forget_finished(id);
         }

@@ -1,6 +1,6 @@
-//! Room for a download: looked for before anything is fetched, and before a download that a full disk has stopped goes
-//! on. It takes room in the client's directory for its pieces, and at the output for a copy of the file where that is
-//! on another file system.
+//! Free disk space for a download: checked before anything is fetched, and before a download that a full disk has
+//! stopped is resumed. A download needs space in the client's directory for its pieces, and at the output for a copy of
+//! the file if the output is on another file system.
 
 use super::Shared;
 use super::version::lock;
@@ -12,7 +12,7 @@ use swarmedge_core::role::client::io::{DownloadRecord, DownloadState, Granted};
 use swarmedge_ground::disk::Room;
 use swarmedge_ground::terminal::units::bytes;
 
-/// Room beside the download's own bytes: for the journal, and for what other programs write meanwhile.
+/// Bytes required beyond the download's own: for the journal, and for what other programs write meanwhile.
 const RESERVE: u64 = 1 << 20;
 
 /// Bytes that a download still has to write.
@@ -20,18 +20,18 @@ const RESERVE: u64 = 1 << 20;
 struct Needs {
     /// Bytes of pieces that are not stored yet.
     pieces: u64,
-    /// Bytes of the file, where it is to be a copy; 0 without an output.
+    /// Bytes of the output file if it is written as a copy; 0 without an output.
     copy: u64,
     /// Whether the finished file shares its bytes with the pieces where the file system can do that.
     links: bool,
 }
 
-/// File system without room for a download.
+/// File system without enough space for a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lacking {
-    /// The one of the client's directory: it is to take this many bytes.
+    /// The file system of the client's directory, where this many bytes are needed.
     State(u64),
-    /// The one of the output: it is to take this many bytes.
+    /// The file system of the output, where this many bytes are needed.
     Output(u64),
 }
 
@@ -45,15 +45,15 @@ fn lacking(needs: Needs, state: Room, output: Option<Room>) -> Option<Lacking> {
     elsewhere.filter(|output| needs.copy > output.free).map(|_| Lacking::Output(needs.copy))
 }
 
-/// Returns which disk has no room for a download that begins or is resumed, in words; `None` if both have room, or if
-/// that cannot be told.
+/// Returns in words which disk has too little space for a download that begins or is resumed; `None` if both have
+/// enough, or if their free space is unknown.
 pub(super) fn no_room(shared: &Shared, record: &DownloadRecord) -> Option<String> {
     let granted = record.granted.as_ref().filter(|_| record.state == DownloadState::Starting)?;
     shortage(shared, record, granted)
 }
 
-/// Fails with [`io::ErrorKind::StorageFull`] if a disk has no room for a download that a full disk has stopped: it
-/// would be stopped again at once.
+/// Fails with [`io::ErrorKind::StorageFull`] if a disk has too little space for a download that a full disk has
+/// stopped, since the download would stop again at once.
 pub(super) fn check(shared: &Shared, handle: Handle) -> io::Result<()> {
     let record = lock(&shared.kept).downloads.get(&handle).cloned();
     let full = match record.as_ref().and_then(|record| Some((record, record.granted.as_ref()?))) {
@@ -63,14 +63,14 @@ pub(super) fn check(shared: &Shared, handle: Handle) -> io::Result<()> {
     if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
-/// Fails with [`io::ErrorKind::StorageFull`] if a directory's disk has no room for so many bytes.
+/// Fails with [`io::ErrorKind::StorageFull`] if a directory's disk has less free space than `bytes`.
 pub(super) fn need(shared: &Shared, dir: &Path, bytes: u64) -> io::Result<()> {
-    // where it cannot be told, the write itself finds out
+    // if the free space is unknown, the write itself fails on a full disk
     let full = shared.disk.room(dir).is_ok_and(|room| room.free < bytes);
     if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
-/// Returns which disk has no room for the rest of a granted download, in words.
+/// Returns in words which disk has too little space for the rest of a granted download.
 fn shortage(shared: &Shared, record: &DownloadRecord, granted: &Granted) -> Option<String> {
     let state = shared.disk.room(&shared.pieces_dir).ok()?;
     let dir = Some(Path::new(&record.output)).filter(|output| !output.as_os_str().is_empty()).and_then(Path::parent);

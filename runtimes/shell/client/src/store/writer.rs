@@ -38,7 +38,7 @@ pub(super) enum What {
     Save(Box<Save>),
     /// A finished file is at the user's path: keep the version for sharing.
     Placed(VersionId),
-    /// A data file is damaged. If the user has a hard link to it, the store gives it up.
+    /// A data file is damaged. If the user has a hard link to the file, the store deletes its own link.
     Lost(Arc<Version>, Damage),
 }
 
@@ -272,7 +272,7 @@ impl Batch {
             self.lost.push((Arc::clone(version), pieces));
             return Ok(());
         }
-        // our name goes first: what comes in anew must never be written to the user's file
+        // the store's link is deleted first: bytes received later must never be written to the user's file
         shared.disk.remove(version.path())?;
         tracing::warn!(version = %id, "a data file was changed by somebody else: it is no longer shared");
         self.changes.push(Change::DropVersion(id));
@@ -340,7 +340,7 @@ impl Batch {
                 }
             }
             Save::Room { handle } => room::check(shared, handle)?,
-            // went to a thread of its own before
+            // handled before, in a thread of its own
             Save::Finish { .. } => {}
         }
         Ok(())
@@ -388,7 +388,7 @@ impl Batch {
         }
         for id in self.dropped.iter().collect::<BTreeSet<_>>() {
             let Some(v) = lock(&shared.versions).remove(id) else { continue };
-            // what stays behind is cleared away when the store is opened
+            // a file that remains is deleted when the store is opened
             if let Err(e) = shared.disk.remove(v.path()) {
                 tracing::warn!(file = %v.path().display(), error = %e, "a data file cannot be deleted");
             }
@@ -403,7 +403,7 @@ fn lose(shared: &Shared, old: &Arc<Version>, pieces: &[PieceIndex]) -> Loss {
     if !pieces.is_empty() {
         old.forget(pieces);
         let left = old.have().clone();
-        // without them the index of what is left begins anew
+        // if the sources cannot be read, the bytes of the remaining pieces are counted for no source
         let sources = shared.journal.sources(version).unwrap_or_default();
         return Loss { version, left, sources };
     }

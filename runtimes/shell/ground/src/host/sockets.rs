@@ -15,8 +15,8 @@ const BACKLOG: i32 = 1024;
 /// Most bytes of a connection that wait in the kernel to be sent.
 const UNSENT_MAX: u32 = 128 * 1024;
 
-/// Opens a listening, non-blocking TCP socket; on `[::]` it takes IPv4 too. `key` names the configuration entry in
-/// errors, as in `[cn] listen`.
+/// Opens a listening, non-blocking TCP socket; on `[::]` the socket takes IPv4 too. `key` names the configuration entry
+/// in errors, such as `[cn] listen`.
 pub fn listen_tcp(addr: SocketAddr, key: &str) -> Result<TcpListener, Error> {
     let bind = |addr: SocketAddr| {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -58,7 +58,8 @@ fn bound_unsent(socket: &Socket) -> io::Result<()> {
     socket.set_send_buffer_size(UNSENT_MAX as usize)
 }
 
-/// Listens on a TCP address for a runtime; returns the bound address too. `key` as in [`listen_tcp`].
+/// Listens on a TCP address for a runtime; returns the bound address too. `key` names the configuration entry in
+/// errors, such as `[cn] listen`.
 pub fn listen<R: Rt>(rt: &R, addr: SocketAddr, key: &str) -> Result<(R::Listener, SocketAddr), Error> {
     let failed = |e: io::Error| Error::io(format!("listen on {addr}"), &e);
     let socket = listen_tcp(addr, key)?;
@@ -66,7 +67,8 @@ pub fn listen<R: Rt>(rt: &R, addr: SocketAddr, key: &str) -> Result<(R::Listener
     Ok((rt.listen(socket).map_err(failed)?, bound))
 }
 
-/// Opens a bound, non-blocking UDP socket; on `[::]` it takes IPv4 too. `key` as in [`listen_tcp`].
+/// Opens a bound, non-blocking UDP socket; on `[::]` the socket takes IPv4 too. `key` names the configuration entry in
+/// errors, such as `[stun] listen`.
 pub fn bind_udp(addr: SocketAddr, key: &str) -> Result<UdpSocket, Error> {
     on_either(addr, quic::bind_udp).map_err(|e| refused(addr, "UDP", key, &e))
 }

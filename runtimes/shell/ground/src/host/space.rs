@@ -1,5 +1,5 @@
 //! Watches the space left on the file systems that a server writes to, and warns before they are full. A failed write
-//! is told by whoever writes: a file system without space may still have room within its files.
+//! is reported by the code that writes, since a full file system may still have room within its files.
 
 use crate::health::{Cause, Health};
 use crate::rt::Rt;
@@ -7,11 +7,11 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Interval of looking at the file systems.
+/// Interval between checks of the file systems.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Space below which a file system counts as full, bytes.
 const FULL_BELOW: u64 = 1 << 20;
-/// Space below which a file system counts as nearly full, bytes, unless a twentieth of it is less.
+/// Space below which a file system counts as nearly full, bytes; on small ones, a twentieth of their size if less.
 const NEARLY_FULL_BELOW: u64 = 2 << 30;
 
 /// Space of a file system, bytes.
@@ -44,17 +44,17 @@ impl Space {
     }
 }
 
-/// A place that a server writes to: the name of the part, and a path on its file system.
+/// A place that a server writes to: its name in `/healthz` and metrics, and a path on its file system.
 pub type Place = (&'static str, PathBuf);
 
-/// Reports the space at these places by metric, and in `health` while there is little, as long as the runtime runs. The
-/// directory of a path is looked at where the path itself is not there.
+/// Reports the space left at these places by metric, and in `health` while it is little, as long as the runtime runs.
+/// If a path does not exist, its directory is examined instead.
 pub async fn watch<R: Rt>(rt: R, health: Health, places: Vec<Place>) {
     loop {
         for (part, path) in &places {
             let path = path.clone();
             let space = rt.blocking(move || Space::of(&path).or_else(|| Space::of(path.parent()?))).await;
-            // what cannot be looked at is told by whoever uses it
+            // a place that cannot be examined is reported by the code that writes there
             if let Some(space) = space {
                 report(&health, part, space);
             }

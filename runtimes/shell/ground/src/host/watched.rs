@@ -3,22 +3,22 @@
 use crate::health::{Cause, Health};
 use std::time::Duration;
 
-/// Time without a connection before it is told: servers start one after another, and links are dialled again.
+/// Time without a connection before it is reported: servers start one after another, and links are dialled again.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The link of a server to another one. A link that is down is a warning: what would go over it waits.
+/// The link of a server to another one. A link that is down is only a warning, since its data is kept until it is up.
 #[derive(Debug)]
 pub struct WatchedLink {
     health: Health,
     server: &'static str,
     to: String,
     part: String,
-    /// Whether the link was up at the last look.
+    /// Whether the link was up at the last call of [`Self::note`]; `None` before.
     up: Option<bool>,
 }
 
 impl WatchedLink {
-    /// Makes the watch of a link; `server` has it, and `to` names the other end.
+    /// Creates the watch of a link from `server` to the server that `to` names.
     #[must_use]
     pub fn new(health: &Health, server: &'static str, to: impl Into<String>) -> Self {
         let to = to.into();

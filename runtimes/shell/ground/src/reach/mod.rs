@@ -84,17 +84,17 @@ impl Reach {
     }
 }
 
-/// Route of a connection to a server: the certificates that it trusts, and the proxy, if any.
+/// Settings for connections to servers: the TLS configuration with the trusted certificates, and the proxy, if any.
 #[derive(Clone, Debug)]
 pub struct Way {
     /// The TLS configuration.
     pub tls: Arc<rustls::ClientConfig>,
-    /// The way to the server.
+    /// The proxy, if any, and the hosts that are connected to without it.
     pub reach: Reach,
 }
 
 impl From<Arc<rustls::ClientConfig>> for Way {
-    /// The direct way.
+    /// Makes settings without a proxy.
     fn from(tls: Arc<rustls::ClientConfig>) -> Self {
         Self { tls, reach: Reach::default() }
     }

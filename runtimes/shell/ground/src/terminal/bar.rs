@@ -2,11 +2,11 @@
 
 use rustix::termios::tcgetwinsize;
 
-/// Columns of a terminal that does not tell.
+/// Columns assumed for a terminal of unknown width.
 const COLUMNS: usize = 80;
-/// Most columns of the bar itself.
+/// Maximum number of columns of the bar itself.
 const BAR_MAX: usize = 32;
-/// Fewest columns of the bar itself; with less room there is none.
+/// Minimum number of columns of the bar itself; with less room the bar is left out.
 const BAR_MIN: usize = 4;
 
 /// Returns the columns of the terminal at standard error.
@@ -26,7 +26,7 @@ pub struct Fitted {
 }
 
 /// Fits a line with a bar and the `parts` of its text, the most useful first, into one column less than `columns`, so
-/// that no terminal wraps it. `before` columns are taken already. The last parts go first.
+/// that no terminal wraps it. `before` columns are taken already. The last parts are left out first.
 #[must_use]
 pub fn fit(columns: usize, before: usize, parts: &[String]) -> Fitted {
     let room = columns.saturating_sub(1).saturating_sub(before);

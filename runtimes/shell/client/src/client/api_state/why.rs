@@ -1,11 +1,11 @@
-//! What explains the peers of downloads, or their absence: as it is shown, and as it is kept on disk.
+//! Explanations of why downloads have peers or none: as they are shown, and as they are stored on disk.
 
 use super::{ApiState, Entry, Instant};
 use crate::client::protocol::{Answer, DownloadLine, State, WhyLine, WithoutPeers};
 use swarmedge_core::ids::Handle;
 
 impl ApiState {
-    /// Explains the peers of one download, or of all downloads; the addresses of peers of running ones if asked for.
+    /// Explains the peers of one download or of all; `addresses`: with the addresses of running downloads' peers.
     #[must_use]
     pub fn why(&self, download: Option<Handle>, addresses: bool) -> Answer {
         let state = self.lock();
@@ -30,8 +30,8 @@ impl ApiState {
         Answer::Why { downloads: asked.map(line).collect(), as_uploader }
     }
 
-    /// Returns what is to be kept on disk to explain a download later, as JSON; `None` for an unknown download, and if
-    /// it was returned before.
+    /// Returns the explanation of a download to be stored on disk, as JSON; `None` for an unknown download, and if the
+    /// explanation is unchanged since the last call.
     #[must_use]
     pub fn why_to_keep(&self, handle: Handle) -> Option<Vec<u8>> {
         let mut state = self.lock();
@@ -39,20 +39,20 @@ impl ApiState {
         known.then(|| state.meetings.take_unkept(handle)).flatten().and_then(|kept| serde_json::to_vec(&kept).ok())
     }
 
-    /// Takes what an earlier start has kept to explain a download.
+    /// Restores the stored explanation of a download from an earlier start of the client.
     pub fn restored_why(&self, handle: Handle, kept: &[u8]) {
-        // what cannot be read explains nothing
+        // an unreadable explanation is ignored
         if let Ok(kept) = serde_json::from_slice(kept) {
             self.lock().meetings.restore(handle, kept);
         }
     }
 }
 
-/// Returns the reason why a download is without peers, or without more of them, if one is to be told: the `recorded`
-/// one, else what the download's figures show.
+/// Returns the reason why a download has no peers, or no more peers, if there is one to show: `recorded`, or else the
+/// reason derived from the download's figures. `nobody`: no peer was introduced.
 fn without_peers(line: &DownloadLine, nobody: bool, recorded: Option<WithoutPeers>) -> Option<WithoutPeers> {
     if !nobody {
-        // that no more are found is no trouble
+        // finding no further peers is no problem
         return recorded.filter(|why| !matches!(why, WithoutPeers::AllKnown | WithoutPeers::NotShared));
     }
     let fetched = line.edge_bytes.saturating_add(line.peer_bytes);

@@ -1,4 +1,4 @@
-//! How objects, versions and downloads are named on the command line.
+//! Names of objects, versions and downloads on the command line.
 
 use super::{CachedLine, DownloadLine, Failure};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
@@ -26,7 +26,7 @@ pub fn url(object: &ObjectRef) -> String {
 /// In a URL the path is read as the edge reads it. In `PROVIDER/PATH` each character stands for itself, also `%`, `?`
 /// and `#`; only a query with a token is cut off.
 pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
-    // what comes after the path may be a token, which no message repeats
+    // the query after the path may hold a provider's token, which no message may repeat
     let is_url = url.split_once("://").is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
     let url =
         if is_url || token_in_url(url).is_some() { url.split(['?', '#']).next().unwrap_or_default() } else { url };
@@ -35,7 +35,7 @@ pub fn parse_url(url: &str) -> Result<ObjectRef, Failure> {
         Failure::new(Code::Usage, format!("{why} in the URL {url:?}"), next)
     };
     let rest = if let Some(rest) = url.strip_prefix("swarmedge://") {
-        // the provider is the authority, which dot segments never leave
+        // the provider is the URL's authority, which dot segments in the path cannot change
         let (provider, path) = rest.split_once('/').ok_or_else(|| bad("no path"))?;
         format!("{provider}{}", normal_path(&format!("/{path}")))
     } else if let Some(rest) = url.strip_prefix("https://") {
@@ -78,7 +78,7 @@ pub fn token_in_url(url: &str) -> Option<Token> {
     let query = url.split('#').next()?.split_once('?')?.1;
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|t| t.into_owned());
     let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
-    // as it stands if it can be one, since what it escapes was signed so
+    // a value with a literal `~hmac=` is taken without decoding: its escapes are part of the signed text
     values
         .filter_map(|v| if v.contains("~hmac=") { Some(v.to_owned()) } else { decoded(v) })
         .find_map(|v| if v.contains("~hmac=") { Some(Token(v)) } else { None })

@@ -35,7 +35,7 @@ pub struct WhyLine {
 pub enum WithoutPeers {
     /// No edge has granted the download yet.
     NotGranted,
-    /// Everything was in the cache already.
+    /// Every piece was in the cache already.
     HereAlready,
     /// The download ended before a question for peers was answered.
     EndedBefore,
@@ -59,11 +59,11 @@ pub enum WithoutPeers {
     Limited,
     /// The object is no longer published.
     Withdrawn,
-    /// Nobody else shares it.
+    /// No other client shares the version.
     NotShared,
-    /// Others share it, and none of them can be reached.
+    /// Other clients share the version, but none of them can be reached.
     Unreachable,
-    /// All who share it and can be reached are known already.
+    /// All clients that share the version and can be reached are known already.
     AllKnown,
     /// The download has been offered as many peers as it may be for now.
     OffersSpent,
@@ -120,7 +120,7 @@ impl From<NoPeers> for WithoutPeers {
     }
 }
 
-/// What is kept of a download on disk to explain it later: no address and no key of a peer.
+/// The record of a download's peers on disk, to explain it later; contains no address and no key of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeptWhy {
     /// The reason why the download was without peers, or without more of them.
