@@ -91,7 +91,7 @@ pub enum Input {
     Usage(Logged),
     /// The client stored this signed checkpoint of its log; the next login contains it.
     Checkpoint(Box<SignedCheckpoint>),
-    /// These notices are durable: report them to the CN, if the session is open.
+    /// Notices that the client has on its disk now; the session reports them to the CN, if it is open.
     NoticesHeld(Vec<Known>),
     /// The client stored a change to a new key; it is sent until [`Output::Retired`].
     Rekey(Box<SignedRekey>),

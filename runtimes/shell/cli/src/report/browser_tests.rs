@@ -22,7 +22,7 @@ const MEASURE: &str = "<script>onload=()=>{const all=q=>[...document.querySelect
     Math.max(...all('.wide').map(w=>w.scrollWidth-w.clientWidth))]\
     .join(' ')}</script>";
 
-/// What the browser shows of a page.
+/// Measures of a page as the browser lays it out.
 #[derive(Debug)]
 struct Shown {
     /// Pixels by which the page is wider than the window.

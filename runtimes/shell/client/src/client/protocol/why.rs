@@ -22,7 +22,7 @@ pub struct WhyLine {
     /// The reason why the download is or was without peers, or without more of them, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_peers: Option<WithoutPeers>,
-    /// The same reason in words.
+    /// The reason of `without_peers` as a sentence for the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_peers_because: Option<String>,
     /// The last peers that were introduced, oldest first.
