@@ -151,7 +151,7 @@ fn no_unfinished_or_ignored_code_is_left() {
     assert!(hits.is_empty(), "unfinished or switched off:\n{}", hits.join("\n"));
 }
 
-/// Asserts that tests report skips by `swarmedge_seeds::skip`; the test harness hides all else that a passing test prints.
+/// Asserts that skips are reported by `swarmedge_seeds::skip`; the harness hides all else that a passing test prints.
 #[test]
 fn a_skipped_test_is_seen() {
     let banned = [concat!("print", "ln!(\"SKIPPED")];
