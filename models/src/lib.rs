@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::type_complexity))]
 
 pub mod bench;
+pub mod blames;
 pub mod check;
 pub mod clones;
 pub mod control;

@@ -76,10 +76,12 @@ pub struct ClientOptions {
     pub uploads: bool,
     /// Whether the client sends wrong bytes to its peers.
     pub corrupts: bool,
+    /// Whether the user gets copies of finished files, rather than second names of the stored ones.
+    pub copies: bool,
 }
 
 /// Options of an honest client.
-pub const HONEST: ClientOptions = ClientOptions { uploads: true, corrupts: false };
+pub const HONEST: ClientOptions = ClientOptions { uploads: true, corrupts: false, copies: false };
 
 /// A user's command to a client, with the object's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +167,12 @@ pub trait Rig {
     fn start_client(&mut self, number: u8, options: ClientOptions);
     /// Copies the disk of a stopped client to another stopped client: a clone of its installation.
     fn copy_client(&mut self, from: u8, to: u8);
+    /// Damages every copy that a running client stores, in a way that nothing tells its store.
+    fn rot(&mut self, client: u8);
+    /// Returns whether a client still stores a copy of an object.
+    fn holds(&mut self, client: u8, path: &str) -> bool;
+    /// Returns the number of copies that downloaders have blamed, as the ledger has recorded it.
+    fn blamed(&mut self) -> usize;
     /// Returns the number of GUIDs that the ledger lists as retired, and the number of their replacements.
     fn retired(&mut self) -> (usize, usize);
     /// Returns a duration that is long for an outage of the edges: longer than a grant can be renewed, where time is
@@ -210,6 +218,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "the_dn_dies_and_comes_back", plan: ONE_OF_EACH, play: dn_dies },
     Scenario { name: "a_seeder_dies", plan: ONE_OF_EACH, play: seeder_dies },
     Scenario { name: "a_seeder_sends_wrong_bytes", plan: ONE_OF_EACH, play: corrupting_seeder },
+    Scenario { name: "a_seeder_with_a_rotten_copy_is_told_and_drops_it", plan: ONE_OF_EACH, play: rotten_seeder },
     Scenario {
         name: "there_is_no_control_plane",
         plan: Plan { cns: 0, dns: 0, ledgers: 0, ..ONE_OF_EACH },
@@ -392,6 +401,26 @@ fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
     let s = from_peers(rig, 2)?;
     need(s.wasted_bytes > 0, || format!("the corrupting seeder was never asked: {s:?}"))?;
     need(s.wasted_bytes <= 64 * 1024, || format!("more than one piece was wasted: {s:?}"))
+}
+
+fn rotten_seeder(rig: &mut dyn Rig) -> Result<(), String> {
+    // a store that had given the file a second name would hash it before it serves it
+    begin(rig, &[(0, ClientOptions { copies: true, ..HONEST })])?;
+    rig.rot(0);
+    rig.publish(&CRAWLING);
+    wants(rig, 2);
+    let dropped = rig.run_until(LIMIT, &mut |r| !r.holds(0, FILM.path));
+    need(dropped, || format!("a blamed seeder keeps its rotten copy: {:?}", rig.status(2, FILM.path)))?;
+    begin(rig, &[(1, HONEST)])?;
+    let s = from_peers(rig, 2)?;
+    need(s.wasted_bytes > 0, || format!("the rotten copy was never served: {s:?}"))?;
+    rig.publish(&CRAWLING);
+    wants(rig, 3);
+    let s = from_peers(rig, 3)?;
+    need(s.wasted_bytes == 0, || format!("the rotten copy was served again: {s:?}"))?;
+    need(rig.holds(1, FILM.path), || "an honest seeder lost its copy".into())?;
+    let one = rig.run_until(LIMIT, &mut |r| r.blamed() == 1);
+    need(one, || format!("the ledger shows {} blamed copies", rig.blamed()))
 }
 
 fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {

@@ -478,7 +478,7 @@ fn passed_with_parts(held: u64) -> u32 {
     let (size, mut passed, mut dice) = (100 * PART_LEN, 0, Seeded::new(held + 1));
     for n in 0..400 {
         let grant = ServedGrant { download: DownloadId::numbered(n), guid: Guid::numbered(n) };
-        let done = Completed { req: ReqId(1), grant, version: VERSION, size, challenged: true };
+        let done = Completed { req: ReqId(1), grant, version: VERSION, size, challenged: true, recheck: false };
         let out = edge.input(edge::Input::Completed(Box::new(done)));
         let posed = |o| if let edge::Output::AnswerCompleted { challenge, .. } = o { challenge } else { None };
         let challenge = out.into_iter().find_map(posed).expect("it was drawn");

@@ -123,6 +123,7 @@ impl Net {
                 | client::Output::Outdated
                 | client::Output::NoticesChanged(_)
                 | client::Output::Notice(_)
+                | client::Output::CheckCopy(_)
                 | client::Output::UsageDone { .. } => {}
             }
         }

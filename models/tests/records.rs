@@ -99,6 +99,7 @@ impl Net {
                 }
                 ledger_link::Output::Close(_) => self.end(false, true),
                 ledger_link::Output::Quarantined(_) => panic!("an edge got a quarantine list"),
+                ledger_link::Output::Proven(_) => panic!("an edge was told of a proof"),
                 ledger_link::Output::Acked(ids) => {
                     for id in ids {
                         assert!(self.stored.contains(&id), "acknowledged and not stored");

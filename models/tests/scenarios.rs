@@ -39,6 +39,7 @@ scenarios! {
     the_dn_dies_and_comes_back
     a_seeder_dies
     a_seeder_sends_wrong_bytes
+    a_seeder_with_a_rotten_copy_is_told_and_drops_it
     there_is_no_control_plane
     the_edge_is_away_for_a_while
     every_edge_is_away_for_longer_than_a_grant_lasts

@@ -4,6 +4,7 @@
 //! Registrations belong to a CN's connection and end with it. A DN has no signing key. [`Dn`] is the machine,
 //! [`Directory`] the index of clients by version and class, and `copies` the detection of copied installations.
 
+mod blames;
 mod copies;
 mod invariants;
 
@@ -13,8 +14,9 @@ use crate::accounting::receipts::CreditRule;
 use crate::holdings::Limits;
 use crate::ids::{ConnId, DownloadId, PublicKey};
 use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::selection::blames::Rules;
 use crate::selection::directory::{self, Choice};
-use crate::selection::{Directory, PeerKey};
+use crate::selection::{Blames, Directory, PeerKey};
 use crate::session::Wall;
 use crate::wire::List;
 use crate::wire::directory::{
@@ -113,6 +115,14 @@ pub enum Metric {
     Unreceipted,
     /// Queries refused because too many introductions of the download ended without receipts.
     EdgeOnly,
+    /// Blames of copies that count.
+    Blamed,
+    /// Blames that do not count: of a client or network that has voted about the copy before.
+    BlameIgnored,
+    /// Blamed copies that are offered to nobody from now on.
+    Unlisted,
+    /// Blamed copies that are offered again since their holders have proven that they have the right bytes.
+    Cleared,
     /// Installations of which two copies were found running.
     Cloned,
     /// Connections closed because the server broke the protocol or is no CN.
@@ -132,6 +142,10 @@ impl Metric {
             Self::NotConnected => "swarmedge_dn_introductions_failed_total",
             Self::Unreceipted => "swarmedge_dn_introductions_unreceipted_total",
             Self::EdgeOnly => "swarmedge_dn_selections_edge_only_total",
+            Self::Blamed => "swarmedge_dn_blames_total",
+            Self::BlameIgnored => "swarmedge_dn_blames_ignored_total",
+            Self::Unlisted => "swarmedge_dn_copies_unlisted_total",
+            Self::Cleared => "swarmedge_dn_copies_cleared_total",
             Self::Cloned => "swarmedge_dn_clones_total",
             Self::Violation => "swarmedge_dn_violations_total",
         }
@@ -160,6 +174,8 @@ pub struct Config {
     /// Maximum number of peers that one download is offered within [`OFFERS_WITHIN`], over all CNs and sessions: each
     /// peer may send bytes on credit before anybody knows that the download signs no receipts. `None` for no limit.
     pub offers_max: Option<u16>,
+    /// Consequences of blames.
+    pub blames: Rules,
 }
 
 impl Config {
@@ -176,6 +192,7 @@ impl Config {
             copies: directory::limits(COPIES_MAX),
             choice: Choice::default(),
             offers_max: Some(256),
+            blames: Rules::USUAL,
         }
     }
 
@@ -201,6 +218,8 @@ pub struct Dn {
     /// Number of peers offered to each download in its current period of [`OFFERS_WITHIN`].
     offered: BTreeMap<DownloadId, u16>,
     copies: Copies,
+    /// Votes of downloaders about copies.
+    blames: Blames,
     timers: Deadlines<Timer>,
 }
 
@@ -221,6 +240,8 @@ enum Timer {
     Forgive(DownloadId),
     /// Begin a new count of the peers offered to a download.
     Offer(DownloadId),
+    /// Remove the blames that have expired, and end suspensions.
+    Blames,
     /// Do the next batch of delayed work in the directory: forget registrations of closed connections, and update the
     /// lists after a change of a client that shares many versions.
     Sweep,
@@ -328,6 +349,8 @@ impl Dn {
             ToDn::Signal(signal) => self.on_signal(cx, &signal),
             ToDn::Outcome(o) => self.on_outcome(cx, link, &o),
             ToDn::Unreceipted(u) => self.on_unreceipted(cx, &u),
+            ToDn::Blame(blamed) => self.on_blame(cx, link, &blamed),
+            ToDn::Proven(proven) => self.on_proven(cx, proven),
             ToDn::Ping => cx.push(Output::CnSend { conn, msg: FromDn::Pong }),
             ToDn::Pong => {}
             ToDn::Hello(_) => debug_assert!(false, "a hello is handled above"),
@@ -363,7 +386,7 @@ impl Dn {
             let entry = self.directory.get(*key)?;
             let route = Route { link: key.link, session: key.session };
             let (upload_key, observed, nat) = (entry.upload_key, entry.observed, entry.nat.clone());
-            Some(SelectedPeer { route, upload_key, observed, nat })
+            Some(SelectedPeer { route, upload_key, observed, nat, guid: entry.guid })
         };
         let peers = List::truncated(chosen.iter().filter_map(peer));
         cx.push(Output::CnSend {
@@ -470,6 +493,7 @@ impl Machine for Dn {
                 Timer::Offer(download) => {
                     self.offered.remove(&download);
                 }
+                Timer::Blames => self.on_blames_timer(cx),
                 Timer::Sweep => self.sweep(),
             }
         }
@@ -483,6 +507,7 @@ impl Machine for Dn {
     fn rebase(&mut self, by: Duration) {
         self.timers.rebase(by);
         self.conduct.values_mut().for_each(|c| c.rebase(by));
+        self.blames.rebase(by);
         self.directory.renumber();
     }
 

@@ -10,6 +10,7 @@ use crate::limits::{QUARANTINE_PAGE_MAX, QUARANTINED_MAX};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::session::Wall;
 use crate::wire::List;
+use crate::wire::directory::ProvenCopy;
 use crate::wire::ledger::{FromLedger, LedgerAck, QuarantinePage, ToLedger};
 use crate::wire::records::{GrantRecord, LedgerRecord, ServerCert, ServerRole, Verify};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -292,9 +293,17 @@ impl Ledger {
             return;
         }
         self.quarantined = Some(guids);
+        self.cns().into_iter().for_each(|conn| self.send_quarantined(cx, conn));
+    }
+
+    /// Returns the connections of the CNs.
+    fn cns(&self) -> Vec<ConnId> {
         let cns = self.servers.iter().filter(|(_, s)| s.role == Some(ServerKind::Cn));
-        let cns: Vec<ConnId> = cns.map(|(conn, _)| *conn).collect();
-        cns.into_iter().for_each(|conn| self.send_quarantined(cx, conn));
+        cns.map(|(conn, _)| *conn).collect()
+    }
+
+    fn tell_cns(&self, cx: &mut Cx<'_, Self>, msg: &FromLedger) {
+        self.cns().into_iter().for_each(|conn| cx.push(Output::Send { conn, msg: msg.clone() }));
     }
 
     fn send_quarantined(&self, cx: &mut Cx<'_, Self>, conn: ConnId) {
@@ -390,6 +399,11 @@ impl Ledger {
         for s in &batch.records {
             cx.push(Output::Count(Metric::Acknowledged));
             by_conn.entry(s.conn).or_default().push(s.record.id());
+        }
+        let proven = batch.records.iter().filter_map(|s| s.record.rechecked());
+        let proven: Vec<ProvenCopy> = proven.map(|(holder, version)| ProvenCopy { holder, version }).collect();
+        for copy in proven {
+            self.tell_cns(cx, &FromLedger::Proven(copy));
         }
         for (conn, ids) in by_conn {
             if self.servers.contains_key(&conn) {

@@ -12,8 +12,10 @@ mod draw;
 mod lists;
 mod nobody;
 mod room;
+mod standing;
 mod sweep;
 
+use super::blames::{CopyId, Network, Standing};
 use super::learned::Learned;
 use crate::holdings::{Holdings, Limits};
 use crate::ids::{Guid, PublicKey, SessionId, VersionId};
@@ -77,6 +79,8 @@ pub struct Directory {
     unsettled: BTreeSet<PeerKey>,
     /// Last peer of `unsettled` whose lists a call of [`Directory::sweep`] updated.
     settling: Option<PeerKey>,
+    /// Blamed copies that may not be offered to everybody.
+    standings: BTreeMap<CopyId, Standing>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +111,11 @@ struct Share {
 impl Peer {
     fn endpoint(&self) -> Endpoint<'_> {
         Endpoint { observed: self.entry.observed.ip(), nat: &self.entry.nat }
+    }
+
+    /// Returns the peer's copy of a version, as blames name it.
+    const fn copy(&self, version: VersionId) -> CopyId {
+        CopyId { holder: self.entry.guid, version }
     }
 
     /// Returns the NAT class and sets under which the peer's copies are listed now.
@@ -260,7 +269,8 @@ impl Directory {
     /// Adds a copy; the count of the peer's copies may follow later.
     fn add_copy(&mut self, key: PeerKey, shared: &Shared, count_later: bool) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let (rank, on) = (self.next_rank, peer.is_offered());
+        let barred = self.standings.get(&peer.copy(shared.version)).is_some_and(|s| s.is_barred);
+        let (rank, on) = (self.next_rank, peer.is_offered() && !barred);
         self.next_rank += 1;
         if on {
             self.lists.put(shared.version, &peer.place, rank, key);

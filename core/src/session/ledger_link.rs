@@ -6,6 +6,7 @@ use super::Dialer;
 use crate::ids::{ConnId, Guid, RecordId};
 use crate::limits::QUARANTINED_MAX;
 use crate::machine::{Cx, Deadlines, Machine, Time};
+use crate::wire::directory::ProvenCopy;
 use crate::wire::ledger::{FromLedger, ToLedger};
 use crate::wire::records::{LedgerRecord, ServerCert};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,8 @@ pub enum Output {
     Acked(Vec<RecordId>),
     /// Complete list of quarantined clients; a ledger sends it to CNs only.
     Quarantined(Vec<Guid>),
+    /// A blamed client has proven that it has the right bytes of a version; a ledger tells CNs only.
+    Proven(ProvenCopy),
 }
 
 /// Limits and identity of a ledger link.
@@ -174,6 +177,7 @@ impl LedgerLink {
                     cx.push(Output::Quarantined(core::mem::take(&mut self.quarantined)));
                 }
             }
+            FromLedger::Proven(proven) => cx.push(Output::Proven(proven)),
         }
     }
 }

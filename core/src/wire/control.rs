@@ -5,7 +5,7 @@
 use super::notice::{Known, SignedNotice};
 use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
 use super::{List, Text};
-use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::ids::{Guid, IntroId, PieceIndex, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Attempt, Ticket};
@@ -36,6 +36,8 @@ crate::wire! {
         Unreceipted(Unreceipted) = 21,
         /// Client's notice of its new key, created after [`ToClient::Rekey`] and already stored on disk.
         Rekeyed(SignedRekey) = 23,
+        /// Downloader's report that an introduced peer, to which it was connected, has sent a wrong block.
+        Blame(Blame) = 25,
         /// Client's newest durable notices about the versions that it holds: after the login, and as acknowledgement.
         NoticesHeld(NoticeList) = 30,
     }
@@ -73,6 +75,8 @@ crate::wire! {
         Rekey = 22,
         /// CN's notice that the ledger has stored the client's change of key: use the new key and delete the old one.
         Retired(Retired) = 24,
+        /// CN's request to hash the copy of a version again, since downloaders have blamed this client.
+        CheckCopy(CheckCopy) = 26,
         /// CN's list of subjects with newer notices, sent to all clients; a client answers with those that concern it.
         NoticesChanged(NoticeList) = 31,
         /// Newest notice about a version that the client holds; repeated until [`ToCn::NoticesHeld`] acknowledges it.
@@ -267,6 +271,22 @@ crate::wire! {
     pub struct Retired {
         /// GUID derived from the new key.
         pub new: Guid,
+    }
+
+    /// Downloader's report of a wrong block. It is a vote, not a proof: blocks are not signed by who sends them.
+    pub struct Blame {
+        /// Introduction under which the block was sent.
+        pub intro: IntroId,
+        /// Piece of the block.
+        pub piece: PieceIndex,
+        /// Index of the block within the piece: the first one whose hash was not that in the manifest's tree.
+        pub block: u32,
+    }
+
+    /// Request to hash the copy of a version again, and to share only what is right.
+    pub struct CheckCopy {
+        /// Version whose copy is in doubt.
+        pub version: VersionId,
     }
 
     /// CN's last message before it closes a session.

@@ -41,6 +41,10 @@ crate::wire! {
         Seen(Seen) = 16,
         /// CN's answer to [`FromDn::Challenge`]: the session's client has just answered.
         Alive(OfSession) = 18,
+        /// CN's notice that a client has proven to an edge that it has the right bytes of a version.
+        Proven(ProvenCopy) = 22,
+        /// CN's report that a client has blamed a copy of another client, to which it was introduced and connected.
+        Blame(BlamedCopy) = 23,
     }
 }
 
@@ -67,6 +71,8 @@ crate::wire! {
         Cloned(OfSession) = 19,
         /// DN's answer to `Select` if no peer was chosen: the reason.
         Nobody(Nobody) = 20,
+        /// DN's request to the CN of a blamed client: have it check its copy.
+        CheckCopy(DoubtedCopy) = 21,
     }
 }
 
@@ -144,6 +150,32 @@ crate::wire! {
         pub session: SessionId,
     }
 
+    /// Blame of a copy by a client.
+    pub struct BlamedCopy {
+        /// Session of the client that blames.
+        pub session: SessionId,
+        /// GUID of the copy's holder.
+        pub holder: Guid,
+        /// Version of the copy.
+        pub version: VersionId,
+    }
+
+    /// Copy that is blamed.
+    pub struct DoubtedCopy {
+        /// Session of the copy's holder.
+        pub session: SessionId,
+        /// Version of the copy.
+        pub version: VersionId,
+    }
+
+    /// Copy whose holder has proven that it has the right bytes.
+    pub struct ProvenCopy {
+        /// GUID of the copy's holder.
+        pub holder: Guid,
+        /// Version of the copy.
+        pub version: VersionId,
+    }
+
     /// Request to choose peers for a session that was registered by [`ToDn::Peer`].
     pub struct Select {
         /// Request number chosen by the CN, echoed in the answer.
@@ -201,6 +233,8 @@ crate::wire! {
         pub observed: SocketAddr,
         /// Peer's candidate addresses and NAT behaviour.
         pub nat: NatDescriptor,
+        /// Peer's GUID, by which a blame names it.
+        pub guid: Guid,
     }
 
     /// Number of a client's session for messages that a DN relays: the CN's connection and the session on that CN.

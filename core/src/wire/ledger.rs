@@ -4,6 +4,7 @@
 //! unique over both enums.
 
 use super::List;
+use super::directory::ProvenCopy;
 use super::records::{LedgerRecord, ServerCert};
 use crate::ids::{Guid, RecordId};
 use crate::limits;
@@ -35,6 +36,8 @@ crate::wire! {
         /// Page of the complete list of quarantined clients. The ledger sends the list to each CN when it connects
         /// and after each change.
         Quarantine(QuarantinePage) = 6,
+        /// Ledger's notice to CNs that a blamed client has proven to an edge that it has the right bytes.
+        Proven(ProvenCopy) = 7,
     }
 }
 

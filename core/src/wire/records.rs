@@ -5,7 +5,7 @@ mod log;
 mod possession;
 
 pub use grant::GrantRecord;
-pub use log::{LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered};
+pub use log::{Blamed, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered};
 pub use possession::{PossessionOutcome, PossessionRecord};
 
 use super::{Blob, List, Text};
@@ -471,8 +471,19 @@ impl LedgerRecord {
                 | LogEvent::Registered(_)
                 | LogEvent::Head(_)
                 | LogEvent::Located(_)
-                | LogEvent::Rekeyed(_) => None,
+                | LogEvent::Rekeyed(_)
+                | LogEvent::Blamed(_) => None,
             },
+        }
+    }
+
+    /// Returns client and version if the record says that a blamed client has proven to have the right bytes.
+    #[must_use]
+    pub fn rechecked(&self) -> Option<(Guid, VersionId)> {
+        match self {
+            Self::Possession(r) if r.outcome == PossessionOutcome::Rechecked => Some((r.guid, r.version)),
+            Self::Possession(_) | Self::Usage(_) | Self::Edge(_) => None,
+            Self::Granted(_) | Self::Log(_) | Self::Served(_) => None,
         }
     }
 
@@ -487,6 +498,7 @@ impl LedgerRecord {
             Self::Possession(r) => Some(r.version),
             Self::Log(r) => match &r.event {
                 LogEvent::Offered(o) => Some(o.version),
+                LogEvent::Blamed(b) => Some(b.version),
                 LogEvent::Login(_)
                 | LogEvent::Registered(_)
                 | LogEvent::Head(_)

@@ -329,6 +329,7 @@ pub(crate) fn to_cn() -> Vec<ToCn> {
         ToCn::Pong,
         ToCn::Opened(Opened { intro: IntroId::numbered(1) }),
         ToCn::Rekeyed(rekey()),
+        ToCn::Blame(Blame { intro: IntroId::numbered(1), piece: PieceIndex(2), block: 3 }),
         ToCn::NoticesHeld(notice_list()),
     ]
 }
@@ -364,6 +365,7 @@ pub(crate) fn to_client() -> Vec<ToClient> {
         ToClient::Go(Go { intro: IntroId::numbered(2) }),
         ToClient::Rekey,
         ToClient::Retired(Retired { new: Guid::numbered(4) }),
+        ToClient::CheckCopy(CheckCopy { version: VersionId::numbered(1) }),
         ToClient::NoticesChanged(notice_list()),
         ToClient::Notice(signed_notice()),
     ]
@@ -414,6 +416,8 @@ pub(crate) fn to_dn() -> Vec<ToDn> {
         ToDn::Signal(Signal { route, intro: IntroId::numbered(1), what: Step::Opened }),
         ToDn::Seen(Seen { session, guid: Guid::numbered(1), secondary: SecondaryGuid::numbered(2) }),
         ToDn::Alive(OfSession { session }),
+        ToDn::Blame(BlamedCopy { session: SessionId(1), holder: Guid::numbered(2), version: VersionId::numbered(3) }),
+        ToDn::Proven(ProvenCopy { holder: Guid::numbered(1), version: VersionId::numbered(2) }),
     ]
 }
 
@@ -430,6 +434,7 @@ pub(crate) fn from_dn() -> Vec<FromDn> {
                 upload_key: PublicKey::numbered(2),
                 observed: addr("203.0.113.5:50001"),
                 nat: nat(),
+                guid: Guid::numbered(3),
             }]),
             edge_only_ms: Some(3),
         }),
@@ -440,6 +445,7 @@ pub(crate) fn from_dn() -> Vec<FromDn> {
         FromDn::Challenge(OfSession { session }),
         FromDn::Cloned(OfSession { session }),
         FromDn::Nobody(Nobody { req: 1, why: WhyNobody::Unreachable }),
+        FromDn::CheckCopy(DoubtedCopy { session, version: VersionId::numbered(1) }),
     ]
 }
 
@@ -487,6 +493,13 @@ pub(crate) fn to_ledger() -> Vec<ToLedger> {
             peers: List::truncated([OfferedPeer { intro: IntroId::numbered(8), upload_key: PublicKey::numbered(9) }]),
         })))),
         ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Rekeyed(rekey())))),
+        ToLedger::Submit(LedgerRecord::Log(log(LogEvent::Blamed(Blamed {
+            intro: IntroId::numbered(6),
+            holder: Guid::numbered(7),
+            version: VersionId::numbered(8),
+            piece: PieceIndex(9),
+            block: 10,
+        })))),
         ToLedger::Ping,
         ToLedger::Pong,
     ]
@@ -498,6 +511,7 @@ pub(crate) fn from_ledger() -> Vec<FromLedger> {
         FromLedger::Ping,
         FromLedger::Pong,
         FromLedger::Quarantine(QuarantinePage { guids: List::truncated([Guid::numbered(1)]), last: true }),
+        FromLedger::Proven(ProvenCopy { holder: Guid::numbered(1), version: VersionId::numbered(2) }),
     ]
 }
 

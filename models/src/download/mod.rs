@@ -214,7 +214,7 @@ impl System for Swarm {
                 let lane = Lane { to: 0, what: "grant", id: 0 };
                 world.send(lane, Duration::ZERO, Event::Told(Input::Renewed));
             }
-            Output::Verified { .. } | Output::DropEdge { .. } | Output::Failed(_) => {}
+            Output::Verified { .. } | Output::Blame { .. } | Output::DropEdge { .. } | Output::Failed(_) => {}
         }
     }
 

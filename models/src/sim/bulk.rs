@@ -299,7 +299,7 @@ pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option
             w.budget.drops = w.budget.drops.saturating_sub(1);
             FetchEnd::Broken
         }
-        Way::Whole | Way::Twice if w.env.corrupts(p.from) => FetchEnd::BadBlock { block: 0 },
+        Way::Whole | Way::Twice if w.env.corrupts(p.from, p.version) => FetchEnd::BadBlock { block: 0 },
         Way::Whole | Way::Twice => FetchEnd::Fetched,
     };
     if p.link.is_some() {

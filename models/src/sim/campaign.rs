@@ -10,7 +10,7 @@ use super::rig::SimRig;
 use super::{Event, Move, Mutant, Net};
 use crate::nat::Kind;
 use crate::rng::Seeded;
-use crate::scenario::{ClientOptions, Command, Name, Object, Plan, Progress, Rig, Role};
+use crate::scenario::{ClientOptions, Command, HONEST, Name, Object, Plan, Progress, Rig, Role};
 use crate::sim::keys;
 use crate::world::{Act, Lane, NodeIx, Way};
 use std::collections::BTreeSet;
@@ -102,7 +102,8 @@ impl Campaign {
         while self.rig.world.now < end {
             if !starts.is_empty() && self.dice.chance(200) {
                 let client = starts.remove(0);
-                let options = ClientOptions { uploads: self.dice.chance(800), corrupts: self.dice.chance(150) };
+                let options =
+                    ClientOptions { uploads: self.dice.chance(800), corrupts: self.dice.chance(150), ..HONEST };
                 self.rig.start_client(client, options);
                 self.want(client);
             }
@@ -114,7 +115,7 @@ impl Campaign {
             self.safe()?;
         }
         for client in starts {
-            self.rig.start_client(client, crate::scenario::HONEST);
+            self.rig.start_client(client, HONEST);
         }
         self.converge()
     }

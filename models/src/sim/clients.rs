@@ -133,6 +133,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::Go(_)
         | session::Output::NoticesChanged(_)
         | session::Output::Notice(_)
+        | session::Output::CheckCopy(_)
         | session::Output::Regrant { .. }
         | session::Output::NoPeers { .. }
         | session::Output::PeersForbidden { .. } => {}
@@ -163,6 +164,10 @@ pub(super) fn perform(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, output: Outpu
         Output::Control(ControlOutput::Close { conn }) => links::close(w, cfg, node, conn),
         Output::Key(output) => perform_key(w, cfg, node, output),
         Output::ProbeNetwork => moving::look(w, cfg, node),
+        Output::CheckCopy { version } => {
+            let is_right = store::check_copy(w, cfg, node, version);
+            at_once(w, node, In::Client(Input::CopyChecked { version, is_right }));
+        }
         Output::Save { req, what } => store::save(w, cfg, node, req, what),
         Output::Notice(notice) => note(w, node, notice),
     }
@@ -273,8 +278,8 @@ fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, 
             let found = layout.map(|layout| EdgeAnswer::Manifest { layout }).ok_or(EdgeError::NotFound);
             answer(w, cfg, client, req, found);
         }
-        EdgeAsk::Completed { version, grant } => {
-            possession::completed(w, cfg, Told { client, req, edge, version }, &grant);
+        EdgeAsk::Completed { version, grant, recheck } => {
+            possession::completed(w, cfg, Told { client, req, edge, version }, (&grant, recheck));
         }
         EdgeAsk::Prove { version, grant, challenge } => {
             possession::prove_to(w, cfg, Told { client, req, edge, version }, &grant, &challenge);

@@ -46,7 +46,7 @@ fn tell(w: &mut World<Net>, cfg: &Cfg, told: &Told, input: impl FnOnce(ReqId) ->
 }
 
 /// Reports to the edge that a client has completed a download.
-pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &SealedGrant) {
+pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, (grant, recheck): (&SealedGrant, bool)) {
     let opened = keys::open(grant, w.env.epochs).map(|g| g.grant);
     let (Some(grant), Some(layout)) = (opened, layout(w, told.version)) else {
         return answer(w, cfg, told.client, told.req, Err(EdgeError::NotFound));
@@ -54,7 +54,7 @@ pub(super) fn completed(w: &mut World<Net>, cfg: &Cfg, told: Told, grant: &Seale
     let served = edge::ServedGrant { download: grant.download, guid: grant.guid };
     let (version, size, challenged) = (told.version, layout.size(), grant.challenged);
     tell(w, cfg, &told, |req| {
-        edge::Input::Completed(edge::Completed { req, grant: served, version, size, challenged }.into())
+        edge::Input::Completed(edge::Completed { req, grant: served, version, size, challenged, recheck }.into())
     });
 }
 

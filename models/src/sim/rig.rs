@@ -187,7 +187,7 @@ fn challenges(t: Totals, record: &LedgerRecord) -> Totals {
     let (proven, unproven) = match r.outcome {
         PossessionOutcome::Passed => (1, 0),
         PossessionOutcome::Failed | PossessionOutcome::Unanswered => (0, 1),
-        PossessionOutcome::Waived => (0, 0),
+        PossessionOutcome::Waived | PossessionOutcome::Rechecked => (0, 0),
     };
     Totals { proven: t.proven + proven, unproven: t.unproven + unproven, ..t }
 }
@@ -267,6 +267,34 @@ impl Rig for SimRig {
         env.options.insert(to, HONEST);
         let lives = 0..LIVES * GENERATIONS;
         self.cfg.roles[usize::from(to)] = RoleCfg::Client(lives.map(|l| config(identity_of(to, first, l))).collect());
+    }
+
+    fn rot(&mut self, client: u8) {
+        let ix = self.ix(Name(Role::Client, client));
+        let disk = self.world.env.disks.entry(ix).or_default();
+        disk.rotten.extend(disk.pieces.keys());
+    }
+
+    fn holds(&mut self, client: u8, path: &str) -> bool {
+        let ix = self.ix(Name(Role::Client, client));
+        let version = self.world.env.objects.get(path).map(|o| o.version);
+        let disk = self.world.env.disks.get(&ix);
+        disk.zip(version).is_some_and(|(disk, version)| disk.finished.contains(&version))
+    }
+
+    fn blamed(&mut self) -> usize {
+        let blamed = self.world.env.database.values().filter_map(|r| match r {
+            LedgerRecord::Log(LogRecord { event: LogEvent::Blamed(blamed), .. }) => {
+                Some((blamed.holder, blamed.version))
+            }
+            LedgerRecord::Log(_)
+            | LedgerRecord::Usage(_)
+            | LedgerRecord::Edge(_)
+            | LedgerRecord::Granted(_)
+            | LedgerRecord::Served(_)
+            | LedgerRecord::Possession(_) => None,
+        });
+        blamed.collect::<BTreeSet<_>>().len()
     }
 
     fn retired(&mut self) -> (usize, usize) {

@@ -29,6 +29,8 @@ pub struct Disk {
     pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
     /// Journalled pieces whose bytes the disk has lost.
     pub forgotten: BTreeSet<(VersionId, PieceIndex)>,
+    /// Versions whose bytes have rotted, unnoticed until they are hashed again.
+    pub rotten: BTreeSet<VersionId>,
     /// Usage records that the ledger has not acknowledged.
     pub usage: BTreeMap<RecordId, UsageRecord>,
     /// Receipts not yet contained in a usage record.
@@ -235,6 +237,16 @@ pub(super) fn looks(
     let (left, sources) = left(w, &disk, version);
     at_once(w, node, In::Client(Input::VersionLost { version, left, sources }));
     false
+}
+
+/// Hashes a version's journalled pieces again; returns whether all are right. If not, the client is told first.
+pub(super) fn check_copy(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, version: VersionId) -> bool {
+    let disk = w.env.disks.entry(node).or_default();
+    if disk.rotten.remove(&version) {
+        let pieces = disk.pieces.get(&version).into_iter().flat_map(BTreeMap::keys);
+        disk.forgotten.extend(pieces.map(|piece| (version, *piece)));
+    }
+    looks(w, cfg, node, version, None)
 }
 
 /// Completes a client's write, which is now durable.

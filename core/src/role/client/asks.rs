@@ -73,6 +73,7 @@ impl Client {
             Ask::Bootstrap => self.on_bootstrap_answer(cx, answer),
             Ask::Job(handle) => self.on_job_answer(cx, (handle, req), answer),
             Ask::Completed { handle, edge, tries } => self.on_completed_answer(cx, (handle, edge, tries), answer),
+            Ask::Recheck(version) => self.on_recheck_answer(cx, version, answer),
             Ask::Proof => {}
         }
         if back {

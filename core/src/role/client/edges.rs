@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::io::{EdgeAsk, EdgeOutput, Output};
-use crate::ids::{Handle, ReqId};
+use crate::ids::{Handle, ReqId, VersionId};
 use crate::session::Backoff;
 use alloc::collections::BTreeMap;
 
@@ -15,6 +15,8 @@ pub(super) enum Ask {
     Job(Handle),
     /// Report to an edge that a download is complete; if that fails, up to `tries` other edges are tried.
     Completed { handle: Handle, edge: u32, tries: u8 },
+    /// Prove to an edge that a blamed copy of this version is right: get a grant, then a challenge.
+    Recheck(VersionId),
     /// Send the proof of possession that an edge has asked for.
     Proof,
 }

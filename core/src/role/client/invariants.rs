@@ -51,9 +51,11 @@ impl Client {
         self.edges.check();
         let waited_for = |(req, ask): (&ReqId, &Ask)| match ask {
             Ask::Job(handle) => self.jobs.get(handle).is_some_and(|job| job.asked == Some(*req)),
-            Ask::Bootstrap | Ask::Completed { .. } | Ask::Proof => true,
+            Ask::Bootstrap | Ask::Completed { .. } | Ask::Recheck(_) | Ask::Proof => true,
         };
         assert!(self.edges.pending().iter().all(waited_for), "a download waits for its request");
+        let rechecked = |ask: &Ask| if let Ask::Recheck(version) = ask { Some(*version) } else { None };
+        self.checks.check(self.edges.pending().values().filter_map(rechecked));
         let waits = self.timers.get(Timer::Bootstrap).is_some();
         let started = self.timers.get(Timer::Start).is_none() && !self.stopped;
         assert!(!started || waits || self.edges.is_bootstrapping(), "the bootstrap is asked for again");

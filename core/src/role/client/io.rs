@@ -166,6 +166,13 @@ pub enum Input {
         /// Bytes of the remaining pieces by source, for each download that fetched them.
         sources: BTreeMap<Handle, BTreeMap<SourceName, u64>>,
     },
+    /// Answer to [`Output::CheckCopy`]: exactly one. Damaged pieces were reported before, as [`Input::VersionLost`].
+    CopyChecked {
+        /// Version whose copy was hashed again.
+        version: VersionId,
+        /// Whether every stored piece has the right bytes; false if they could not be read too.
+        is_right: bool,
+    },
     /// The NAT type or the local addresses have changed, as STUN and the interfaces show.
     Network(NatDescriptor),
     /// An edge has sent a notice, whose signature is not checked yet.

@@ -4,6 +4,7 @@
 //! [`ClientSession`], [`Connectivity`] and the `PeerLinks`, and turns their outputs into its own [`Output`]s.
 
 mod asks;
+mod blames;
 mod books;
 mod commands;
 mod config;
@@ -42,6 +43,7 @@ use crate::{Cx, Deadlines, Machine, Time};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use blames::Checks;
 use books::{Books, ServedTo};
 use core::time::Duration;
 use edges::Edges;
@@ -144,6 +146,7 @@ pub struct Client {
     edges: Edges,
     versions: Versions,
     notices: Notices,
+    checks: Checks,
     books: Books,
     owner: Owner,
     rekey: Rekey,
@@ -314,6 +317,9 @@ impl Client {
                 self.save(cx, Save::Finish { handle, version }, Saving::Finish { handle });
             }
             download::Output::DropPeer { conn, why, .. } => self.end_link(cx, conn, End::Swarm(why)),
+            download::Output::Blame { intro, piece, block } => {
+                self.tell_session(cx, session::Input::Blame { intro, piece, block });
+            }
             download::Output::DropEdge { .. } => {
                 let (source, why) = (io::SourceName::Edge, io::CloseReason::BadBlock);
                 cx.push(Output::Notice(Notice::SourceDropped { handle, source, why }));
@@ -369,6 +375,7 @@ impl Client {
             session::Output::Go(intro) => self.tell_connectivity(cx, connectivity::Input::Go(intro)),
             session::Output::NoticesChanged(changed) => self.on_notices_changed(cx, &changed),
             session::Output::Notice(signed) => self.on_notice(cx, &signed),
+            session::Output::CheckCopy(version) => self.on_check_copy(cx, version),
             session::Output::Checkpoint(new) => self.save(cx, Save::Checkpoint(new.clone()), Saving::Checkpoint(new)),
             session::Output::RekeyOrdered => self.on_rekey_ordered(cx),
             session::Output::Retired => self.on_guid_retired(cx),
@@ -508,6 +515,7 @@ impl Machine for Client {
             Input::KeyMade { req, made } => self.on_key_made(cx, req, made),
             Input::Saved { req, result } => self.on_saved(cx, req, result),
             Input::VersionLost { version, left, sources } => self.on_version_lost(cx, version, &left, sources),
+            Input::CopyChecked { version, is_right } => self.on_copy_checked(cx, version, is_right),
             Input::PeerQuiet { conn, quiet, round_trip } => self.on_peer_quiet(cx, conn, quiet, round_trip),
             Input::Network(nat) => self.on_network(cx, nat),
             Input::Notice(signed) => self.on_notice(cx, &signed),

@@ -22,7 +22,7 @@ impl Client {
 
     fn tell_edge(&mut self, cx: &mut Context<'_>, handle: Handle, edge: u32, tries: u8) {
         let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
-        let ask = EdgeAsk::Completed { version: granted.version, grant: granted.sealed.clone() };
+        let ask = EdgeAsk::Completed { version: granted.version, grant: granted.sealed.clone(), recheck: false };
         self.ask_edge(cx, edge, Ask::Completed { handle, edge, tries: tries.saturating_sub(1) }, ask);
     }
 

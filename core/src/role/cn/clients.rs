@@ -46,7 +46,7 @@ fn is_work(msg: &ToCn) -> bool {
         ToCn::Ping | ToCn::Pong | ToCn::Hello(_) => false,
         ToCn::Inventory(page) => !page.add.is_empty() || !page.remove.is_empty(),
         ToCn::Query(_) | ToCn::Opened(_) | ToCn::Outcome(_) | ToCn::Usage(_) | ToCn::Unreceipted(_) => true,
-        ToCn::Update(_) | ToCn::Rekeyed(_) => true,
+        ToCn::Update(_) | ToCn::Rekeyed(_) | ToCn::Blame(_) => true,
         // an answer
         ToCn::NoticesHeld(_) => false,
     }
@@ -148,6 +148,7 @@ impl Cn {
             ToCn::Outcome(o) => self.on_outcome(cx, conn, o),
             ToCn::Usage(logged) => self.on_usage(cx, conn, logged),
             ToCn::Unreceipted(report) => self.on_unreceipted(cx, conn, &report),
+            ToCn::Blame(blame) => self.on_blame(cx, conn, &blame),
             ToCn::Update(update) => self.on_update(cx, conn, &update),
             ToCn::Ping => cx.push(Output::ClientSend { conn, msg: ToClient::Pong }),
             ToCn::Pong => self.on_pong(cx, conn),

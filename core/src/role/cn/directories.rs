@@ -149,6 +149,7 @@ impl Cn {
             FromDn::Signalled(signalled) => self.on_signalled(cx, conn, signalled),
             FromDn::Challenge(of) => self.on_challenge(cx, conn, of.session),
             FromDn::Cloned(of) => self.on_cloned(cx, of.session),
+            FromDn::CheckCopy(doubted) => self.on_check_copy(cx, &doubted),
             FromDn::Ping => cx.push(Output::DirectorySend { conn, msg: ToDn::Pong }),
             FromDn::Pong => {}
         }

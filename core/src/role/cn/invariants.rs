@@ -60,6 +60,7 @@ impl Cn {
 
     fn check_meetings(&self) {
         self.broker.check();
+        self.connected.check();
         assert!(self.introduced_uploaders.len() <= INTRODUCED_UPLOADERS_MAX, "introduced uploaders are bounded");
         for intro in self.introduced_uploaders.keys() {
             let waits = self.timers.get(Timer::IntroducedUploader(*intro)).is_some();

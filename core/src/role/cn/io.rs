@@ -278,6 +278,10 @@ pub enum Metric {
     QuarantineChanged,
     /// Queries of clients in quarantine, answered without peers.
     EdgeOnly,
+    /// Blames of introduced and connected peers, sent to the DNs.
+    Blamed,
+    /// Blames dropped because this CN knows of no such connection, or the client has blamed the peer before.
+    BlameIgnored,
 }
 
 impl Metric {
@@ -311,6 +315,8 @@ impl Metric {
             Self::NoticeRefused => "swarmedge_cn_notices_refused_total",
             Self::QuarantineChanged => "swarmedge_cn_quarantine_changes_total",
             Self::EdgeOnly => "swarmedge_cn_queries_edge_only_total",
+            Self::Blamed => "swarmedge_cn_blames_total",
+            Self::BlameIgnored => "swarmedge_cn_blames_ignored_total",
         }
     }
 }

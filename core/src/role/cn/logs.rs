@@ -29,7 +29,7 @@ pub(super) enum Offering {
 }
 
 impl Cn {
-    fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) {
+    pub(super) fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) {
         if !cx.cfg.ledger || !cx.cfg.logs {
             return;
         }

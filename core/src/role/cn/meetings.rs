@@ -7,6 +7,7 @@
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::{ConnId, IntroId, SessionId};
 use crate::nat::connectivity::Role;
+use crate::selection::blames::CopyId;
 use crate::wire::control::{Go, Outcome, ToClient};
 use crate::wire::directory::{PairOutcome, Route, Signal, Signalled, Step, ToDn};
 
@@ -19,8 +20,8 @@ pub(super) const INTRODUCED_UPLOADERS_MAX: usize = 65_536;
 pub(super) enum Party {
     /// The downloader, a client of this CN.
     Local(ConnId),
-    /// The uploader, a client of any CN, reached through a DN.
-    ViaDn { dn: ConnId, route: Route },
+    /// The uploader, a client of any CN, reached through a DN, and the copy for which it was introduced.
+    ViaDn { dn: ConnId, route: Route, copy: CopyId },
 }
 
 /// Client of this CN that was introduced as uploader to a client of this or another CN.
@@ -96,7 +97,7 @@ impl Cn {
         for party in peers.into_iter().flatten() {
             match party {
                 Party::Local(conn) => self.send_go(cx, conn, intro),
-                Party::ViaDn { dn, route } => self.signal(cx, dn, Signal { route, intro, what: Step::Go }),
+                Party::ViaDn { dn, route, .. } => self.signal(cx, dn, Signal { route, intro, what: Step::Go }),
             }
         }
     }
@@ -125,9 +126,11 @@ impl Cn {
         }
         let session: Option<SessionId> = self.sessions.get(conn).map(|s| s.id);
         let peers = self.broker.done(intro);
-        if let (Some([_, Party::ViaDn { dn, route }]), Some(session)) = (peers, session)
-            && self.is_dn_up(dn)
-        {
+        let (Some([_, Party::ViaDn { dn, route, copy }]), Some(session)) = (peers, session) else { return };
+        if connected {
+            self.note_connected(cx, conn, intro, copy);
+        }
+        if self.is_dn_up(dn) {
             let msg = ToDn::Outcome(PairOutcome { session, route, attempt });
             cx.push(Output::DirectorySend { conn: dn, msg });
         }

@@ -4,9 +4,11 @@
 //!
 //! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` their
 //! messages, `queries` the steps from a query to introductions, `meetings` the coordination of hole punching, `copies`
-//! the detection of copied installations, `prices` and `charges` the limits of each session, `notices` the notices of
-//! operator and providers to the fleet, and `spool`, `logs` and `usage` the records for the ledger.
+//! the detection of copied installations, `blames` the reports of downloaders about wrong blocks, `prices` and
+//! `charges` the limits of each session, `notices` the notices of operator and providers to the fleet, and `spool`,
+//! `logs` and `usage` the records for the ledger.
 
+mod blames;
 mod charges;
 mod clients;
 mod copies;
@@ -38,6 +40,7 @@ use crate::notice;
 use crate::session::{LedgerLink, Wall, ledger_link};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use blames::Connected;
 use core::time::Duration;
 use directories::DnLink;
 use meetings::{IntroducedUploader, Party};
@@ -60,6 +63,8 @@ pub struct Cn {
     broker: Broker<Party>,
     /// Uploaders among this CN's clients, by the introduction that was delivered to them.
     introduced_uploaders: BTreeMap<IntroId, IntroducedUploader>,
+    /// Introduced pairs that have connected, and whose downloaders may blame their uploaders.
+    connected: Connected,
     /// Keys to check the STUN cookies that prove clients' reflexive addresses.
     cookies: CookieKeys,
     /// Newest notices of operator and providers, and who has yet to acknowledge which.
@@ -295,6 +300,7 @@ impl Machine for Cn {
         self.ledger.rebase(by);
         self.sessions.rebase(by);
         self.notices.rebase(by);
+        self.connected.rebase(by);
     }
 
     fn check(&self) {

@@ -13,6 +13,7 @@
 //! | opened, outcome | 50 ms | 1,200 | the other peer's CN: as many as a popular seeder may get |
 //! | usage | 0.5 s | 120 | ledger, two records, and checks: one every few seconds for each download |
 //! | unreceipted | 0.5 s | 120 | checks, DN |
+//! | blame | 0.5 s | 120 | DN, ledger: each introduction is heard once |
 //! | rekeyed | 0.5 s | 120 | checks, ledger: a session is heard once |
 //! | notices held | 2 ms a subject | 30,000 subjects | answers, each once until it is acknowledged |
 //! | ping, pong | 50 ms | 1,200 | one answer: one in 20 s |
@@ -45,7 +46,7 @@ pub struct Prices {
     pub update: Duration,
     /// Price of a signal ("opened") or outcome of a connection attempt.
     pub step: Duration,
-    /// Price of a usage record, a report of missing receipts or a rekey.
+    /// Price of a usage record, a report of missing receipts, a blame or a rekey.
     pub record: Duration,
     /// Price of a ping or pong.
     pub ping: Duration,
@@ -85,7 +86,9 @@ impl Prices {
             ToCn::Query(_) => (Budget::Requests, self.query),
             ToCn::Inventory(page) => (Budget::Requests, self.versions(page.add.len() + page.remove.len())),
             ToCn::Opened(_) | ToCn::Outcome(_) => (Budget::Requests, self.step),
-            ToCn::Usage(_) | ToCn::Unreceipted(_) | ToCn::Rekeyed(_) => (Budget::Accounting, self.record),
+            ToCn::Usage(_) | ToCn::Unreceipted(_) | ToCn::Rekeyed(_) | ToCn::Blame(_) => {
+                (Budget::Accounting, self.record)
+            }
             ToCn::NoticesHeld(list) => (Budget::Accounting, self.versions(list.notices.len().saturating_mul(5))),
             ToCn::Ping | ToCn::Pong => (Budget::Accounting, self.ping),
             // a second hello ends the session, so it needs no price

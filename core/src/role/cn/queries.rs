@@ -13,6 +13,7 @@ use crate::accounting::introductions;
 use crate::ids::{ConnId, IntroId, PublicKey, RecordId, ReqId, Signature};
 use crate::limits::EXCLUDED_MAX;
 use crate::nat::connectivity::Ticket;
+use crate::selection::blames::CopyId;
 use crate::wire::List;
 use crate::wire::control::{Introduce, IntroducedPeer, Introductions, Query, QueryError, QueryFailed, ToClient};
 use crate::wire::directory::{Deliver, Nobody, Relay, Select, Selected, SelectedPeer, ToDn, WhyNobody};
@@ -264,7 +265,8 @@ impl Cn {
         for (intro, peer) in intros.into_iter().zip(peers) {
             cx.push(Output::Count(Metric::Introduced));
             let key = cx.rng.nonce();
-            let parties = [Party::Local(client), Party::ViaDn { dn, route: peer.route }];
+            let copy = CopyId { holder: peer.guid, version: intro.intro.version };
+            let parties = [Party::Local(client), Party::ViaDn { dn, route: peer.route, copy }];
             self.broker.offered(cx.now, &cx.cfg.broker, intro.intro.id, parties);
             let ticket = Some(Ticket { key, observed });
             let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };

@@ -1,3 +1,4 @@
+mod blames;
 mod cookies;
 mod copies;
 mod invariants;
@@ -309,6 +310,7 @@ fn a_query_yields_signed_introductions_for_both_sides() {
         upload_key: PublicKey::numbered(200 + u32::try_from(n).expect("small")),
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
+        guid: Guid::numbered(200),
     }));
     let out =
         b.input(Input::Directory { conn: dn, msg: FromDn::Selected(Selected { req, peers, edge_only_ms: None }) });
@@ -496,6 +498,7 @@ fn introduced(b: &mut Bench<Cn>, dn: ConnId) -> (IntroId, [u8; 16]) {
         upload_key: PublicKey::numbered(200),
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
+        guid: Guid::numbered(200),
     };
     let selected = Selected { req, peers: List::truncated([peer]), edge_only_ms: None };
     let out = b.input(Input::Directory { conn: dn, msg: FromDn::Selected(selected) });

@@ -142,6 +142,7 @@ impl Cn {
                 ledger_link::Output::Close(conn) => cx.push(Output::LedgerClose { conn }),
                 ledger_link::Output::Acked(ids) => self.on_durable(cx, ids),
                 ledger_link::Output::Quarantined(guids) => self.on_quarantine(cx, guids),
+                ledger_link::Output::Proven(proven) => self.on_proven(cx, proven),
             }
         }
     }

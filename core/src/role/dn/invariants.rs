@@ -9,6 +9,7 @@ impl Dn {
     pub(super) fn check_state(&self) {
         self.check_conns();
         self.check_downloads();
+        self.check_blames();
         self.check_timers();
         self.directory.check();
         self.copies.check(|link| self.by_link.contains_key(&link));
@@ -52,7 +53,7 @@ impl Dn {
                 Timer::Silent(conn) => self.conns.contains_key(&conn),
                 Timer::Forgive(download) => self.conduct.contains_key(&download),
                 Timer::Offer(download) => self.offered.contains_key(&download),
-                Timer::Sweep => true,
+                Timer::Blames | Timer::Sweep => true,
             };
             assert!(is_owned, "each time-out is of something that waits");
         }

@@ -1,3 +1,4 @@
+mod blames;
 mod copies;
 mod invariants;
 
@@ -51,16 +52,11 @@ fn sent(out: &[Output], conn: u64) -> Vec<&FromDn> {
         .collect()
 }
 
-/// Registers client `n` of a CN as a holder of version `V`.
-fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
-    register_at(b, conn, n, "127.0.0.1:5000");
-}
-
-/// Registers a client like [`register`], with the address `host` in its own network.
-fn register_at(b: &mut Bench<Dn>, conn: u64, n: u32, host: &str) {
+/// Returns the entry of client `n`, with the address `host` in its own network.
+fn entry_at(n: u32, host: &str) -> PeerEntry {
     let session = SessionId(u64::from(n));
     let candidate = Candidate { kind: CandidateKind::Host, addr: host.parse().expect("an address") };
-    let peer = PeerEntry {
+    PeerEntry {
         session,
         guid: Guid::numbered(n),
         secondary: SecondaryGuid::numbered(n),
@@ -70,8 +66,27 @@ fn register_at(b: &mut Bench<Dn>, conn: u64, n: u32, host: &str) {
         uploads: true,
         nat: NatDescriptor { udp: true, candidates: List::truncated([candidate]), ..NatDescriptor::default() },
         locality: Locality::default(),
-    };
-    say(b, conn, ToDn::Peer(peer));
+    }
+}
+
+/// Returns the entry of client `n`.
+fn entry(n: u32) -> PeerEntry {
+    entry_at(n, "127.0.0.1:5000")
+}
+
+/// Registers client `n` of a CN as a holder of version `V`.
+fn register(b: &mut Bench<Dn>, conn: u64, n: u32) {
+    register_at(b, conn, n, "127.0.0.1:5000");
+}
+
+/// Registers a client like [`register`], with the address `host` in its own network.
+fn register_at(b: &mut Bench<Dn>, conn: u64, n: u32, host: &str) {
+    say(b, conn, ToDn::Peer(entry_at(n, host)));
+    share(b, conn, n);
+}
+
+fn share(b: &mut Bench<Dn>, conn: u64, n: u32) {
+    let session = SessionId(u64::from(n));
     let add = List::truncated([Shared { version: V, complete: true }]);
     say(b, conn, ToDn::Shares(PeerShares { session, reset: true, add, remove: List::default() }));
 }

@@ -137,6 +137,8 @@ pub struct Completed {
     pub size: u64,
     /// Whether the download was drawn for a challenge, see [`Grant::challenged`].
     pub challenged: bool,
+    /// Whether the client asks for a challenge, because peers have blamed its copy.
+    pub recheck: bool,
 }
 
 /// Count of one download, or of the plain traffic (requests without a grant) of one version, as the spool keeps it.
@@ -309,6 +311,8 @@ pub enum Metric {
     Challenged,
     /// Challenges answered with the right proof.
     ChallengePassed,
+    /// Challenges of blamed clients answered with the right proof.
+    ChallengeRechecked,
     /// Challenges answered with a wrong proof.
     ChallengeFailed,
     /// Challenges not answered in time.
@@ -334,6 +338,7 @@ impl Metric {
             Self::GivenAway => "swarmedge_edge_given_away_bytes_total",
             Self::Challenged => "swarmedge_edge_challenges_total",
             Self::ChallengePassed => "swarmedge_edge_challenges_passed_total",
+            Self::ChallengeRechecked => "swarmedge_edge_challenges_rechecked_total",
             Self::ChallengeFailed => "swarmedge_edge_challenges_failed_total",
             Self::ChallengeUnanswered => "swarmedge_edge_challenges_unanswered_total",
             Self::ChallengeWaived => "swarmedge_edge_challenges_waived_total",

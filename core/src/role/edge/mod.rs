@@ -277,8 +277,8 @@ impl Edge {
                     self.acked.extend(ids);
                     self.flush_soon(cx);
                 }
-                // edges serve clients in quarantine too
-                ledger_link::Output::Quarantined(_) => {}
+                // edges serve clients in quarantine too, and only DNs need to know who was cleared of blames
+                ledger_link::Output::Quarantined(_) | ledger_link::Output::Proven(_) => {}
             }
         }
     }

@@ -15,6 +15,8 @@ pub(super) struct ChallengeState {
     pub(super) grant: ServedGrant,
     version: VersionId,
     challenge: Challenge,
+    /// Whether the client has asked for it, because peers have blamed its copy.
+    recheck: bool,
     stage: Stage,
 }
 
@@ -65,7 +67,7 @@ impl Edge {
     }
 
     fn draw_challenge(&mut self, cx: &mut Context<'_>, done: &Completed) -> Option<Challenge> {
-        let Completed { grant, version, size, challenged, .. } = *done;
+        let Completed { grant, version, size, challenged, recheck, .. } = *done;
         if let Some(state) = self.challenges.get(&grant.guid)
             && state.grant.download == grant.download
         {
@@ -77,11 +79,15 @@ impl Edge {
         let (sent, life) = counted.map_or((&nothing, None), |c| (c.sent(), Some(c.life())));
         let now_ms = self.wall.map_or(0, |wall| wall.at(cx.now));
         let elapsed_ms = life.map_or(u64::MAX, |life| now_ms.saturating_sub(life));
-        if !challenged && !possession::is_conspicuous(size, sent.bytes(), elapsed_ms) {
+        if !challenged && !recheck && !possession::is_conspicuous(size, sent.bytes(), elapsed_ms) {
             return None;
         }
         let challenge = Challenge::draw(cx.rng, size, sent)?;
-        let free = !self.challenges.contains_key(&grant.guid) && self.challenges.len() < cx.cfg.challenges_max as usize;
+        // who is blamed need not wait for the pause after the challenge of a download
+        let last = self.challenges.get(&grant.guid);
+        let may_ask = last.is_none_or(|last| recheck && last.stage == Stage::Over && !last.recheck);
+        let room = last.is_some() || self.challenges.len() < cx.cfg.challenges_max as usize;
+        let free = may_ask && room;
         if !free {
             // a drawn client that is not asked must not look like one that does not answer
             if challenged {
@@ -90,7 +96,7 @@ impl Edge {
             return None;
         }
         cx.push(Output::Count(Metric::Challenged));
-        let state = ChallengeState { grant, version, challenge: challenge.clone(), stage: Stage::Open };
+        let state = ChallengeState { grant, version, challenge: challenge.clone(), recheck, stage: Stage::Open };
         self.challenges.insert(grant.guid, state);
         debug_assert!(self.challenges.len() <= cx.cfg.challenges_max as usize, "challenges are bounded");
         self.timers.set(Timer::Challenge(grant.guid), Some(cx.now.after(cx.cfg.answer_within)));
@@ -118,8 +124,11 @@ impl Edge {
     /// Compares the client's proof with the edge's own; `None` if the edge could not read the content.
     pub(super) fn on_own_proof(&mut self, cx: &mut Context<'_>, req: ReqId, own: Option<Digest>) {
         let Some(guid) = self.checks.remove(&req) else { return };
-        let Some(ChallengeState { stage: Stage::Answered(proof, _), .. }) = self.challenges.get(&guid) else { return };
+        let Some(ChallengeState { stage: Stage::Answered(proof, _), recheck, .. }) = self.challenges.get(&guid) else {
+            return;
+        };
         let outcome = match own {
+            Some(own) if own == *proof && *recheck => PossessionOutcome::Rechecked,
             Some(own) if own == *proof => PossessionOutcome::Passed,
             Some(_) => PossessionOutcome::Failed,
             None => PossessionOutcome::Waived,
@@ -149,6 +158,7 @@ impl Edge {
     fn record_outcome(&mut self, cx: &mut Context<'_>, of: (ServedGrant, VersionId), outcome: PossessionOutcome) {
         cx.push(Output::Count(match outcome {
             PossessionOutcome::Passed => Metric::ChallengePassed,
+            PossessionOutcome::Rechecked => Metric::ChallengeRechecked,
             PossessionOutcome::Failed => Metric::ChallengeFailed,
             PossessionOutcome::Unanswered => Metric::ChallengeUnanswered,
             PossessionOutcome::Waived => Metric::ChallengeWaived,

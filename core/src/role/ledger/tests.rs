@@ -6,7 +6,9 @@ use crate::accounting::logs::unsigned;
 use crate::bench::Bench;
 use crate::ids::{DownloadId, Guid, ProviderId, VersionId};
 use crate::wire::Wire as _;
-use crate::wire::records::{EdgeRecord, Grant, Side, SignedGrant, SigningContext, UsageRecord, UsageState};
+use crate::wire::records::{
+    EdgeRecord, Grant, PossessionOutcome, PossessionRecord, Side, SignedGrant, SigningContext, UsageRecord, UsageState,
+};
 use alloc::vec;
 
 const CN: ConnId = ConnId(1);
@@ -235,4 +237,27 @@ fn the_quarantine_list_is_bounded() {
     let most = u32::try_from(QUARANTINED_MAX).expect("small");
     let out = b.input(Input::Quarantined { guids: (0..=most).map(Guid::numbered).collect() });
     assert_eq!(quarantine_sent(&out, CN).map(|(pages, all)| (pages, all.len())), Some((64, QUARANTINED_MAX)));
+}
+
+#[test]
+fn cns_are_told_of_a_blamed_clients_proof_once_it_is_durable() {
+    let proof = |outcome| {
+        let (id, download) = (RecordId::numbered(1), DownloadId::numbered(1));
+        let (guid, version) = (Guid::numbered(2), VersionId::numbered(3));
+        let edge = EDGE_KEY;
+        LedgerRecord::Possession(PossessionRecord { id, edge, download, guid, version, outcome, at_ms: 1 })
+    };
+    let told = |outcome, ok| {
+        let mut b = bench();
+        submit(&mut b, EDGE, proof(outcome));
+        let (req, _) = batch(&b.wait(Duration::from_secs(1))).expect("a batch");
+        let out = b.input(Input::Stored { req, ok });
+        let tells = |o: &&Output| matches!(o, Output::Send { conn: CN, msg: FromLedger::Proven(_) });
+        let edges = |o: &&Output| matches!(o, Output::Send { conn: EDGE, msg: FromLedger::Proven(_) });
+        assert_eq!(out.iter().filter(edges).count(), 0);
+        out.iter().filter(tells).count()
+    };
+    assert_eq!(told(PossessionOutcome::Rechecked, true), 1);
+    assert_eq!(told(PossessionOutcome::Rechecked, false), 0, "not durable");
+    assert_eq!(told(PossessionOutcome::Passed, true), 0, "nobody has blamed it");
 }

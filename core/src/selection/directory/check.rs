@@ -2,7 +2,8 @@
 //! another.
 
 use super::lists::ListedCopy;
-use super::{COPY_BYTES, Directory, Listing, Peer, PeerKey};
+use super::{COPY_BYTES, Directory, Listing, Peer, PeerKey, Share, Standing};
+use crate::ids::VersionId;
 use crate::limits::SHARES_PER_PEER_MAX;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -30,6 +31,7 @@ impl Directory {
         let total: u64 = self.peers.keys().map(counted).sum();
         assert!(total == self.copies_bytes(), "only copies of peers are counted");
         self.learned.check();
+        assert!(self.standings.values().all(|s| *s != Standing::default()), "only a blamed copy has a standing");
         for (guid, keys) in &self.by_guid {
             let is_one = |key: &PeerKey| self.peers.get(key).is_some_and(|p| p.entry.guid == *guid && !p.gone);
             assert!(!keys.is_empty() && keys.iter().all(is_one), "a GUID lists its registrations");
@@ -57,9 +59,14 @@ impl Directory {
 
     /// Asserts the invariants of the copies that a registered client shares.
     fn check_shares(&self, key: PeerKey, peer: &Peer) {
-        let settled = peer.shares.values().all(|s| s.on == peer.is_offered() && !s.doubtful);
+        let settled = |(version, s): (&VersionId, &Share)| {
+            s.on == (peer.is_offered() && !self.is_barred(peer, *version)) && !s.doubtful
+        };
+        let settled = peer.shares.iter().all(settled);
         let waits = self.dead.contains(&key.link) || self.unsettled.contains(&key);
         assert!(settled || waits, "the copies of a peer are on the lists while it is offered");
+        let barred = peer.shares.iter().any(|(version, s)| s.on && self.is_barred(peer, *version));
+        assert!(!barred, "a barred copy is on no list");
         let sure = peer.shares.values().filter(|s| !s.doubtful).count();
         assert!(sure <= SHARES_PER_PEER_MAX, "the copies of a peer are bounded");
     }

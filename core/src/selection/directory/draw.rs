@@ -4,9 +4,9 @@
 //! network with which connections fail, a set searched before) is skipped in one step.
 //!
 //! So a querier is offered all suitable peers, up to the number that it wants: those of other GUIDs and keys that are
-//! compatible, not excluded, of a kind with which connections succeed, and within the cap of their prefix. There is
-//! no cap for an AS, since near peers are wanted. The cost of a draw depends on the numbers of peers that it wants,
-//! excludes and skips, not on the number of copies.
+//! compatible, not excluded, of a kind with which connections succeed, not hidden from its network by blames, and
+//! within the cap of their prefix. There is no cap for an AS, since near peers are wanted. The cost of a draw depends on
+//! the numbers of peers that it wants, excludes and skips, not on the number of copies.
 
 use super::lists::{Bucket, Listing};
 use super::{Choice, Directory, Peer, PeerKey};
@@ -235,7 +235,9 @@ impl<'a> Draw<'a> {
     fn consider(&mut self, key: PeerKey, peer: &Peer) -> bool {
         let (mine, theirs) = (&self.me.entry, &peer.entry);
         let itself = mine.guid == theirs.guid || mine.upload_key == theirs.upload_key;
-        let chosen = !itself && !self.exclude.contains(&theirs.upload_key) && self.keys.insert(theirs.upload_key);
+        let hidden = self.directory.is_hidden(peer, self.version, self.me);
+        let chosen =
+            !itself && !hidden && !self.exclude.contains(&theirs.upload_key) && self.keys.insert(theirs.upload_key);
         if chosen {
             self.chosen.push(key);
         }

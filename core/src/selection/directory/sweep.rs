@@ -126,7 +126,11 @@ impl Directory {
         if peer.gone {
             self.peers.remove(&key);
         } else if peer.listed {
-            let off: Vec<VersionId> = peer.shares.iter().filter(|(_, s)| !s.on).map(|(v, _)| *v).take(*room).collect();
+            let barred = |version: VersionId| {
+                !self.standings.is_empty() && self.standings.get(&peer.copy(version)).is_some_and(|s| s.is_barred)
+            };
+            let off = peer.shares.iter().filter(|(v, s)| !s.on && !barred(**v)).map(|(v, _)| *v);
+            let off: Vec<VersionId> = off.take(*room).collect();
             *room -= off.len();
             for version in off {
                 if let Some(share) = peer.shares.get_mut(&version) {

@@ -1,7 +1,7 @@
 //! Inputs, outputs and configuration of the client's session with the control plane.
 
 use crate::accounting::conduct::End;
-use crate::ids::{ConnId, DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::ids::{ConnId, DownloadId, Guid, IntroId, PieceIndex, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::Attempt;
 use crate::nat::cookie::Proven;
@@ -85,6 +85,15 @@ pub enum Input {
         intro: Box<SignedIntroduction>,
         /// Number of bytes without receipt, and with one.
         end: End,
+    },
+    /// An introduced peer has sent a wrong block. Reported to the CN if the session is open, else dropped.
+    Blame {
+        /// Introduction of the peer.
+        intro: IntroId,
+        /// Piece of the wrong block.
+        piece: PieceIndex,
+        /// Index of the wrong block within its piece.
+        block: u32,
     },
     /// A usage record was stored durably and added to the client's log. It is sent until the ledger has acknowledged
     /// it, or a newer record of the same download and side replaces it.
@@ -182,6 +191,8 @@ pub enum Output {
     NoticesChanged(Vec<Known>),
     /// The CN has sent a notice, whose signature is not checked yet.
     Notice(Box<SignedNotice>),
+    /// Hash the copy of this version again: downloaders have blamed this client for wrong blocks.
+    CheckCopy(VersionId),
     /// Store this checkpoint: the CN signed a newer position of this client's log. Its signature was checked.
     Checkpoint(Box<SignedCheckpoint>),
     /// Generate a new key: the control plane has found that copies of this installation run.

@@ -19,7 +19,9 @@ use crate::limits::NOTICES_PAGE_MAX;
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::NatDescriptor;
 use crate::wire::List;
-use crate::wire::control::{Hello, NoticeList, Opened, Outcome, Refusal, ToClient, ToCn, Unreceipted, Update, Welcome};
+use crate::wire::control::{
+    Blame, Hello, NoticeList, Opened, Outcome, Refusal, ToClient, ToCn, Unreceipted, Update, Welcome,
+};
 use crate::wire::records::{ServerRole, SignedCheckpoint, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -386,6 +388,7 @@ impl ClientSession {
             ToClient::Go(go) => cx.push(Output::Go(go.intro)),
             ToClient::NoticesChanged(list) => cx.push(Output::NoticesChanged(list.notices.into_vec())),
             ToClient::Notice(signed) => cx.push(Output::Notice(Box::new(signed))),
+            ToClient::CheckCopy(check) => cx.push(Output::CheckCopy(check.version)),
             ToClient::UsageAck(a) => self.usage_acked(cx, a),
             ToClient::Rekey => cx.push(Output::RekeyOrdered),
             ToClient::Retired(r) => {
@@ -489,6 +492,7 @@ impl Machine for ClientSession {
                 let (owed, receipted) = (end.owed, end.receipted);
                 self.send(cx, ToCn::Unreceipted(Unreceipted { intro: *intro, owed, receipted }));
             }
+            Input::Blame { intro, piece, block } => self.send(cx, ToCn::Blame(Blame { intro, piece, block })),
             Input::Usage(record) => {
                 self.usage.add(record, cx.out);
                 self.send_usage(cx);

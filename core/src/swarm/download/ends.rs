@@ -144,7 +144,12 @@ impl Download {
         let Some(xfer) = self.xfers.remove(&id) else { return };
         self.complete(cx, piece);
         match (end, xfer.source) {
-            (FetchEnd::BadBlock { .. }, Source::Peer(conn)) => self.bad_peer(cx, conn, xfer.name),
+            (FetchEnd::BadBlock { block }, Source::Peer(conn)) => {
+                if let SourceName::Peer(intro, _) = xfer.name {
+                    cx.push(Output::Blame { intro, piece, block });
+                }
+                self.bad_peer(cx, conn, xfer.name);
+            }
             (FetchEnd::BadBlock { .. }, Source::Edge(edge)) => {
                 let lost = self.picker.bytes(&xfer.span).saturating_sub(xfer.verified);
                 self.wasted = self.wasted.saturating_add(lost);

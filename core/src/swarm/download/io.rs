@@ -1,6 +1,6 @@
 //! Inputs, outputs and configuration of a download.
 
-use crate::ids::{ConnId, PieceIndex, XferId};
+use crate::ids::{ConnId, IntroId, PieceIndex, XferId};
 use crate::swarm::outcome::{CloseReason, FailReason, FetchEnd, SourceName, StoreError};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -135,6 +135,15 @@ pub enum Output {
         name: SourceName,
         /// Reason for disconnecting the peer.
         why: CloseReason,
+    },
+    /// Report a peer that sent a wrong block, beside [`Output::DropPeer`].
+    Blame {
+        /// Introduction under which the block was sent.
+        intro: IntroId,
+        /// Piece of the block.
+        piece: PieceIndex,
+        /// Index of the block within the piece.
+        block: u32,
     },
     /// Report an edge that sent wrong bytes; it is not asked again.
     DropEdge {

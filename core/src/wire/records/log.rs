@@ -2,7 +2,7 @@
 
 use super::{SignedHead, SignedRekey};
 use crate::codec::List;
-use crate::ids::{DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::ids::{DownloadId, Guid, IntroId, PieceIndex, PublicKey, RecordId, SecondaryGuid, VersionId};
 use crate::limits;
 use crate::wire::geo_location::GeoLocation;
 use core::net::SocketAddr;
@@ -51,6 +51,20 @@ crate::wire! {
         pub peers: List<OfferedPeer, { limits::PEERS_PER_ANSWER_MAX }>,
     }
 
+    /// Client's blame of a peer that was introduced to it, and to which it was connected.
+    pub struct Blamed {
+        /// Introduction of the peer.
+        pub intro: IntroId,
+        /// GUID of the peer.
+        pub holder: Guid,
+        /// Version of the wrong block.
+        pub version: VersionId,
+        /// Piece of the wrong block.
+        pub piece: PieceIndex,
+        /// Index of the wrong block within its piece.
+        pub block: u32,
+    }
+
     /// Peer introduced to the client's download.
     pub struct OfferedPeer {
         /// Id of the peer's introduction.
@@ -77,5 +91,7 @@ crate::wire! {
         Rekeyed(SignedRekey) = 5,
         /// Location of the client's address when it opened a session, if geolocation knows it.
         Located(GeoLocation) = 8,
+        /// The client says that an introduced peer has sent it a wrong block.
+        Blamed(Blamed) = 9,
     }
 }

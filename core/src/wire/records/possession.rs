@@ -13,6 +13,9 @@ crate::wire! {
         Unanswered = 3,
         /// Edge dropped the challenge: it was too busy to send or check it, or could not read its own content.
         Waived = 4,
+        /// Client answered correctly after peers had blamed its copy: it holds the requested parts, or could fetch
+        /// them.
+        Rechecked = 5,
     }
 }
 impl Copy for PossessionOutcome {}

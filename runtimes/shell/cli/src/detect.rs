@@ -83,11 +83,29 @@ fn cliques(text: &mut String, s: &Suspects) {
     }
 }
 
+fn blamed(text: &mut String, s: &Suspects) {
+    for b in &s.blamed {
+        *text += &format!(
+            "\nblamed: {} is said to have sent wrong blocks of {}, by {} client{} of {} network{} (votes, no proof); it has \
+             since proven to an edge {} time{} that it has the right ones\n",
+            b.guid,
+            b.version,
+            b.accusers,
+            if b.accusers == 1 { "" } else { "s" },
+            b.networks,
+            if b.networks == 1 { "" } else { "s" },
+            b.rechecked,
+            if b.rechecked == 1 { "" } else { "s" }
+        );
+    }
+}
+
 fn is_inconspicuous(s: &Suspects) -> bool {
     let is_nothing_repeated = s.repeated_by_client.is_empty() && s.repeated_by_network.is_empty();
     let is_nothing_claimed = s.cliques.is_empty() && s.not_offered.is_empty() && s.understated.is_empty();
     let is_nothing_impossible = s.failed_possession.is_empty() && s.travel.is_empty() && s.forked.is_empty();
-    is_nothing_repeated && is_nothing_claimed && is_nothing_impossible && s.gaps.is_empty()
+    let is_nobody_blamed = s.blamed.is_empty();
+    is_nobody_blamed && is_nothing_repeated && is_nothing_claimed && is_nothing_impossible && s.gaps.is_empty()
 }
 
 fn text(s: &Suspects) -> String {
@@ -122,6 +140,7 @@ fn text(s: &Suspects) -> String {
             p.guid, p.failed, p.unanswered, p.passed
         );
     }
+    blamed(&mut text, s);
     for u in &s.understated {
         text += &format!(
             "\nunderstated: {} signed for {} more than it filed, in {} download{}; the smaller claim was billed\n",

@@ -35,6 +35,7 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
             version: g.version,
             size: g.size,
             challenged: g.challenged,
+            recheck: told.recheck,
         };
         let challenge = routes.machine.report_completed(done).await.ok_or_else(unavailable)?;
         return Ok(json(&CompletedReply { challenge: challenge.as_ref().map(ChallengeText::from) }));

@@ -79,6 +79,9 @@ pub struct Notices {
 pub struct CompletedRequest {
     /// Id of the version, hexadecimal.
     pub version: String,
+    /// Whether the client's copy is blamed by peers, so that it wants to be challenged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recheck: bool,
 }
 
 /// Answer to `POST /v1/completed`, perhaps with a challenge.

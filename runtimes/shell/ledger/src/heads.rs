@@ -26,7 +26,8 @@ impl Reader {
             | LogEvent::Registered(_)
             | LogEvent::Offered(_)
             | LogEvent::Head(_)
-            | LogEvent::Located(_) => None,
+            | LogEvent::Located(_)
+            | LogEvent::Blamed(_) => None,
         };
         Ok(logs.into_iter().filter_map(rekey).collect())
     }

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Located = 10,
     /// Outcome of a possession challenge.
     Possession = 11,
+    /// Client's blame of a peer.
+    Blamed = 12,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
                 LogEvent::Head(_) => Self::Head,
                 LogEvent::Located(_) => Self::Located,
                 LogEvent::Rekeyed(_) => Self::Rekeyed,
+                LogEvent::Blamed(_) => Self::Blamed,
             },
             LedgerRecord::Possession(_) => Self::Possession,
         }

@@ -9,6 +9,7 @@ pub mod backup;
 #[cfg(test)]
 mod backup_tests;
 pub mod balance;
+pub mod blamed;
 mod clock;
 pub mod close;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod gather;
 mod heads;
 mod kind;
 mod line;
+mod network;
 pub mod parquet;
 #[cfg(test)]
 mod parquet_tests;

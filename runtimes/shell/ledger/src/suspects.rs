@@ -1,10 +1,12 @@
 //! Detection of clients that may cheat: reads the ledger's records and logs, numbers the clients, and applies the
 //! core's rules (`accounting::detect`, `accounting::clones`).
 
+use super::blamed::{BlamedFound, Blames};
 use super::columns::{day_at, record_at, span_at, wire_at};
 use super::day::Day;
 use super::gaps::{GapFound, Histories};
 use super::kind::Kind;
+use super::network::network;
 use super::places::Spot;
 use super::reader::Reader;
 use futures_lite::StreamExt as _;
@@ -44,6 +46,8 @@ pub struct Suspects {
     /// Clients that failed to prove possession of completed downloads. Weak evidence where the content is public; it
     /// supports other findings.
     pub failed_possession: Vec<PossessionFound>,
+    /// Copies that downloaders have blamed for wrong blocks; votes, and no accusation.
+    pub blamed: Vec<BlamedFound>,
     /// Clients that signed receipts for more bytes than they reported: the smaller number is billed, so the difference
     /// was free.
     pub understated: Vec<Understated>,
@@ -219,26 +223,17 @@ impl Clients {
         *logins += 1;
     }
 
+    fn network(&self, guid: Guid) -> Option<String> {
+        let number = *self.numbers.get(&guid)?;
+        self.addresses.get(number as usize).copied().flatten().map(network)
+    }
+
     fn near(&self, a: u32, b: u32) -> Near {
         let of = |n: u32| self.addresses.get(n as usize).copied().flatten();
         match (of(a), of(b)) {
             (Some(a), Some(b)) if a == b => Near::Address,
             (Some(a), Some(b)) if network(a) == network(b) => Near::Network,
             _ => Near::World,
-        }
-    }
-}
-
-/// Returns the /24 (IPv4) or /48 (IPv6) of an address, about one home or office.
-fn network(ip: IpAddr) -> String {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, ..] = ip.segments();
-            format!("{a:x}:{b:x}:{c:x}::/48")
         }
     }
 }
@@ -262,6 +257,7 @@ struct Reading {
     /// By client number: the number of downloads that the client understated, and the bytes that it did not report.
     understated: BTreeMap<u32, (u64, u64)>,
     looked_at: LookedAt,
+    blames: Blames,
 }
 
 impl Reader {
@@ -273,6 +269,7 @@ impl Reader {
         self.read_usage(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
         self.read_offers(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
         let demands = self.read_demands(&mut reading, from, to).await.map_err(|e| self.failed(&e))?;
+        reading.blames = self.blames(from, to).await.map_err(|e| self.failed(&e))?;
         Ok(reading.judge(from, to, demands))
     }
 
@@ -302,7 +299,8 @@ impl Reader {
                     let sighting = Sighting { at_ms: log.at_ms, location: *location };
                     reading.clients.sightings.entry(number).or_default().push(sighting);
                 }
-                LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) | LogEvent::Rekeyed(_) => {}
+                LogEvent::Registered(_) | LogEvent::Offered(_) | LogEvent::Head(_) => {}
+                LogEvent::Rekeyed(_) | LogEvent::Blamed(_) => {}
             }
         }
         Ok(())
@@ -416,7 +414,7 @@ impl Reading {
             PossessionOutcome::Passed => tally.passed += 1,
             PossessionOutcome::Failed => tally.failed += 1,
             PossessionOutcome::Unanswered => tally.unanswered += 1,
-            PossessionOutcome::Waived => {}
+            PossessionOutcome::Waived | PossessionOutcome::Rechecked => {}
         }
     }
 
@@ -459,6 +457,7 @@ impl Reading {
             repeated_by_network,
             not_offered: self.not_offered(),
             failed_possession: self.failed_possession(),
+            blamed: self.blames.found(|guid| self.clients.network(*guid)),
             understated: self.understated(),
             travel: self.travel(),
             forked: self.forked(),

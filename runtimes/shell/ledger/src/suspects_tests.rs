@@ -4,10 +4,11 @@ use super::tests::{Fixture, gave, got, granted_on};
 use super::*;
 use futures_lite::future::block_on;
 use swarmedge_core::accounting::possession;
-use swarmedge_core::ids::{DownloadId, Guid, IntroId, PublicKey, RecordId, SecondaryGuid, VersionId};
+use swarmedge_core::ids::{DownloadId, Guid, IntroId, PieceIndex, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::wire::List;
 use swarmedge_core::wire::records::{
-    GrantRecord, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, PossessionOutcome, PossessionRecord,
+    Blamed, GrantRecord, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, PossessionOutcome,
+    PossessionRecord,
 };
 
 const DAY: Day = Day(20_500);
@@ -190,4 +191,33 @@ pub(super) fn failed_possession_is_shown_without_accusation(fixture: &mut dyn Fn
     assert_eq!(found, [(Guid::numbered(1).to_string(), 8, 2, 0), (Guid::numbered(2).to_string(), 0, 0, 10)]);
     let filter = Filter { download: Some(DownloadId::numbered(1_001)), ..Filter::default() };
     assert_eq!(ledger.show(&filter)[0].possession, Some("failed"));
+}
+
+/// Scenario: three clients of three networks blame a copy, one of them twice, and one more blames another; the first
+/// holder has since proven that it has the right bytes.
+pub(super) fn blamed_copies_are_shown_with_their_accusers(fixture: &mut dyn FnMut() -> Fixture) {
+    let ledger = fixture();
+    let blame = |n: u32, by: u32, holder: u32| {
+        let (intro, piece) = (IntroId::numbered(n), PieceIndex(1));
+        let (holder, version) = (Guid::numbered(holder), VersionId::numbered(9));
+        log(n, by, LogEvent::Blamed(Blamed { intro, holder, version, piece, block: 2 }))
+    };
+    let mut records: Vec<_> = (1..=3).map(|n| login(n * 300, &[n])).collect();
+    records.extend([blame(1, 300, 7), blame(2, 600, 7), blame(3, 900, 7), blame(4, 900, 7), blame(5, 300, 8)]);
+    records.push(LedgerRecord::Possession(PossessionRecord {
+        id: RecordId::numbered(6),
+        edge: PublicKey::numbered(1),
+        download: DownloadId::numbered(77),
+        guid: Guid::numbered(7),
+        version: VersionId::numbered(9),
+        outcome: PossessionOutcome::Rechecked,
+        at_ms: 1,
+    }));
+    stored(&ledger, &records);
+    let found =
+        block_on(async { Reader::open(&ledger.path).await.expect("opens").suspects(DAY, DAY).await.expect("read") });
+    let shown = |b: &crate::blamed::BlamedFound| (b.guid.clone(), b.accusers, b.networks, b.rechecked);
+    let expected = [(Guid::numbered(7).to_string(), 3, 3, 1), (Guid::numbered(8).to_string(), 1, 1, 0)];
+    assert_eq!(found.blamed.iter().map(shown).collect::<Vec<_>>(), expected);
+    assert!(found.guids().is_empty() && found.failed_possession.is_empty(), "votes accuse nobody");
 }

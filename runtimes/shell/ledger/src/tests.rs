@@ -464,6 +464,7 @@ const RULES: &[Rule] = &[
     super::close_tests::replaced_records_are_stored_and_not_read_again,
     super::close_tests::record_ids_cannot_be_stolen_and_nothing_is_billed_twice,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
+    super::suspects_tests::blamed_copies_are_shown_with_their_accusers,
     super::suspects_tests::introductions_without_an_offer_are_found,
     super::suspects_tests::guids_without_any_record_are_found,
     super::suspects_tests::clients_that_report_less_than_they_receipted_are_found,

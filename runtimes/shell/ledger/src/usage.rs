@@ -260,6 +260,7 @@ const fn outcome_name(outcome: PossessionOutcome) -> &'static str {
         PossessionOutcome::Failed => "failed",
         PossessionOutcome::Unanswered => "unanswered",
         PossessionOutcome::Waived => "waived",
+        PossessionOutcome::Rechecked => "rechecked",
     }
 }
 

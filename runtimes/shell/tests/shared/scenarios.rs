@@ -223,7 +223,8 @@ impl<R: Start> RealRig<R> {
 
     fn run_client(&self, name: Name) -> Node {
         let state = self.clients[&name.1].state.clone();
-        let config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
+        let mut config = ClientConfig::load(&state, Some(&self.deployment.bundle)).expect("a client's configuration");
+        config.links &= !self.clients[&name.1].options.copies;
         // a killed client's last write may still be under way on another thread, which holds the lock
         let is_free = || File::open(state.join("client.lock")).map_or(true, |lock| lock.try_lock().is_ok());
         assert!(wait_for(is_free), "{name}: the client before it ends");
@@ -259,7 +260,7 @@ impl<R: Start> RealRig<R> {
         let right = std::fs::read(output).is_ok_and(|bytes| bytes == *expected);
         client.right.insert(path.to_owned(), right);
         if client.options.corrupts {
-            corrupt(&client.state);
+            damage(&client.state, "instead");
         }
         right
     }
@@ -279,9 +280,10 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// Makes a client serve, and prove, wrong bytes: changes one byte in every block of its data files.
-fn corrupt(state: &Path) {
-    let instead = state.join("instead");
+/// Puts damaged bytes in the place of a client's data files: one byte in every block is changed. Those in `instead` are
+/// served, and proven, by a store that has the right ones; those in `rotten` are all that it has.
+fn damage(state: &Path, folder: &str) {
+    let instead = state.join(folder);
     std::fs::create_dir_all(&instead).expect("a directory");
     for entry in std::fs::read_dir(state.join("pieces")).expect("a store") {
         let entry = entry.expect("an entry");
@@ -433,6 +435,24 @@ impl<R: Start> Rig for RealRig<R> {
         self.clients.insert(to, client);
     }
 
+    fn rot(&mut self, client: u8) {
+        damage(&self.clients[&client].state, "rotten");
+    }
+
+    fn holds(&mut self, client: u8, path: &str) -> bool {
+        self.line(client, path).is_some_and(|line| line.state == State::Completed)
+    }
+
+    fn blamed(&mut self) -> usize {
+        let database = self.config.ledger.as_ref().expect("a ledger").database.clone();
+        let suspects = R::block_on(move |_| async move {
+            let mut reader = Reader::open(&database).await?;
+            let (from, to) = reader.days_with_records().await?.unwrap_or_default();
+            reader.suspects(from, to).await
+        });
+        suspects.expect("the ledger reads").blamed.len()
+    }
+
     fn retired(&mut self) -> (usize, usize) {
         let database = self.config.ledger.as_ref().expect("a ledger").database.clone();
         let retired = R::block_on(move |_| async move { Reader::open(&database).await?.retired().await });
@@ -555,6 +575,7 @@ scenarios!(
     the_dn_dies_and_comes_back,
     a_seeder_dies,
     a_seeder_sends_wrong_bytes,
+    a_seeder_with_a_rotten_copy_is_told_and_drops_it,
     there_is_no_control_plane,
     the_edge_is_away_for_a_while,
     every_edge_is_away_for_longer_than_a_grant_lasts,

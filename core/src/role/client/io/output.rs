@@ -29,6 +29,12 @@ pub enum Output {
         /// Change to be written.
         what: Save,
     },
+    /// Hash all stored pieces of a version again, whatever the store believes of them; answered by
+    /// [`super::Input::CopyChecked`].
+    CheckCopy {
+        /// Version whose copy is in doubt.
+        version: VersionId,
+    },
     /// The network may have changed: list this host's addresses and query a STUN server. A change comes back as
     /// [`super::Input::Network`].
     ProbeNetwork,
@@ -252,6 +258,8 @@ pub enum EdgeAsk {
         version: VersionId,
         /// Grant of the download.
         grant: SealedGrant,
+        /// Whether the copy is an old one that peers have blamed, and the edge is to pose a challenge in any case.
+        recheck: bool,
     },
     /// Answer a possession challenge. The shell computes the proof from the store, and sends nothing if it cannot read
     /// the bytes.

@@ -145,7 +145,11 @@ fn each_clause_about_requests_to_edges_fires() {
         ("a request that is pending is not repeated", |c| c.timers.set(Timer::Ask(HANDLE), AT)),
     ];
     assert_each_clause_fires(&asking(), Client::check, &corruptions);
-    let corruptions: [Corruption; 2] = [
+    let corruptions: [Corruption; 3] = [
+        ("exactly a copy that is being proven waits for an edge", |c| {
+            let req = c.next_req.step();
+            c.edges.note(req, Ask::Recheck(VersionId::numbered(9)));
+        }),
         ("a download waits for its request", |c| {
             let req = c.next_req.step();
             c.edges.note(req, Ask::Job(HANDLE));

@@ -1,5 +1,6 @@
 //! Tests of the client machine on a fake shell: each test's name is the rule that it checks.
 
+mod blames;
 mod disk;
 mod invariants;
 mod network;

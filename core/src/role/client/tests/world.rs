@@ -360,6 +360,7 @@ impl World {
             )
             | Output::Edge(EdgeOutput::DropConnections)
             | Output::Control(ControlOutput::Close { .. })
+            | Output::CheckCopy { .. }
             | Output::ProbeNetwork => {}
         }
     }

@@ -23,6 +23,7 @@ pub(super) fn offered_by(b: &mut Bench<Cn>, dn: ConnId) -> Vec<Output> {
         upload_key: PublicKey::numbered(200),
         observed: "192.0.2.9:4000".parse().expect("an address"),
         nat: NatDescriptor::default(),
+        guid: Guid::numbered(200),
     }]);
     let selected = FromDn::Selected(Selected { req, peers, edge_only_ms: None });
     let out = b.input(Input::Directory { conn: dn, msg: selected });
@@ -59,7 +60,8 @@ fn recorded(out: &[Output]) -> (RecordId, &Offered) {
             | LogEvent::Registered(_)
             | LogEvent::Head(_)
             | LogEvent::Located(_)
-            | LogEvent::Rekeyed(_) => None,
+            | LogEvent::Rekeyed(_)
+            | LogEvent::Blamed(_) => None,
         },
         _ => None,
     });

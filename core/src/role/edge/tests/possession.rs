@@ -12,7 +12,7 @@ const SIZE: u64 = 64 * PART_LEN;
 /// Reports that client `n` has completed its download of 64 parts. Returns the challenge, if there is one.
 pub(super) fn complete(b: &mut Bench<Edge>, n: u32, challenged: bool) -> Option<Challenge> {
     let grant = served_grant(n);
-    let done = Completed { req: ReqId(80), grant, version: V, size: SIZE, challenged };
+    let done = Completed { req: ReqId(80), grant, version: V, size: SIZE, challenged, recheck: false };
     let out = b.input(Input::Completed(Box::new(done)));
     let posed = |o: &Output| match o {
         Output::AnswerCompleted { req: ReqId(80), challenge } => Some(challenge.clone()),
@@ -132,7 +132,8 @@ fn overload_waives_challenges_and_state_is_bounded() {
         let all = outcome(b, out);
         all.len() == 1 && all[0].outcome == PossessionOutcome::Waived
     };
-    let done = Completed { req: ReqId(80), grant: served_grant(3), version: V, size: SIZE, challenged: true };
+    let done =
+        Completed { req: ReqId(80), grant: served_grant(3), version: V, size: SIZE, challenged: true, recheck: false };
     let out = b.input(Input::Completed(Box::new(done)));
     assert!(waived(&mut b, &out), "a third client finds no room");
     // another download of a client that has an open challenge
@@ -169,4 +170,39 @@ fn downloads_are_drawn_with_their_first_grant_if_peers_are_allowed() {
     assert!(granted(1_000, true) && !granted(1_000, false) && !granted(0, true));
     let some = (0..2_000).filter(|_| granted(20, true)).count();
     assert!((10..90).contains(&some), "{some} of 2,000, where 40 are expected");
+}
+
+#[test]
+fn a_blamed_client_is_challenged_whenever_it_asks_but_not_again_and_again() {
+    let (mut b, _) = with_ledger();
+    let mut n = 100;
+    // each time under a new grant
+    let mut recheck = |b: &mut Bench<Edge>| {
+        n += 1;
+        let grant = ServedGrant { download: DownloadId::numbered(n), ..served_grant(1) };
+        let challenged = false;
+        let done = Completed { req: ReqId(80), grant, version: V, size: SIZE, challenged, recheck: true };
+        let out = b.input(Input::Completed(Box::new(done)));
+        let posed = |o| if let Output::AnswerCompleted { challenge, .. } = o { Some(challenge) } else { None };
+        (grant, out.into_iter().find_map(posed).expect("an answer"))
+    };
+    let prove = |b: &mut Bench<Edge>, grant, proof, own| {
+        let out = b.input(Input::Proof { req: ReqId(81), grant, proof });
+        let work = out.iter().find_map(|o| if let Output::Prove { req, .. } = o { Some(*req) } else { None });
+        let out = b.input(Input::Proven { req: work.expect("checked"), own: Some(own) });
+        outcome(b, &out)[0].outcome
+    };
+    // a download has just been challenged
+    let first = complete(&mut b, 1, true).expect("drawn");
+    assert_eq!(recheck(&mut b).1, None, "one challenge at a time");
+    let proof = proof_of(&first);
+    assert_eq!(prove(&mut b, served_grant(1), proof, proof), PossessionOutcome::Passed);
+    let (grant, challenge) = recheck(&mut b);
+    let proof = proof_of(&challenge.expect("without a pause"));
+    assert_eq!(prove(&mut b, grant, proof, proof), PossessionOutcome::Rechecked);
+    assert_eq!(recheck(&mut b).1, None, "a pause");
+    b.wait(secs(10));
+    let (grant, challenge) = recheck(&mut b);
+    let proof = proof_of(&challenge.expect("the pause is over"));
+    assert_eq!(prove(&mut b, grant, Digest::numbered(9), proof), PossessionOutcome::Failed);
 }

@@ -45,6 +45,14 @@ const CLAUSES: &[Clause<Directory>] = &[
         let place = *d.places.get(key(1)).expect("counted");
         d.places.put(key(77), place);
     }),
+    ("a barred copy is on no list", |d| {
+        let barred = Standing { is_barred: true, ..Standing::default() };
+        d.standings.insert(CopyId { holder: Guid::numbered(1), version: V }, barred);
+        d.unsettled.insert(key(1));
+    }),
+    ("only a blamed copy has a standing", |d| {
+        d.standings.insert(CopyId { holder: Guid::numbered(1), version: V }, Standing::default());
+    }),
     ("a draw continues where there are copies", |d| {
         d.lists.set_next_behind((V, IpAddr::from([203, 0, 113, 9])), 1);
     }),

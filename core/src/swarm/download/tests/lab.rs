@@ -56,6 +56,7 @@ pub(super) struct Lab {
     saves: Vec<(Time, PieceIndex)>,
     pub(super) dropped: Vec<(ConnId, CloseReason)>,
     pub(super) dropped_edges: Vec<u32>,
+    pub(super) blamed: Vec<(IntroId, PieceIndex, u32)>,
     pub(super) failed: Option<FailReason>,
     pub(super) renewals: u32,
     pub(super) left_peers: u32,
@@ -92,6 +93,7 @@ impl Lab {
             saves: Vec::new(),
             dropped: Vec::new(),
             dropped_edges: Vec::new(),
+            blamed: Vec::new(),
             failed: None,
             renewals: 0,
             left_peers: 0,
@@ -184,6 +186,7 @@ impl Lab {
                 }
                 Output::DropEdge { edge } => self.dropped_edges.push(edge),
                 Output::Verified { .. } => {}
+                Output::Blame { intro, piece, block } => self.blamed.push((intro, piece, block)),
                 Output::RenewGrant => self.renewals += 1,
                 Output::LeavePeers => self.left_peers += 1,
                 Output::Failed(why) => self.failed = Some(why),

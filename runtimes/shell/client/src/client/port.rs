@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId};
+use swarmedge_core::ids::{ConnId, DownloadId, Handle, ReqId, VersionId};
 use swarmedge_core::role::client::Client;
 use swarmedge_core::role::client::io::{
     ControlOutput, DownloadState, Input, KeyOutput, Notice, Output, Save, StoreError,
@@ -76,6 +76,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
                 // a request that is queued already serves as well
                 let _ = self.looks.try_send(());
             }
+            Output::CheckCopy { version } => self.check_copy(version, local),
             Output::Notice(notice) => {
                 log(&notice);
                 if notice == Notice::Outdated {
@@ -201,6 +202,20 @@ impl<R: Rt> ClientPort<R> {
     fn keep_why(&self, handle: Option<Handle>) {
         if let Some((handle, why)) = handle.and_then(|handle| Some((handle, self.api_state.why_to_keep(handle)?))) {
             self.store.put_why(handle, why);
+        }
+    }
+
+    fn check_copy(&self, version: VersionId, local: &mut VecDeque<Input>) {
+        tracing::info!(%version, "peers say that blocks of this copy are wrong: it is hashed again");
+        let checked = move |is_right| {
+            if !is_right {
+                tracing::warn!(%version, "a copy that peers have blamed is damaged or cannot be read");
+            }
+            Input::CopyChecked { version, is_right }
+        };
+        match self.inbox.reserve() {
+            Ok(permit) => self.store.check_copy(version, move |is_right| permit.send(checked(is_right))),
+            Err(_) => local.push_back(checked(false)),
         }
     }
 

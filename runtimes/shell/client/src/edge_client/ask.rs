@@ -41,7 +41,9 @@ pub(super) fn start<R: Rt>(edges: &EdgeClient<R>, origin: Origin, req: ReqId, as
                 })
             }
             EdgeAsk::Manifest { version, grant } => manifest(&edges, &origin, version, &grant).await,
-            EdgeAsk::Completed { version, grant } => possession::completed(&edges, &origin, version, &grant).await,
+            EdgeAsk::Completed { version, grant, recheck } => {
+                possession::completed(&edges, &origin, (version, recheck), &grant).await
+            }
             EdgeAsk::Prove { version, grant, challenge } => {
                 possession::prove(&edges, &origin, (version, &grant), challenge).await
             }

@@ -26,10 +26,10 @@ fn post(path: &str, grant: &str, body: &impl Serialize) -> Option<Request<Body>>
 pub(super) async fn completed<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,
-    version: VersionId,
+    (version, recheck): (VersionId, bool),
     grant: &SealedGrant,
 ) -> Result<EdgeAnswer, EdgeError> {
-    let (grant, told) = (grant_text(grant), CompletedRequest { version: version.to_string() });
+    let (grant, told) = (grant_text(grant), CompletedRequest { version: version.to_string(), recheck });
     let body = get(edges, origin, || post(COMPLETED_PATH, &grant, &told), JSON_LEN_MAX).await?;
     let reply: CompletedReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;
     let challenge = reply.challenge.map(|text| text.read().ok_or(EdgeError::Invalid)).transpose()?;

@@ -7,7 +7,7 @@ use super::{JOB_LEN, Shared, threads};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use swarmedge_core::content::{Manifest, merkle};
 use swarmedge_core::ids::{Digest, PieceIndex, VersionId};
 use swarmedge_core::limits::BLOCK_LEN;
@@ -130,6 +130,28 @@ pub(super) fn check_soon(shared: &Arc<Shared>, version: &Arc<Version>) {
     };
     if let Err(error) = threads::on_own_thread(shared, "store-check", work) {
         tracing::debug!(%error, "no thread to look at a data file: it is looked at when it is needed");
+    }
+}
+
+/// Checks every journalled piece on a thread of its own, whatever is known of them, and passes to `done` whether all
+/// are right. Damage is reported first.
+pub(super) fn check_all(shared: &Arc<Shared>, version: &Arc<Version>, done: impl FnOnce(bool) + Send + 'static) {
+    let (of, done) = (Arc::clone(version), Arc::new(Mutex::new(Some(done))));
+    let tell = move |is_right| {
+        if let Some(done) = lock(&done).take() {
+            done(is_right);
+        }
+    };
+    let otherwise = tell.clone();
+    version.distrust();
+    let work = move |shared: &Arc<Shared>| match check(shared, &of) {
+        Ok(()) => tell(true),
+        Err(Failure::Damaged(damage)) => shared.queue.lose(of, damage, move || tell(false)),
+        Err(Failure::Io(_) | Failure::Taken) => tell(false),
+    };
+    if let Err(error) = threads::on_own_thread(shared, "store-check", work) {
+        tracing::debug!(%error, "no thread to check a copy");
+        otherwise(false);
     }
 }
 

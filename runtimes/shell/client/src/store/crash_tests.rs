@@ -260,3 +260,34 @@ fn bytes_before_a_failed_sync_are_rewritten_before_the_journal_entry() {
         check(&disk, seed, (&manifest, &bytes), &promised, &format!("seed {seed}"));
     }
 }
+
+/// Hashes a copy again and returns whether all of it is right, and what the store has reported lost before.
+fn checked(store: &Store, version: VersionId, lost: &std::sync::mpsc::Receiver<Loss>) -> (bool, Option<Bitfield>) {
+    let (tx, rx) = std::sync::mpsc::channel();
+    store.check_copy(version, move |is_right| tx.send(is_right).expect("the test waits"));
+    let is_right = rx.recv().expect("every check is answered");
+    (is_right, lost.try_recv().ok().map(|loss| loss.left))
+}
+
+#[test]
+fn a_copy_is_hashed_again_whatever_the_files_stamp_says() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let version = manifest.version();
+    let (disk, opened) = open(Medium::default().linking(true));
+    let (store, _) = opened.expect("an empty disk");
+    let (tx, lost) = std::sync::mpsc::channel();
+    store.on_lost(move |loss| tx.send(loss).expect("the test waits"));
+    download(&store, &manifest, &bytes, 1);
+    assert_eq!(checked(&store, version, &lost), (true, None));
+    let file = Path::new("/state").join(PIECES).join(version.to_string());
+    lock(&disk.0).rot(&file, 65_536);
+    let read = store.read_blocks(version, PieceIndex(1), 0..1).expect("nothing tells the store");
+    assert_ne!(read, bytes[65_536..65_536 + read.len()], "the disk has rotted unseen");
+    let mut left = Bitfield::full(3);
+    left.remove(PieceIndex(1));
+    assert_eq!(checked(&store, version, &lost), (false, Some(left)));
+    assert!(store.read_blocks(version, PieceIndex(1), 0..1).is_err());
+    assert_eq!(checked(&store, version, &lost), (true, None), "what is left is right");
+    assert_eq!(checked(&store, VersionId::numbered(9), &lost), (false, None), "an unknown version");
+}

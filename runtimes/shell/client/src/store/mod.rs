@@ -384,8 +384,8 @@ impl Store {
         let shared = &self.0.shared;
         let version = self.version(id).ok_or(StoreError::Io)?;
         #[cfg(feature = "lies")]
-        if let Some(data) = instead(&version, piece, blocks.clone()) {
-            return Ok(data);
+        if let Some(data) = version.beside("instead", piece, blocks.clone()) {
+            return Ok(data.into());
         }
         match check::read(shared, &version, piece, blocks) {
             Ok(data) => Ok(shared.buffers.lend(data)),
@@ -402,6 +402,15 @@ impl Store {
     pub fn check_soon(&self, id: VersionId) {
         if let Some(version) = self.version(id) {
             check::check_soon(&self.0.shared, &version);
+        }
+    }
+
+    /// Hashes every journalled piece of a version again, on a thread of its own, and passes to `done` whether all are
+    /// right; false too if the version is unknown or cannot be read. Damage is reported to [`Store::on_lost`] first.
+    pub fn check_copy(&self, id: VersionId, done: impl FnOnce(bool) + Send + 'static) {
+        match self.version(id) {
+            Some(version) => check::check_all(&self.0.shared, &version, done),
+            None => done(false),
         }
     }
 
@@ -467,15 +476,4 @@ impl Drop for Owner {
             drop(writer.join());
         }
     }
-}
-
-/// For tests of lying peers: reads bytes that a test has put in a version's place, since a store never returns wrong
-/// bytes.
-#[cfg(feature = "lies")]
-fn instead(version: &Version, piece: PieceIndex, blocks: Range<u32>) -> Option<Bytes> {
-    let file = version.path().parent()?.with_file_name("instead").join(version.path().file_name()?);
-    let range = version.manifest.layout().block_range(piece, blocks);
-    let mut data = vec![0; usize::try_from(range.end - range.start).ok()?];
-    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(file).ok()?, &mut data, range.start).ok()?;
-    Some(data.into())
 }

@@ -128,6 +128,12 @@ impl Medium {
         self.nodes[node].touched = self.clock;
     }
 
+    /// Changes one byte of a file, and nothing of its stamp.
+    pub(crate) fn rot(&mut self, path: &Path, at: usize) {
+        let node = self.at(path).expect("a file");
+        self.nodes[node].now[at] ^= 1;
+    }
+
     pub(crate) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         self.at(path).ok().map(|node| self.nodes[node].now.clone())
     }

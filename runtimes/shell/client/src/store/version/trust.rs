@@ -91,6 +91,13 @@ impl Version {
         written.map(|()| trust.epoch)
     }
 
+    /// Doubts every piece, so that each is hashed again before it is used.
+    pub(in crate::store) fn distrust(&self) {
+        let mut trust = self.trust();
+        trust.epoch += 1;
+        trust.hashed = Bitfield::empty(trust.hashed.len());
+    }
+
     /// Returns the current epoch if the piece must be hashed again in it; `None` if that was done already.
     pub(in crate::store) fn doubts(&self, piece: PieceIndex) -> io::Result<Option<u64>> {
         let mut trust = self.trust();
