@@ -61,7 +61,7 @@ fn victims_of_all_kinds_of_networks_are_bounded() {
 }
 
 #[test]
-fn a_clique_of_twenty_in_three_prefixes_delists_no_honest_holder_for_more_than_ten_minutes() {
+fn a_clique_in_three_prefixes_delists_nobody_for_more_than_ten_minutes() {
     for clique in &CLIQUES {
         for proofs in [Proofs::Soon, Proofs::Never] {
             let longest = Crowd::new(USUAL, proofs, 2).longest_absence(clique, 12);

@@ -174,7 +174,7 @@ pub struct Config {
     /// Maximum number of peers that one download is offered within [`OFFERS_WITHIN`], over all CNs and sessions: each
     /// peer may send bytes on credit before anybody knows that the download signs no receipts. `None` for no limit.
     pub offers_max: Option<u16>,
-    /// Consequences of blames.
+    /// Numbers of blames from which consequences follow.
     pub blames: Rules,
 }
 

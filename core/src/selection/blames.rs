@@ -68,7 +68,7 @@ pub struct Accuser {
     pub guid: Guid,
     /// First address of its /24 (IPv6: /48).
     pub prefix: IpAddr,
-    /// Its autonomous system.
+    /// Autonomous system that contains its address.
     pub network: Network,
 }
 
@@ -186,7 +186,7 @@ pub struct Blames {
     next: u64,
     /// Votes by their accuser and its network, which bounds them.
     places: Holdings<u64, Guid>,
-    /// Ends of suspensions.
+    /// Times at which suspensions end.
     suspended: Deadlines<CopyId>,
 }
 

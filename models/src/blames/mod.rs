@@ -78,7 +78,7 @@ impl Cfg {
     }
 }
 
-/// External event.
+/// External event of the world of blames.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// The client with this session blames the copy.
@@ -98,7 +98,7 @@ pub struct Said {
     by: u32,
     /// The /24 that it blames from.
     net: u8,
-    /// Its AS.
+    /// AS that the client blames from.
     asn: u32,
 }
 

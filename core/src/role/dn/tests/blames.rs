@@ -101,7 +101,7 @@ fn a_suspension_ends_after_ten_minutes_and_a_delisting_with_the_votes() {
 }
 
 #[test]
-fn three_prefixes_hide_a_copy_from_their_network_alone_and_other_copies_stay() {
+fn three_prefixes_hide_a_copy_from_their_network_alone() {
     let mut b = with_crowd();
     for part in 1..=4 {
         join_at(&mut b, 30 + u32::from(part), (99, part), 65_000);
