@@ -65,7 +65,8 @@ impl Directory {
         let settled = peer.shares.iter().all(settled);
         let waits = self.dead.contains(&key.link) || self.unsettled.contains(&key);
         assert!(settled || waits, "the copies of a peer are on the lists while it is offered");
-        let barred = peer.shares.iter().any(|(version, s)| s.on && self.is_barred(peer, *version));
+        // those of a session that has ended are taken off by a sweep, and are never offered
+        let barred = peer.shares.iter().any(|(version, s)| s.on && !peer.gone && self.is_barred(peer, *version));
         assert!(!barred, "a barred copy is on no list");
         let sure = peer.shares.values().filter(|s| !s.doubtful).count();
         assert!(sure <= SHARES_PER_PEER_MAX, "the copies of a peer are bounded");
