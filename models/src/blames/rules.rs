@@ -35,30 +35,30 @@ fn is_delisted(cfg: &Cfg, w: &World<Court>) -> bool {
 
 /// Rules of the model of blames, checked in its reachable states.
 pub const RULES: &[Rule<Court>] = &[
-    Rule::always("a copy that clients of few networks blame is offered to others", |cfg, w| {
+    Rule::always("a copy that clients of few networks blame is offered to others", |cfg: &Cfg, w| {
         networks_said(w) >= cfg.rules.suspend_at || is_offered(w, STRANGER)
     }),
-    Rule::always("a suspended copy is offered again in time", |cfg, w| {
+    Rule::always("a suspended copy is offered again in time", |cfg: &Cfg, w| {
         is_offered(w, STRANGER) || is_delisted(cfg, w) || is_suspended_lately(cfg, w) || is_late(w)
     }),
     Rule::always(
         "a copy that clients of many networks blame is offered to nobody, whatever its holder proves",
-        |cfg, w| !is_delisted(cfg, w) || !is_offered(w, STRANGER),
+        |cfg: &Cfg, w| !is_delisted(cfg, w) || !is_offered(w, STRANGER),
     ),
-    Rule::always("a copy that several prefixes of a network blame is not offered to that network", |cfg, w| {
+    Rule::always("a copy that several prefixes of a network blame is not offered to that network", |cfg: &Cfg, w| {
         let blamed: BTreeSet<_> = alive(cfg, w).filter(|(asn, _)| *asn == w.env.place(NEIGHBOUR).1).collect();
         blamed.len() < cfg.rules.hide_at || !is_offered(w, NEIGHBOUR)
     }),
-    Rule::always("a proof ends a suspension", |cfg, w| {
+    Rule::always("a proof ends a suspension", |cfg: &Cfg, w| {
         !w.env.proven || is_offered(w, STRANGER) || is_delisted(cfg, w) || is_late(w)
     }),
     Rule::always("a blamed holder is told to check its copy", |_, w| w.env.counted.is_empty() || w.env.holder_told),
-    Rule::always("one client that moves does not count as two", |cfg, w| {
+    Rule::always("one client that moves does not count as two", |cfg: &Cfg, w| {
         let clients = w.env.counted.keys().map(|said| said.by).collect::<BTreeSet<_>>().len();
         clients >= cfg.rules.suspend_at || is_offered(w, STRANGER)
     }),
     Rule::sometimes("a proof brings a suspended copy back", |_, w| w.env.cleared && is_offered(w, STRANGER)),
-    Rule::sometimes("a delisted copy comes back when votes have expired", |cfg, w| {
+    Rule::sometimes("a delisted copy comes back when votes have expired", |cfg: &Cfg, w| {
         w.env.counted.len() >= cfg.rules.delist_at && networks_alive(cfg, w) == 0 && is_offered(w, NEIGHBOUR)
     }),
 ];
