@@ -91,9 +91,9 @@ impl Crowd {
 
     fn blame(&mut self, by: u32, holder: u32) {
         let blamed = BlamedCopy { session: SessionId(by.into()), holder: Guid::numbered(holder), version: version() };
-        let told = self.say(ToDn::Blame(blamed)).into_iter();
-        let is_told = |o: Output| matches!(o, Output::CnSend { msg: FromDn::CheckCopy(_), .. });
-        if told.map(is_told).any(|told| told) && self.proofs == Proofs::Soon {
+        let is_told = |o| matches!(o, Output::CnSend { msg: FromDn::CheckCopy(_), .. });
+        let told = self.say(ToDn::Blame(blamed)).into_iter().any(is_told);
+        if told && self.proofs == Proofs::Soon {
             // the poisoner has the right bytes, and proves it at once
             let steps = if holder == POISONER { 0 } else { self.rng.below(12) };
             self.proving.insert(holder, steps);

@@ -102,7 +102,14 @@ fn silence_is_recorded_and_a_lost_challenge_is_repeated() {
 #[test]
 fn a_challenge_is_counted_once_however_often_it_is_repeated() {
     let (mut b, _) = with_ledger();
-    let done = || Completed { req: ReqId(80), grant: served_grant(1), version: V, size: SIZE, challenged: true };
+    let done = || Completed {
+        req: ReqId(80),
+        grant: served_grant(1),
+        version: V,
+        size: SIZE,
+        challenged: true,
+        recheck: false,
+    };
     let mut counted = || b.input(Input::Completed(Box::new(done()))).contains(&Output::Count(Metric::Challenged));
     assert!(counted() && !counted());
 }
