@@ -3,6 +3,7 @@
 
 mod edges;
 mod policies;
+mod wrong_bytes;
 
 use std::fmt;
 use std::time::Duration;
@@ -217,8 +218,12 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "the_cn_dies", plan: Plan { cns: 2, ..ONE_OF_EACH }, play: cn_dies },
     Scenario { name: "the_dn_dies_and_comes_back", plan: ONE_OF_EACH, play: dn_dies },
     Scenario { name: "a_seeder_dies", plan: ONE_OF_EACH, play: seeder_dies },
-    Scenario { name: "a_seeder_sends_wrong_bytes", plan: ONE_OF_EACH, play: corrupting_seeder },
-    Scenario { name: "a_seeder_with_a_rotten_copy_is_told_and_drops_it", plan: ONE_OF_EACH, play: rotten_seeder },
+    Scenario { name: "a_seeder_sends_wrong_bytes", plan: ONE_OF_EACH, play: wrong_bytes::corrupting_seeder },
+    Scenario {
+        name: "a_seeder_with_a_rotten_copy_is_told_and_drops_it",
+        plan: ONE_OF_EACH,
+        play: wrong_bytes::rotten_seeder,
+    },
     Scenario {
         name: "there_is_no_control_plane",
         plan: Plan { cns: 0, dns: 0, ledgers: 0, ..ONE_OF_EACH },
@@ -389,38 +394,6 @@ fn seeder_dies(rig: &mut dyn Rig) -> Result<(), String> {
     half_way(rig, 2)?;
     rig.crash(Name(Role::Client, 0));
     completes(rig, 2).map(drop)
-}
-
-fn corrupting_seeder(rig: &mut dyn Rig) -> Result<(), String> {
-    begin(rig, &[(0, ClientOptions { corrupts: true, ..HONEST })])?;
-    rig.publish(&CRAWLING);
-    wants(rig, 2);
-    // no other peer can deliver until the wrong bytes were found
-    rig.run_until(LIMIT, &mut |r| r.status(2, FILM.path).is_some_and(|s| s.wasted_bytes > 0));
-    begin(rig, &[(1, HONEST)])?;
-    let s = from_peers(rig, 2)?;
-    need(s.wasted_bytes > 0, || format!("the corrupting seeder was never asked: {s:?}"))?;
-    need(s.wasted_bytes <= 64 * 1024, || format!("more than one piece was wasted: {s:?}"))
-}
-
-fn rotten_seeder(rig: &mut dyn Rig) -> Result<(), String> {
-    // a store that had given the file a second name would hash it before it serves it
-    begin(rig, &[(0, ClientOptions { copies: true, ..HONEST })])?;
-    rig.rot(0);
-    rig.publish(&CRAWLING);
-    wants(rig, 2);
-    let dropped = rig.run_until(LIMIT, &mut |r| !r.holds(0, FILM.path));
-    need(dropped, || format!("a blamed seeder keeps its rotten copy: {:?}", rig.status(2, FILM.path)))?;
-    begin(rig, &[(1, HONEST)])?;
-    let s = from_peers(rig, 2)?;
-    need(s.wasted_bytes > 0, || format!("the rotten copy was never served: {s:?}"))?;
-    rig.publish(&CRAWLING);
-    wants(rig, 3);
-    let s = from_peers(rig, 3)?;
-    need(s.wasted_bytes == 0, || format!("the rotten copy was served again: {s:?}"))?;
-    need(rig.holds(1, FILM.path), || "an honest seeder lost its copy".into())?;
-    let one = rig.run_until(LIMIT, &mut |r| r.blamed() == 1);
-    need(one, || format!("the ledger shows {} blamed copies", rig.blamed()))
 }
 
 fn client_resumes(rig: &mut dyn Rig) -> Result<(), String> {

@@ -82,7 +82,7 @@ fn a_clique_in_three_prefixes_delists_nobody_for_more_than_ten_minutes() {
 fn an_honest_seeder_is_blamed(seed: u64) -> (bool, usize) {
     let plan = Plan { edges: 1, cns: 1, dns: 1, ledgers: 1, clients: 2 };
     let mut rig = SimRig::new(&plan, seed);
-    let film = Object { path: "film", size: 4 << 20, edge_rate: 1 << 15, upload_rate: 1 << 20 };
+    let film = Object { path: "film", size: 4 << 20, edge_rate: 1 << 15, upload_rate: 1 << 20, uploads_max: 0 };
     let done = |rig: &mut dyn Rig, n| rig.status(n, film.path).is_some_and(|s| s.progress == Progress::Completed);
     for n in 0..2 {
         rig.publish(&Object { edge_rate: if n == 0 { 0 } else { film.edge_rate }, ..film });

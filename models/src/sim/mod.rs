@@ -339,12 +339,6 @@ impl Net {
         self.image.is_some()
     }
 
-    /// Returns whether a node sends wrong blocks of a version: on purpose, or since its copy has rotted.
-    fn corrupts(&self, node: NodeIx, version: VersionId) -> bool {
-        let is_rotten = self.disks.get(&node).is_some_and(|disk| disk.rotten.contains(&version));
-        is_rotten || self.options.get(&node).is_some_and(|o| o.corrupts)
-    }
-
     fn edge_rate(&self, version: VersionId) -> u64 {
         self.objects.values().find(|o| o.version == version).map_or(0, |o| o.policy.edge_rate_max)
     }

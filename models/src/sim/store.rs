@@ -239,6 +239,14 @@ pub(super) fn looks(
     false
 }
 
+impl Net {
+    /// Returns whether a node sends wrong blocks of a version: on purpose, or since its copy has rotted.
+    pub(super) fn corrupts(&self, node: NodeIx, version: VersionId) -> bool {
+        let is_rotten = self.disks.get(&node).is_some_and(|disk| disk.rotten.contains(&version));
+        is_rotten || self.options.get(&node).is_some_and(|o| o.corrupts)
+    }
+}
+
 /// Hashes a version's journalled pieces again; returns whether all are right. If not, the client is told first.
 pub(super) fn check_copy(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, version: VersionId) -> bool {
     let disk = w.env.disks.entry(node).or_default();

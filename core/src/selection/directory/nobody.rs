@@ -16,7 +16,9 @@ impl Directory {
         let is_other = |peer: &&Peer| peer.entry.guid != me.entry.guid && peer.entry.upload_key != me.entry.upload_key;
         let sharers = self.lists.keys(version).take(LOOKS_MAX).filter_map(|key| self.offered(key, version));
         let mut why = WhyNobody::NotShared;
-        for peer in sharers.filter(is_other) {
+        // a copy that blames have hidden from the downloader's network is as good as none
+        let is_shown = |peer: &&Peer| !self.is_hidden(peer, version, me);
+        for peer in sharers.filter(is_other).filter(is_shown) {
             if !exclude.contains(&peer.entry.upload_key) {
                 // the compatibility table, or earlier attempts, say that this peer and the downloader cannot connect
                 return WhyNobody::Unreachable;

@@ -110,6 +110,12 @@ fn three_prefixes_hide_a_copy_from_their_network_alone() {
     assert!(!offered(&mut b, 34), "of the same AS");
     assert!(offered(&mut b, 9), "of another one");
     assert_eq!(select(&mut b, 1, 34).len(), 22, "all others are offered");
+    let exclude = List::truncated((2..=33).map(|n| PublicKey::numbered(100 + n)));
+    let select =
+        Select { req: 9, session: SessionId(34), download: DownloadId::numbered(9), version: V, want: 40, exclude };
+    let out = say(&mut b, 1, ToDn::Select(select));
+    let why = WhyNobody::AllKnown;
+    assert_eq!(sent(&out, 1), [&FromDn::Nobody(Nobody { req: 9, why })], "no NAT is the cause");
 }
 
 #[test]
