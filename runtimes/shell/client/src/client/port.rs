@@ -207,7 +207,7 @@ impl<R: Rt> ClientPort<R> {
 
     fn check_copy(&self, version: VersionId, local: &mut VecDeque<Input>) {
         tracing::info!(%version, "peers say that blocks of this copy are wrong: it is hashed again");
-        let checked = move |is_right| {
+        let checked = move |is_right: bool| {
             if !is_right {
                 tracing::warn!(%version, "a copy that peers have blamed is damaged or cannot be read");
             }
