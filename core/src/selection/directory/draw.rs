@@ -5,8 +5,8 @@
 //!
 //! So a querier is offered all suitable peers, up to the number that it wants: those of other GUIDs and keys that are
 //! compatible, not excluded, of a kind with which connections succeed, not hidden from its network by blames, and
-//! within the cap of their prefix. There is no cap for an AS, since near peers are wanted. The cost of a draw depends on
-//! the numbers of peers that it wants, excludes and skips, not on the number of copies.
+//! within the cap of their prefix. There is no cap for an AS, since near peers are wanted. The cost of a draw depends
+//! on the numbers of peers that it wants, excludes and skips, not on the number of copies.
 
 use super::lists::{Bucket, Listing};
 use super::{Choice, Directory, Peer, PeerKey};

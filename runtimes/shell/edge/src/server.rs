@@ -86,8 +86,7 @@ pub fn open_on<R: Rt>(
         refuses,
         stopped: false,
     };
-    let config = machine_config(cfg, &trust, cert);
-    let live = LiveConfig::new(cfg);
+    let (config, live) = (machine_config(cfg, &trust, cert), LiveConfig::new(cfg));
     let routes = Rc::new(Routes {
         rt: rt.clone(),
         cfg: live.clone(),
