@@ -10,7 +10,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Period between two attempts to lock a file.
+const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// Reads a whole text file; an error names the file.
 pub fn read(path: &Path) -> Result<String, Error> {
@@ -47,6 +50,21 @@ pub fn replace_durably(path: &Path, bytes: &[u8], ownership: &Ownership) -> io::
         file.sync_all()
     })?;
     fs::File::open(parent(path))?.sync_all()
+}
+
+/// Locks a file exclusively; returns whether it succeeded within `patience`. A lock outlives its holder for some
+/// milliseconds if a child process is being started meanwhile: the child has a copy of the file until its `exec`
+/// (flock(2)). Blocks the thread.
+pub fn lock(file: &fs::File, patience: Duration) -> io::Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() >= until => return Ok(false),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_AGAIN_AFTER),
+            Err(fs::TryLockError::Error(e)) => return Err(e),
+        }
+    }
 }
 
 /// Renames a file durably.
@@ -138,6 +156,21 @@ fn inode(_: &fs::Metadata) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_its_holder_is_about_to_release_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || fs::File::create(dir.path().join("lock")).expect("created");
+        let (holder, other) = (open(), open());
+        assert!(lock(&holder, Duration::ZERO).expect("works"));
+        assert!(!lock(&other, Duration::ZERO).expect("works"), "held");
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(holder);
+        });
+        assert!(lock(&other, Duration::from_secs(120)).expect("works"), "released");
+        ending.join().expect("no panic");
+    }
 
     #[test]
     fn what_is_in_memory_is_read_at_once_and_never_beyond_the_end() {

@@ -12,13 +12,14 @@ pub use writing::{Saver, write};
 use crate::database::{self, Reopening, io_error};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Error;
-use crate::files::mark::Mark;
+use crate::files::{self, mark::Mark};
 use redb::{Database, ReadableDatabase as _, ReadableTable, TableDefinition};
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use swarmedge_core::ids::{DownloadId, Guid};
 use swarmedge_core::role::edge::io::{Batch, Count, ServedGrant};
 use swarmedge_core::wire::records::LedgerRecord;
@@ -34,6 +35,9 @@ const DOWNLOAD: u8 = 5;
 const TRIAL: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("trial");
 /// Length of a trial write in bytes; longer than any batch.
 const TRIAL_LEN: usize = 64 << 10;
+
+/// Maximum time to wait for a spool that another server has locked: time for one that ends.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The ledger records and the byte counts that a spool had when it was opened.
 pub type SpoolContents = (Vec<LedgerRecord>, Vec<Count>);
@@ -52,10 +56,8 @@ impl Spool {
     pub fn open(path: &Path) -> Result<(Self, SpoolContents), Error> {
         database::make(&OsDisk, path, fill).map_err(|e| unopened(path, e))?;
         let file = File::options().read(true).write(true).open(path).map_err(|e| used(path, &e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(path)),
-            Err(TryLockError::Error(e)) => return Err(used(path, &e)),
+        if !files::lock(&file, LOCK_PATIENCE).map_err(|e| used(path, &e))? {
+            return Err(in_use(path));
         }
         let (mut spool, held) = Self::open_on(Arc::new(OsDisk), path)?;
         spool._lock = Some(file);

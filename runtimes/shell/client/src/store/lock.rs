@@ -1,8 +1,13 @@
 //! A lock file that lets only one client process use a state directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
+use swarmedge_ground::files;
+
+/// Maximum time to wait for a lock that another process holds.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A file lock held while the store is open; the operating system releases it when the process ends or dies.
 #[derive(Debug)]
@@ -22,14 +27,10 @@ impl DirLock {
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(LockError::Io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let read = Read::by_ref(&mut file).take(16).read_to_string(&mut text);
-                return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
-            }
-            Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
+        if !files::lock(&file, PATIENCE).map_err(LockError::Io)? {
+            let mut text = String::new();
+            let read = Read::by_ref(&mut file).take(16).read_to_string(&mut text);
+            return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
         }
         let write = |file: &mut File| {
             file.set_len(0)?;
