@@ -29,8 +29,9 @@ pub(super) fn rotten_seeder(rig: &mut dyn Rig) -> Result<(), String> {
     need(s.wasted_bytes > 0, || format!("the rotten copy was never served: {s:?}"))?;
     rig.publish(&CRAWLING);
     wants(rig, 3);
+    // blocks that came twice, from edge and peer, are wasted too: only what the seeder holds tells
     let s = from_peers(rig, 3)?;
-    need(s.wasted_bytes == 0, || format!("the rotten copy was served again: {s:?}"))?;
+    need(!rig.holds(0, FILM.path), || format!("the seeder has its rotten copy again: {s:?}"))?;
     need(rig.holds(1, FILM.path), || "an honest seeder lost its copy".into())?;
     let one = rig.run_until(LIMIT, &mut |r| r.blamed() == 1);
     need(one, || format!("the ledger shows {} blamed copies", rig.blamed()))

@@ -103,6 +103,13 @@ pub enum Request {
     Shutdown,
 }
 
+impl Request {
+    /// Returns whether the request changes nothing and has one answer, so that it may be sent twice.
+    pub(super) const fn is_question(&self) -> bool {
+        matches!(self, Self::CacheList | Self::Status | Self::Nat | Self::Why { .. })
+    }
+}
+
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]

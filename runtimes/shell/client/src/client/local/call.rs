@@ -125,14 +125,19 @@ impl Call {
         }
     }
 
-    /// Sends `request` and waits for its one answer. `Ok(None)` if no client runs.
+    /// Sends `request` and waits for its one answer. `Ok(None)` if no client runs. A question is sent again when a
+    /// client that ends or restarts closes the connection without an answer.
     pub fn ask(state: &Path, request: &Request) -> Result<Option<Answer>, Error> {
-        let Some(mut call) = Self::open(state, request)? else { return Ok(None) };
-        match call.next(ANSWER_WITHIN) {
-            Ok(Some(Answer::Error(failure))) => Err(failure.into()),
-            Ok(Some(answer)) => Ok(Some(answer)),
-            Ok(None) | Err(None) => Err(silent()),
-            Err(Some(error)) => Err(error),
+        let until = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let Some(mut call) = Self::open(state, request)? else { return Ok(None) };
+            match call.next(ANSWER_WITHIN) {
+                Ok(Some(Answer::Error(failure))) => return Err(failure.into()),
+                Ok(Some(answer)) => return Ok(Some(answer)),
+                Ok(None) if request.is_question() && Instant::now() < until => std::thread::sleep(LOOK_EVERY),
+                Ok(None) | Err(None) => return Err(silent()),
+                Err(Some(error)) => return Err(error),
+            }
         }
     }
 }

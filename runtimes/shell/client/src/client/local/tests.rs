@@ -4,7 +4,7 @@ use crate::client::api_state::OBJECTS_MAX;
 use crate::client::commands::refuse_another_bundle;
 use crate::client::protocol::LINE_LEN_MAX;
 use crate::client::protocol::{State, StatusLine};
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use swarmedge_core::ids::{PublicKey, VersionId};
 use swarmedge_core::role::client::io::{
@@ -321,6 +321,23 @@ fn a_socket_that_somebody_removes_comes_back() {
         assert!(Instant::now() < until, "it stays away");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_question_that_a_restarting_client_does_not_answer_is_asked_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let client = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).expect("bound");
+    let empty = Answer::Cache { versions: vec![] };
+    let answers = [String::new(), serde_json::to_string(&empty).expect("plain data") + "\n"];
+    let answering = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = client.accept().expect("called");
+            BufReader::new(&stream).read_line(&mut String::new()).expect("a request");
+            stream.write_all(answer.as_bytes()).expect("answered");
+        }
+    });
+    assert_eq!(Call::ask(dir.path(), &Request::CacheList), Ok(Some(empty)));
+    answering.join().expect("no panic");
 }
 
 /// A machine that gives each object a handle and completes nothing by itself; it appends the commands it gets to
