@@ -105,9 +105,9 @@ pub struct Holding<K> {
     pub key: K,
     /// Memory that the holding costs, bytes; at least 1.
     pub bytes: u64,
-    /// Turn: of two holdings the one with the lower turn goes first.
+    /// Turn: of two holdings the one with the lower turn is removed first.
     pub turn: Turn,
-    /// Whether the owner is being served, so that the holding never goes for another one.
+    /// Whether the owner is being served; such a holding is never removed to make room for another.
     pub kept: bool,
 }
 

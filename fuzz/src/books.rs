@@ -116,6 +116,7 @@ fn play_grants(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Draws a request for a grant.
 fn asked(u: &mut Unstructured<'_>, key: PublicKey, renew: Option<Renewal>) -> Result<GrantAsked> {
     let object = ObjectFacts {
         provider: ProviderId(u.int_in_range(0..=1)?),
@@ -172,6 +173,7 @@ pub(crate) fn client_logs(bytes: &[u8]) {
 
 const LOGGER: PublicKey = PublicKey([7; 32]);
 
+/// Draws a usage record with this sequence number.
 fn record(u: &mut Unstructured<'_>, seq: u32) -> Result<UsageRecord> {
     Ok(UsageRecord {
         id: RecordId::numbered(seq),

@@ -235,6 +235,7 @@ fn edge_answer(u: &mut Unstructured<'_>) -> Result<std::result::Result<EdgeAnswe
     })
 }
 
+/// Draws the end of a transfer.
 fn fetch_end(u: &mut Unstructured<'_>) -> Result<FetchEnd> {
     Ok(match u.int_in_range(0..=7_u8)? {
         0..=2 => FetchEnd::Fetched,

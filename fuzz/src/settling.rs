@@ -180,6 +180,7 @@ fn intro(u: &mut Unstructured<'_>) -> Result<IntroId> {
     Ok(IntroId::numbered(u.int_in_range(1..=3)?))
 }
 
+/// Draws a usage record, and signs some of its receipts.
 fn usage(
     u: &mut Unstructured<'_>,
     (id, version, reporter): (RecordId, VersionId, Guid),
@@ -310,6 +311,7 @@ impl Around {
         edge::Input::Saved { req, ok }
     }
 
+    /// Performs an output of the edge.
     fn did(&mut self, output: edge::Output) {
         match output {
             edge::Output::Save { req, batch } => self.saves.push((req, batch)),

@@ -134,6 +134,7 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
+/// Returns a MAC over the tag, the time and the address, to be finalized.
 fn over(key: &[u8], epoch: u32, issued_s: u32, tag: Tag, addr: SocketAddr) -> Hmac<Sha256> {
     // one form for both families, so that no address reads as another
     let ip = match addr.ip().to_canonical() {

@@ -159,6 +159,7 @@ impl Gatherer {
         }
     }
 
+    /// Runs the port mapping machine by `f`, and performs its outputs.
     fn map(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut Mapping, &mut Cx<'_, Mapping>)) {
         for output in cx.child(&cx.cfg.mapping, |cx| f(&mut self.mapping, cx)) {
             match output {

@@ -89,6 +89,7 @@ enum Closing {
 }
 
 impl Closing {
+    /// Returns the reason for which the connection will be closed.
     const fn why(self) -> CloseReason {
         match self {
             Self::Receipting(why) | Self::Parting(why) => why,

@@ -124,6 +124,7 @@ pub struct Court {
 }
 
 impl Court {
+    /// Returns the network (the third octet of its /24) and the AS of a client.
     fn place(&self, client: u32) -> (u8, u32) {
         let home = match client {
             NEIGHBOUR => (5, 64_501),

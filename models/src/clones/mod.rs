@@ -122,8 +122,8 @@ impl Installs {
         std::iter::successors(Some(start), before).take(SECONDARY_GUIDS_MAX).collect()
     }
 
-    /// Returns the starts with two different successors (forks), computed from the true histories of the logins that
-    /// have arrived.
+    /// Returns the forks: each start of a client (a secondary GUID) that two different starts followed. It is computed
+    /// from what happened, not from what the logins say; only logins that have arrived count.
     fn told_forks(&self) -> BTreeSet<SecondaryGuid> {
         let mut after: BTreeMap<SecondaryGuid, BTreeSet<SecondaryGuid>> = BTreeMap::new();
         for window in self.heard.iter().map(|s| self.window(*s)) {

@@ -137,6 +137,7 @@ pub(super) fn want(node: NodeIx, name: Name) -> Want {
     }
 }
 
+/// Returns the DN; `None` while it does not run.
 fn dn(w: &World<Net>) -> Option<&dn::Dn> {
     match w.node(DN)? {
         Node::Dn(dn) => Some(dn),
@@ -144,6 +145,7 @@ fn dn(w: &World<Net>) -> Option<&dn::Dn> {
     }
 }
 
+/// Returns a client's session machine; `None` while it does not run.
 fn session(w: &World<Net>, ix: NodeIx) -> Option<&ClientSession> {
     match w.node(ix)? {
         Node::Session(s, _) => Some(s),

@@ -179,6 +179,7 @@ pub struct NatWorld {
 }
 
 impl NatWorld {
+    /// Returns the local address of a socket.
     fn local(&self, socket: Socket) -> SocketAddr {
         let port = match socket {
             Socket::Main => PORT,

@@ -95,6 +95,7 @@ pub struct Swarm {
     committed_wrong: bool,
 }
 
+/// Returns the number of the peer that a transfer comes from; `None` for an edge.
 fn peer_of(world: &World<Swarm>, source: Source) -> Option<u8> {
     match source {
         Source::Edge(_) => None,

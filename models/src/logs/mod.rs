@@ -81,6 +81,7 @@ fn left_receipt() -> KeptReceipt {
     KeptReceipt { download: DownloadId::numbered(2), version: VersionId::numbered(1), peer }
 }
 
+/// Appends the events from outside that may come next: crashes, starts, broken connections.
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     for ix in [CN, LEDGER, CLIENT] {
         match w.node(ix) {

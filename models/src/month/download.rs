@@ -292,6 +292,7 @@ impl Statement {
         PublicKey::numbered(self.download | 1 << 31)
     }
 
+    /// Returns the record of the download's grant.
     fn grant(&self, id: u32) -> GrantRecord {
         GrantRecord {
             id: RecordId::numbered(id),
@@ -317,6 +318,7 @@ impl Statement {
         LogRecord { id: RecordId::numbered(id), at_ms: 0, guid: Guid::numbered(self.who), event }
     }
 
+    /// Returns the edge's record of the bytes that it sent.
     fn edge(&self, id: u32) -> EdgeRecord {
         EdgeRecord {
             id: RecordId::numbered(id),
@@ -331,6 +333,7 @@ impl Statement {
         }
     }
 
+    /// Returns a usage record of the downloader or of an uploader.
     fn usage(&self, id: u32, reporter: u32, side: Side, peers: Vec<PeerBytes>) -> UsageRecord {
         UsageRecord {
             id: RecordId::numbered(id),

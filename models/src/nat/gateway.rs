@@ -100,6 +100,7 @@ impl Gateway {
         Some(pcp::Answer::Mapped(mapped).encode())
     }
 
+    /// Returns the gateway's answer to a NAT-PMP request.
     fn natpmp(&self, now: Time, router: &mut Router, from: SocketAddr, request: natpmp::Request) -> natpmp::Said {
         match (request, self.offers.truth) {
             (_, Truth::Refuses(code)) => natpmp::Said::Refused(code.into()),
@@ -157,6 +158,7 @@ impl Gateway {
     }
 }
 
+/// Returns the router's external IPv4 address.
 fn outer(router: &Router) -> Ipv4Addr {
     match router.outer {
         IpAddr::V4(ip) => ip,

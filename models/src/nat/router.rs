@@ -160,6 +160,7 @@ impl Router {
         SocketAddr::new(self.outer, port)
     }
 
+    /// Returns an external port for a new flow.
     fn new_port(&mut self, from: SocketAddr, to: SocketAddr) -> u16 {
         let taken = |router: &Self, port: u16| {
             router.uninvited.contains_key(&(port, to))

@@ -256,6 +256,7 @@ impl System for Notices {
         }
     }
 
+    // the environment has no times
     fn rebase_env(&mut self, _: Duration) {}
 
     fn perform(w: &mut World<Self>, cfg: &Cfg, node: NodeIx, output: Output) {

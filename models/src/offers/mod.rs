@@ -49,6 +49,7 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     Cfg { prompt: &["control", "directory"], ..Cfg::for_models(names, roles, mutant, moves) }
 }
 
+/// Appends the events from outside that may come next: crashes and starts.
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     for ix in [CN, LEDGER] {
         match w.node(ix) {

@@ -45,6 +45,7 @@ fn connected(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, intro: IntroId) 
     tell(world, cfg, (node, 2), Input::Connected(intro));
 }
 
+/// Performs a command for a TCP connection between the two peers.
 pub(super) fn perform(world: &mut World<Punch>, cfg: &Cfg, node: NodeIx, command: RawTcp) {
     match command {
         RawTcp::Call { id, to, from: Some(_) } => cross(world, cfg, node, (id, to)),

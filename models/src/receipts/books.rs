@@ -43,6 +43,7 @@ pub(super) struct Settled {
     pub(super) edge: u64,
 }
 
+/// Returns a usage record about the model's one download.
 fn usage(reporter: u32, seq: u32, side: Side, peers: Vec<PeerBytes>) -> UsageRecord {
     UsageRecord {
         id: RecordId::numbered(reporter << 8 | seq),
@@ -368,6 +369,7 @@ fn settled(mutant: Option<Mutant>, whole: &Book, records: &[LedgerRecord], at_ms
     Settled { receipted, agreed, billed, edge: bill.edge_unique }
 }
 
+/// Returns the bytes that a ledger bills, with the seeded defect if one is asked for.
 fn billed(mutant: Option<Mutant>, bill: &Bill, agreed: u64) -> u64 {
     match mutant {
         // without the limit of the version's size less the edges' bytes

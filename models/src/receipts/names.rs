@@ -44,6 +44,7 @@ pub(super) fn intro_of(conn: ConnId) -> IntroId {
     IntroId::numbered(u32::try_from(conn.0).unwrap_or(0))
 }
 
+/// Returns an introduction to the model's one download.
 pub(super) fn introduction(id: IntroId) -> Introduction {
     Introduction {
         id,

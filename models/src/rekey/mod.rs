@@ -59,6 +59,7 @@ fn key(w: &World<Net>, ix: NodeIx) -> PublicKey {
     keys::client_key(first_key(), ix, w.env.disks.get(&ix).map_or(0, |d| d.generation))
 }
 
+/// Appends the events from outside that may come next: crashes, power losses, starts.
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     for ix in [CN, LEDGER, FIRST] {
         match w.node(ix) {
@@ -103,6 +104,7 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
 
 type W = World<Net>;
 
+/// Returns the changes of keys that the ledger has stored.
 fn rekeys(w: &W) -> impl Iterator<Item = &SignedRekey> {
     w.env.database.values().filter_map(|r| match r {
         LedgerRecord::Log(LogRecord { event: LogEvent::Rekeyed(signed), .. }) => Some(signed),

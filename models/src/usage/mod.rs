@@ -70,6 +70,7 @@ fn report(w: &mut World<Net>, record: UsageRecord) -> In {
     In::Session(Input::Usage(Logged { record, head: SignedHead { head, key, signature } }))
 }
 
+/// Appends the events from outside that may come next: crashes, starts, broken connections.
 fn moves(w: &World<Net>, _: &Cfg, moves: &mut Vec<Move>) {
     for ix in [CN, LEDGER] {
         match w.node(ix) {

@@ -207,6 +207,7 @@ impl Client {
         self.why(Some(download)).map(|(met, _)| met)
     }
 
+    /// Asks the client for its attempts to connect to peers, as downloader and as uploader.
     fn why(&mut self, download: Option<u32>) -> Result<(Vec<MeetingLine>, Vec<UploaderLine>), Error> {
         match Call::ask(&self.state, &Request::Why { download, addresses: true }) {
             Ok(Some(Answer::Why { downloads, as_uploader })) => {

@@ -131,6 +131,8 @@ impl Plan {
     }
 }
 
+/// Measures which pairs of NATs connect: directly, or in the part of the measurement that the arguments name (clocks
+/// that differ, hole punching forced, many ports).
 pub(crate) fn pairs(args: &MatrixArgs) -> Result<(), Error> {
     let part = match args.skew {
         Some(ms) => Part::Skew { ms },
@@ -147,12 +149,14 @@ pub(crate) fn pairs(args: &MatrixArgs) -> Result<(), Error> {
     run(&args.common, &[plan])
 }
 
+/// Measures which pairs of NATs connect on networks that lose packets.
 pub(crate) fn loss(args: &LossArgs) -> Result<(), Error> {
     let part = Part::Loss { percent: args.percent, udp_only: args.udp_only };
     let cells = if args.cell.is_empty() { matrix::cells_of(part) } else { args.cell.clone() };
     run(&args.common, &[Plan::pooled(part, cells, args.tries)])
 }
 
+/// Measures everything: all pairs, forced hole punching, clocks that differ, lost packets.
 pub(crate) fn whole(args: &WholeArgs) -> Result<(), Error> {
     let mut plans = vec![Plan::of(Part::Pairs, args.tries, 1), Plan::of(Part::Forced, 1, 1)];
     plans.extend(SKEWS_MS.map(|ms| Plan::of(Part::Skew { ms }, args.tries.div_ceil(2), 0)));

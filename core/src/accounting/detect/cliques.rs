@@ -86,6 +86,7 @@ fn grow((a, b): (u32, u32), edges: &Edges<'_>, taken: &BTreeSet<u32>) -> BTreeSe
     members
 }
 
+/// Returns a clique of these members, with the sums of their offers, uses and bytes.
 fn sum(members: &BTreeSet<u32>, edges: &Edges<'_>, affinity: &Affinity) -> Clique {
     let mut clique = Clique {
         members: members.iter().copied().collect(),

@@ -16,6 +16,7 @@ fn is_allowed(addr: SocketAddr, nat: &NatDescriptor, observed: SocketAddr, own: 
     addr.port() >= 1024 && !ip.is_unspecified() && !ip.is_multicast() && (its || local)
 }
 
+/// Returns the rung of the ladder on which an address of the peer is tried.
 fn rung(kind: CandidateKind, addr: SocketAddr) -> Rung {
     match kind {
         _ if is_private(addr.ip()) => Rung::Lan,

@@ -67,6 +67,7 @@ impl Tcp {
         matches!(self, Self::Await | Self::Cross(..))
     }
 
+    /// Returns the step that the TCP attempt has reached.
     const fn step(&self) -> Step {
         match self {
             Self::Dial(_, step) | Self::Cross(_, step) => *step,

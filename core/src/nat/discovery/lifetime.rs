@@ -133,6 +133,7 @@ impl Lifetime {
 }
 
 impl Report {
+    /// Returns the result of a discovery that has found out nothing.
     fn nothing() -> Self {
         Self {
             nat: NatDescriptor::default(),

@@ -32,6 +32,7 @@ pub(super) enum Probe {
 }
 
 impl Probe {
+    /// Returns the STUN attributes of the request (RFC 5780).
     pub(super) fn attributes(self, tag: Option<Tag>) -> Vec<Attribute> {
         match self {
             Self::Reach(_) | Self::Refresh => tag.map(|tag| Attribute::Cookie(tag.request())).into_iter().collect(),
@@ -190,6 +191,7 @@ impl Way {
         self.third.or(self.second).or(self.mapped)
     }
 
+    /// Returns how far hosts of the IPv6 internet can reach this one.
     pub(super) fn reach(&self) -> Ipv6Reach {
         match (self.mapped, self.filtering) {
             (None, _) => Ipv6Reach::None,

@@ -8,6 +8,7 @@ use core::net::{IpAddr, SocketAddrV4};
 use core::time::Duration;
 
 impl Mapping {
+    /// Handles a datagram of the gateway: NAT-PMP or PCP, by its version.
     pub(super) fn gateway_says(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         match bytes.first() {
             Some(&natpmp::VERSION) => {

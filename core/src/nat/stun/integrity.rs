@@ -24,6 +24,7 @@ impl Hash {
         }
     }
 
+    /// Returns the type of the STUN attribute that carries the MAC.
     pub(super) const fn attribute(self) -> u16 {
         match self {
             Self::Sha1 => number::MESSAGE_INTEGRITY,
@@ -31,6 +32,7 @@ impl Hash {
         }
     }
 
+    /// Returns the MAC of a message that is given in parts.
     pub(super) fn mac(self, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
         match self {
             Self::Sha1 => keyed::<Hmac<Sha1>>(key, parts).finalize().into_bytes().to_vec(),

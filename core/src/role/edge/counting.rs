@@ -130,6 +130,7 @@ impl Counted {
         &self.sent
     }
 
+    /// Returns the count as the spool stores it.
     pub(super) fn count(&self, over_ms: u64) -> Count {
         Count {
             grant: self.grant,

@@ -155,6 +155,7 @@ impl Edge {
         self.record_outcome(cx, of, outcome);
     }
 
+    /// Counts the outcome of a challenge, and records it for the ledger.
     fn record_outcome(&mut self, cx: &mut Context<'_>, of: (ServedGrant, VersionId), outcome: PossessionOutcome) {
         cx.push(Output::Count(match outcome {
             PossessionOutcome::Passed => Metric::ChallengePassed,

@@ -83,6 +83,7 @@ impl Lists {
         self.range_from(Excluded((version, set, bucket, rank)), (version, set, bucket))
     }
 
+    /// Returns the first copy of a list from a bound on.
     fn range_from(
         &self,
         from: core::ops::Bound<At>,

@@ -205,6 +205,7 @@ impl Download {
         }
     }
 
+    /// Handles a transfer that has made no progress for too long: the peer is dropped, or the edge counts as failed.
     pub(super) fn on_stalled(&mut self, cx: &mut Cx<'_, Self>, source: Source) {
         match source {
             Source::Peer(conn) => self.drop_peer(cx, conn, CloseReason::Stalled),
@@ -212,6 +213,7 @@ impl Download {
         }
     }
 
+    /// Handles an edge's refusal of a transfer: waits, tries another edge, renews the grant, or fails the download.
     fn edge_refused(&mut self, cx: &mut Cx<'_, Self>, edge: u32, why: EdgeError) {
         match why {
             EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. } => self.edge_failed(cx, edge),

@@ -75,6 +75,7 @@ enum Command {
     },
 }
 
+/// Returns all models, in the order in which they are checked.
 fn models() -> Vec<Box<dyn AnyModel>> {
     vec![
         Box::new(toy::model::spec()),
@@ -127,6 +128,7 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs a command; returns whether everything held.
 fn run(command: Command) -> Result<bool, String> {
     match command {
         Command::Check { only, json, threads } => check(only.as_deref(), json, threads),

@@ -118,6 +118,7 @@ fn text(cfg: &Config, o: &Outcome) -> String {
     )
 }
 
+/// Returns the outcome of a simulated month as JSON.
 fn to_json(cfg: &Config, o: &Outcome, took_ms: u128, peak_kib: u64) -> String {
     format!(
         "{{\"clients\":{},\"downloads\":{},\"lied\":{},\"offers\":{},\"over_billed\":{},\"under_billed\":{},\

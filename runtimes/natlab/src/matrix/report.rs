@@ -82,6 +82,7 @@ impl Class {
         }
     }
 
+    /// Returns the words of the legend for this outcome of a pair.
     const fn in_words(self) -> &'static str {
         match self {
             Self::Independent => "both map independently",
@@ -211,6 +212,7 @@ impl Report {
         late.then(|| format!("after \"go\": median {median:.0} ms ({most:.0} allowed), p95 {p95:.0} ms ({P95_MS:.0})"))
     }
 
+    /// Returns the heading of the part in the report.
     fn heading(&self) -> String {
         let part = match self.part {
             Part::Pairs => "pairs".into(),
@@ -258,6 +260,7 @@ impl Report {
         text
     }
 
+    /// Returns the table of all tries of a kind of pairs taken together, with the lower bound of the rate of success.
     fn pools(&self) -> String {
         let mut text = String::from(
             "| pairs of which | introduced | connected | lower 95 % bound | got bytes | after \"go\", median | p95 |\n\
@@ -273,6 +276,7 @@ impl Report {
         text
     }
 
+    /// Returns the table of pairs that cannot connect and were made to try.
     fn forced(&self) -> String {
         let mut text = String::from(
             "| pairs of which | tries | connected | attempts, both sides | longest | reasons | most probes | download, \

@@ -118,6 +118,7 @@ pub(super) fn export_days<R: Start>(args: &LedgerExportArgs, json: bool) -> Resu
     say!("wrote {}: provider {provider}, {from} to {to}, {statements} statements", args.output.display())
 }
 
+/// Exports a provider's statements of these days as JSON lines; returns their number.
 async fn export_lines(
     reader: &mut Reader,
     provider: ProviderId,
@@ -134,6 +135,7 @@ async fn export_lines(
     Ok(statements)
 }
 
+/// Exports a provider's statements of these days as a Parquet file; returns their number.
 async fn export_parquet(
     reader: &mut Reader,
     provider: ProviderId,
@@ -204,6 +206,7 @@ pub(super) fn audit(args: &AuditArgs, json: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// Prints the sums of the audited days.
 fn say_totals(totals: &Totals) -> Result<(), Error> {
     say!(
         "  downloads    {} ({} completed)\n  from edges   {} ({})\n  from peers   {} ({})\n  plain HTTPS  {} ({})",
@@ -281,6 +284,7 @@ fn unproven(day: &ProviderDay, file: &Path, finding: &Finding, foreign: bool) ->
     Error::new(Code::Unproven, message).next(next)
 }
 
+/// Returns the operator's root key, from the option or from the bundle.
 fn root_of(args: &AuditArgs) -> Result<PublicKey, Error> {
     match (&args.root, &args.bundle) {
         (Some(root), _) => {
@@ -291,6 +295,7 @@ fn root_of(args: &AuditArgs) -> Result<PublicKey, Error> {
     }
 }
 
+/// Returns the sums of the audited days as JSON.
 pub(super) fn totals_json(t: &Totals) -> serde_json::Value {
     serde_json::json!({
         "downloads": t.downloads, "completed": t.completed, "edge_bytes": t.edge_bytes, "peer_bytes": t.peer_bytes,
@@ -298,6 +303,7 @@ pub(super) fn totals_json(t: &Totals) -> serde_json::Value {
     })
 }
 
+/// Returns a sentence for a finding of the audit.
 fn words(finding: &Finding) -> String {
     match finding {
         Finding::Signature(CertError::Time) => {

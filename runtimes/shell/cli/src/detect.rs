@@ -49,6 +49,7 @@ fn quarantine(s: &Suspects, config: &Path) -> String {
     )
 }
 
+/// Appends the installations whose logins leave out some starts of the client.
 fn gaps(text: &mut String, s: &Suspects) {
     for g in &s.gaps {
         *text += &format!(
@@ -66,6 +67,7 @@ fn gaps(text: &mut String, s: &Suspects) {
     }
 }
 
+/// Appends the groups of clients that exchange bytes mostly among themselves.
 fn cliques(text: &mut String, s: &Suspects) {
     for c in &s.cliques {
         *text += &format!(
@@ -83,6 +85,7 @@ fn cliques(text: &mut String, s: &Suspects) {
     }
 }
 
+/// Appends the copies that downloaders say have sent wrong blocks.
 fn blamed(text: &mut String, s: &Suspects) {
     for b in &s.blamed {
         *text += &format!(

@@ -169,6 +169,7 @@ fn text(downloads: &[DownloadUsage], plain: &[PlainUsage], details: bool) -> Str
     text
 }
 
+/// Returns the text about one download: bytes of the edge and of peers, as counted and as reported.
 fn of_one(d: &DownloadUsage) -> String {
     let mut text = format!(
         "  client {}\n  version {}\n  edge: {} bytes sent once each, {} in all; the client says {}\n  \

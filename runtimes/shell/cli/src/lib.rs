@@ -98,6 +98,7 @@ fn in_one_line(text: &str) -> String {
     said.join(" ").trim_start_matches("error: ").to_owned()
 }
 
+/// Prints an error, unless the user has seen it.
 fn report(error: &Error, json: bool) {
     if error.is_told() {
         // nothing is left to say

@@ -297,6 +297,7 @@ fn gauge(name: &'static str, value: usize) {
     metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
 }
 
+/// Converts an event on a client's connection to an input of the CN; `None` if it needs none.
 fn from_client(conn: ConnId, event: Event<ToCn>) -> Option<Input> {
     Some(match event {
         Event::Opened(peer) => peer.map(|p| Input::ClientAccepted { conn, key: p.key, from: p.from })?,
@@ -305,6 +306,7 @@ fn from_client(conn: ConnId, event: Event<ToCn>) -> Option<Input> {
     })
 }
 
+/// Converts an event on the connection to a DN to an input of the CN.
 fn from_directory(conn: ConnId, event: Event<FromDn>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::DirectoryOpened { conn },
@@ -313,6 +315,7 @@ fn from_directory(conn: ConnId, event: Event<FromDn>) -> Option<Input> {
     })
 }
 
+/// Converts an event on the connection to the ledger to an input of the CN.
 fn from_ledger(conn: ConnId, event: Event<FromLedger>) -> Option<Input> {
     Some(match event {
         Event::Opened(_) => Input::LedgerOpened { conn },

@@ -93,6 +93,7 @@ impl Port<Dn> for DnPort {
     }
 }
 
+/// Converts an event on a CN's connection to an input of the DN; `None` if it needs none.
 fn from_cn(conn: ConnId, event: Event<ToDn>) -> Option<Input> {
     Some(match event {
         Event::Opened(peer) => peer.map(|p| Input::CnAccepted { conn, key: p.key })?,

@@ -181,6 +181,7 @@ struct Connections {
     answers: Answers,
 }
 
+/// Accepts TCP connections and starts a task for each that gets a seat.
 async fn accept<R: Rt>(rt: R, listener: R::Listener, connections: Connections) {
     loop {
         match rt.accept(&listener).await {

@@ -243,6 +243,7 @@ impl<R: Rt> Reader<R> {
         }
     }
 
+    /// Returns the next bytes of the body: text of the multipart frame, or content of the file.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             match self.parts.pop_front()? {

@@ -85,6 +85,7 @@ struct Signed {
     message: Vec<u8>,
 }
 
+/// Checks the client's signature of a request for a grant, and returns what it has signed.
 fn check_signature<R: Rt>(
     routes: &Routes<R>,
     head: &Parts,
@@ -132,6 +133,7 @@ async fn object_facts<R: Rt>(routes: &Routes<R>, asked: &GrantRequest) -> Result
     })
 }
 
+/// Opens the sealed grant that a client wants to renew.
 fn renewal<R: Rt>(
     routes: &Routes<R>,
     head: &Parts,
@@ -149,6 +151,7 @@ fn renewal<R: Rt>(
     Ok(Renewal { grant, proven, edge_only })
 }
 
+/// Returns the response with a grant.
 fn reply(grant: Grant, sealed: &SealedGrant, notice: Option<String>) -> Response<Body> {
     json(&GrantReply {
         download: grant.download.to_string(),
@@ -164,6 +167,7 @@ fn reply(grant: Grant, sealed: &SealedGrant, notice: Option<String>) -> Response
     })
 }
 
+/// Returns the problem document for a grant that the edge denies.
 fn denied(why: Denial) -> Box<Problem> {
     match why {
         Denial::WrongKey => problem(StatusCode::FORBIDDEN, "wrong-key", "the GUID is not that of the key"),

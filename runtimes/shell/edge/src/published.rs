@@ -74,6 +74,7 @@ impl<R: Clone, T> Clone for Watched<R, T> {
 }
 
 impl<R: Rt, T: Send + Sync + 'static> Watched<R, T> {
+    /// Loads a file that operators may change while the edge runs, and notes its stamp.
     fn open(
         rt: R,
         files: Files,

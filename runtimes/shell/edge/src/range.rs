@@ -66,6 +66,7 @@ fn number(digits: &str) -> Option<u64> {
     ok.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
+/// Returns the bytes that one range of a `Range` header asks for; `None` if none of them exists.
 fn resolve(spec: &Spec, size: u64) -> Option<Range<u64>> {
     let range = match *spec {
         Spec::FromTo(first, last) => first..last.saturating_add(1).min(size),

@@ -194,6 +194,7 @@ impl<R: Rt> Routes<R> {
         self.content(Found { id, object, version }, extra, grant, asked.fields, head_only).await
     }
 
+    /// Answers a request for an object's content: whole, in ranges, or not modified.
     async fn content(
         &self,
         Found { id, object, version }: Found<'_>,
@@ -302,6 +303,7 @@ fn for_a_full_disk(problem: Box<Problem>) -> Box<Problem> {
     Box::new(Problem::new(StatusCode::SERVICE_UNAVAILABLE, DISK_FULL, detail).again_after(RETRY_FULL_AFTER_MS))
 }
 
+/// Counts an answer by its class of status codes.
 fn count_request(status: StatusCode) {
     let class = match status.as_u16() / 100 {
         1 => "1xx",

@@ -127,6 +127,7 @@ enum Failed {
 }
 
 impl Failed {
+    /// Returns the error with the path of the file that it is about.
     fn at(self, from: &Path, copy: &Path) -> Error {
         match self {
             Self::Reading(e) => Error::at(from)(e),

@@ -135,6 +135,7 @@ impl Value {
         out
     }
 
+    /// Appends the value in bencoding (BEP 3).
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Int(n) => out.extend_from_slice(format!("i{n}e").as_bytes()),

@@ -118,6 +118,7 @@ fn hex(digests: &[Digest]) -> Vec<String> {
     digests.iter().map(ToString::to_string).collect()
 }
 
+/// Returns a signed head of the log of days as exported text.
 fn head_text(h: &SignedHead) -> HeadText {
     HeadText {
         days: h.head.days,
@@ -129,6 +130,7 @@ fn head_text(h: &SignedHead) -> HeadText {
     }
 }
 
+/// Returns a statement as a line of the export.
 fn leaf_line(leaf: &Leaf) -> LeafLine {
     match leaf {
         Leaf::Download(d) => download_line(d),
@@ -145,6 +147,7 @@ fn leaf_line(leaf: &Leaf) -> LeafLine {
     }
 }
 
+/// Returns the statement of a download as a line of the export.
 fn download_line(d: &DownloadStatement) -> LeafLine {
     LeafLine::Download {
         download: d.download.to_string(),
@@ -241,6 +244,7 @@ fn head_of(h: &HeadText) -> Result<SignedHead, String> {
     })
 }
 
+/// Reads a statement back from a line of an export.
 fn leaf_of(line: LeafLine, provider: ProviderId, day: u32) -> Result<Leaf, String> {
     Ok(match line {
         LeafLine::Download {

@@ -106,6 +106,7 @@ struct EvidenceBuilder<'a> {
 }
 
 impl EvidenceBuilder<'_> {
+    /// Adds a record that came to a download; records that came at the same time stay together.
     fn add(&mut self, download: &[u8], came_ms: u64, record: LedgerRecord) {
         match self.pending.get_mut(download) {
             Some((at_ms, records)) if *at_ms == came_ms => records.push(record),

@@ -141,6 +141,7 @@ pub(super) const fn cause_name(number: i64) -> &'static str {
     }
 }
 
+/// Returns the record of a grant; `None` for other records.
 const fn grant(record: &LedgerRecord) -> Option<&GrantRecord> {
     match record {
         LedgerRecord::Granted(g) => Some(g),

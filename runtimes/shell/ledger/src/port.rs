@@ -164,6 +164,7 @@ async fn tell_quarantine<R: Rt>(rt: R, database: Database, inbox: Sender<Input>,
     }
 }
 
+/// Returns the GUIDs in quarantine, and opens the database for it if it is not open.
 async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Result<Vec<Guid>, Error> {
     let reader = match reader {
         Some(reader) => reader,
@@ -231,6 +232,7 @@ impl Port<Ledger> for LedgerPort {
     }
 }
 
+/// Converts an event on a server's connection to an input of the ledger; `None` if it needs none.
 fn from_server(conn: ConnId, event: Event<ToLedger>) -> Option<Input> {
     Some(match event {
         Event::Opened(peer) => peer.map(|p| Input::Accepted { conn, key: p.key })?,

@@ -49,6 +49,7 @@ impl From<Option<&[u8]>> for Value {
 
 type AnyQuery<'q> = Query<'q, Any, AnyArguments>;
 
+/// Binds a value to the next parameter of a query.
 fn bind(query: AnyQuery<'_>, value: Value) -> AnyQuery<'_> {
     match value {
         Value::Int(n) => query.bind(n),

@@ -109,7 +109,7 @@ async fn heirs_among(
     Ok(found)
 }
 
-/// Returns the direct predecessors of GUIDs.
+/// Returns the GUIDs that installations used before these, up to their last change of key.
 pub(super) async fn predecessors(
     change: &mut AnyConnection,
     guids: &BTreeSet<Guid>,

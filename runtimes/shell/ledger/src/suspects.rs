@@ -357,6 +357,7 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads who completed which version on which day, for the chances that clients met.
     async fn read_demands(
         &mut self,
         reading: &mut Reading,
@@ -534,6 +535,7 @@ impl Reading {
         found.collect()
     }
 
+    /// Returns the clients that failed challenges of possession.
     fn failed_possession(&self) -> Vec<PossessionFound> {
         let found = |(client, t): (&u32, &Tally)| PossessionFound {
             guid: self.clients.name(*client),
@@ -544,6 +546,7 @@ impl Reading {
         self.possession.iter().filter(|(_, t)| t.is_conspicuous()).map(found).collect()
     }
 
+    /// Returns the downloaders that reported fewer bytes than their receipts prove.
     fn understated(&self) -> Vec<Understated> {
         let found = |(client, (downloads, bytes)): (&u32, &(u64, u64))| Understated {
             guid: self.clients.name(*client),

@@ -102,6 +102,7 @@ impl Reader {
         self.read_downloads(filter).await.map_err(|e| self.failed(&e))
     }
 
+    /// Reads the usage of the downloads that a filter selects.
     async fn read_downloads(&mut self, filter: &Filter) -> Result<Vec<DownloadUsage>, sqlx::Error> {
         let lines = sqlx::query(
             "SELECT download, edge_unique, edge_total, peers_billed, flagged FROM download
@@ -134,6 +135,7 @@ impl Reader {
         Ok(book_of(records).claims(verify, 0))
     }
 
+    /// Reads the records of a download.
     async fn records_of(&mut self, download: &[u8]) -> Result<Vec<LedgerRecord>, sqlx::Error> {
         let rows = sqlx::query("SELECT body FROM record WHERE download = $1")
             .bind(download.to_vec())
@@ -147,6 +149,7 @@ impl Reader {
         self.read_plain(provider).await.map_err(|e| self.failed(&e))
     }
 
+    /// Reads the bytes that edges sent without a grant, by version and edge.
     async fn read_plain(&mut self, provider: Option<ProviderId>) -> Result<Vec<PlainUsage>, sqlx::Error> {
         let rows = sqlx::query(
             "SELECT provider, version, edge, CAST(SUM(bytes) AS BIGINT) FROM plain

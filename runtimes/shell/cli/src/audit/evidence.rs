@@ -65,6 +65,7 @@ pub(super) fn check(file: &Path, days: &[ProviderDay]) -> Result<Proven, Error> 
     }
 }
 
+/// Returns a sentence for a doubt about the records behind a statement.
 fn words(doubt: &Doubt) -> String {
     match doubt {
         Doubt::Records => {

@@ -53,6 +53,7 @@ impl Server {
         }
     }
 
+    /// Returns the roles of the server process, as `serve --roles` takes them.
     const fn roles(self) -> &'static str {
         match self {
             Self::Edge => "edge,ledger",
@@ -252,6 +253,7 @@ impl Client {
     }
 }
 
+/// Asks a client for its status; `None` if it does not run.
 fn status(state: &Path) -> Result<Option<StatusLine>, Error> {
     match Call::ask(state, &Request::Status)? {
         Some(Answer::Status(status)) => Ok(Some(status)),

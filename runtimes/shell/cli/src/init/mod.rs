@@ -163,6 +163,7 @@ fn check(made: &Deployment, bundle: &Bundle) -> Result<(), Error> {
 }
 
 impl Deployment {
+    /// Returns the files of the new deployment as JSON.
     fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "config": self.config, "bundle": self.bundle, "ca": self.ca, "edge_url": self.edge_url,

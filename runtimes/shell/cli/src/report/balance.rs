@@ -10,6 +10,7 @@ use swarmedge_ledger::balance::{Balance, Flow, Network};
 /// Most flows shown; CSV and JSON have all.
 const FLOWS_MAX: usize = 20;
 
+/// Returns the traffic between networks in the format that the user asked for.
 pub(super) fn formatted(balance: &Balance, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text(balance),
@@ -19,6 +20,7 @@ pub(super) fn formatted(balance: &Balance, format: ReportFormat) -> Result<Strin
     })
 }
 
+/// Returns the traffic between networks as a table of text.
 fn text(b: &Balance) -> String {
     let mut text = format!(
         "{}, {} to {} (UTC): {} from peers, {} of it within one network\n",

@@ -57,6 +57,7 @@ pub(super) fn of(b: &Balance) -> Result<String, Error> {
     })
 }
 
+/// Returns the bars of bytes sent, received and exchanged inside each network.
 fn plot(b: &Balance) -> Plot {
     let heading = Heading {
         title: "Bytes of peers by network",

@@ -25,6 +25,7 @@ const HEAD: [&str; 16] = [
     "speed_p90",
 ];
 
+/// Returns a report as CSV, one row for each day, object, country and network.
 pub(super) fn of(report: &Report) -> Result<String, Error> {
     let scopes: [(&str, &[Row]); 4] = [
         ("day", &report.days),

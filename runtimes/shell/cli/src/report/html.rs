@@ -108,6 +108,7 @@ fn plots(r: &Report) -> [Plot; 3] {
     ]
 }
 
+/// Returns a table of the report's page.
 fn table<'a>(title: &'static str, what: &'static str, rows: &'a [Row]) -> Table<'a> {
     let cells = |f: &Figures| {
         [

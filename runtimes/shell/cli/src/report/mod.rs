@@ -77,6 +77,7 @@ async fn span(
     Ok((first, last))
 }
 
+/// Returns a report in the format that the user asked for.
 fn formatted(report: &Report, format: ReportFormat) -> Result<String, Error> {
     Ok(match format {
         ReportFormat::Text => text::of(report),

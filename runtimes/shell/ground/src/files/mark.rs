@@ -13,21 +13,23 @@ const WORDS: &str = "remembers that the file of this name without `.mark` was th
 /// The mark of a database: a file beside it that moves with it. It holds the last reported count of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// The database.
     of: PathBuf,
-    file: PathBuf,
+    /// The mark.
+    mark: PathBuf,
 }
 
 impl Mark {
     /// Makes the mark of this file, without touching the disk.
     #[must_use]
     pub fn of(of: &Path) -> Self {
-        Self { of: of.to_owned(), file: beside(of, ".mark") }
+        Self { of: of.to_owned(), mark: beside(of, ".mark") }
     }
 
     /// Returns the count of writes when the mark was last written, 0 if unreadable; `None` if there is no mark.
     #[must_use]
     pub fn written(&self) -> Option<u64> {
-        match fs::read_to_string(&self.file) {
+        match fs::read_to_string(&self.mark) {
             Ok(text) => Some(text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             // the mark exists, though it cannot be read
@@ -58,26 +60,27 @@ impl Mark {
     pub fn write(&self, written: u64) {
         let write = || {
             let is_new = self.written().is_none();
-            let mut file = File::options().write(true).create(true).truncate(false).open(&self.file)?;
+            let mut file = File::options().write(true).create(true).truncate(false).open(&self.mark)?;
             file.write_all(format!("{written:020} {WORDS}").as_bytes())?;
             if is_new {
                 file.sync_all()?;
-                if let Some(dir) = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+                if let Some(dir) = self.mark.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                     File::open(dir)?.sync_all()?;
                 }
             }
             Ok::<_, io::Error>(())
         };
         if let Err(error) = write() {
-            tracing::warn!(file = %self.file.display(), %error, "cannot write the mark of a database");
+            tracing::warn!(file = %self.mark.display(), %error, "cannot write the mark of a database");
         }
     }
 
-    /// Removes the mark: the next start uses the file if it is there, or begins a new one.
+    /// Removes the mark, which says that the database existed: the next start opens the database if it is there, and
+    /// creates an empty one otherwise.
     pub fn forget(&self) -> Result<(), Error> {
-        match fs::remove_file(&self.file) {
+        match fs::remove_file(&self.mark) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(format_args!("remove {}", self.file.display()), &e))
+                Err(Error::io(format_args!("remove {}", self.mark.display()), &e))
             }
             Ok(()) | Err(_) => Ok(()),
         }

@@ -211,6 +211,7 @@ impl Tally {
         text
     }
 
+    /// Returns the results by killed role as JSON.
     pub(super) fn to_json(&self, runtime: &str, seed: u64, unclean: &[String]) -> serde_json::Value {
         let row = |(name, [kills, downloads, delivered, billed, gap, bound, wrong]): (String, [u64; 7])| {
             serde_json::json!({

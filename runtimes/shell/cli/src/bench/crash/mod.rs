@@ -60,6 +60,7 @@ enum Role {
 impl Role {
     const ALL: [Self; 5] = [Self::Edge, Self::Ledger, Self::Cn, Self::Dn, Self::Stun];
 
+    /// Returns the server process that is killed.
     const fn server(self) -> Server {
         match self {
             Self::Edge => Server::EdgeAlone,
@@ -128,6 +129,7 @@ struct Crash<R> {
 }
 
 impl<R: Start> Crash<R> {
+    /// Makes a deployment, starts its servers and publishes the object that the clients will download.
     fn prepare(
         args: &BenchCrashArgs,
         dir: &Path,
