@@ -1,6 +1,7 @@
-//! `ledger show` (records and billed bytes), `ledger forks` (logs that contradict themselves) and `ledger backup`.
+//! `ledger show` (records and billed bytes), `ledger forks` (logs that contradict themselves), `ledger backup` and
+//! `ledger erase`.
 
-use super::args::{LedgerBackupArgs, LedgerForksArgs, LedgerShowArgs};
+use super::args::{LedgerBackupArgs, LedgerEraseArgs, LedgerForksArgs, LedgerShowArgs};
 use super::audit::ledger_of;
 use super::objects::print_json;
 use super::{Code, Error};
@@ -12,7 +13,8 @@ use swarmedge_ground::rt::Start;
 use swarmedge_ground::terminal::out::say;
 use swarmedge_ground::terminal::units::{bytes, percent};
 use swarmedge_ledger::backup::backup;
-use swarmedge_ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader};
+use swarmedge_ledger::erase;
+use swarmedge_ledger::{Database, DownloadUsage, Filter, PlainUsage, Reader, Store};
 
 /// Reads the usage of one download; `None` if the ledger has no record. The demo calls this.
 pub(super) fn ask<R: Start>(database: &Database, download: DownloadId) -> Result<Option<DownloadUsage>, Error> {
@@ -95,6 +97,29 @@ pub(super) fn forks<R: Start>(args: &LedgerForksArgs, json: bool) -> Result<(), 
         }
     }
     say!("{} of a kind that restored or cloned machines leave behind; --json prints the signatures", forks.len())
+}
+
+/// Runs the command `swarmedge ledger erase`.
+pub(super) fn erase<R: Start>(args: &LedgerEraseArgs, json: bool) -> Result<(), Error> {
+    let database = ledger_of(&args.config.config)?.database;
+    database.check_there()?;
+    let text = &args.guid;
+    let guid: Guid =
+        text.parse().map_err(|e| Error::usage(format!("{text:?}: {e}")).next("a GUID has 32 hexadecimal digits"))?;
+    let erased = R::block_on(move |_| async move {
+        let mut store = Store::open(&database).await?;
+        let erased = erase::erase(&mut store, guid).await;
+        store.close().await;
+        erased
+    })?;
+    if json {
+        return print_json(&erased);
+    }
+    say!("client {guid}: {} events and the records of {} downloads are erased", erased.events, erased.downloads)?;
+    if erased.open_downloads > 0 {
+        say!("  {} downloads of days that are not closed yet stay: erase again then", erased.open_downloads)?;
+    }
+    Ok(())
 }
 
 /// Runs the command `swarmedge ledger backup`.

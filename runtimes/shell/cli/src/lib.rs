@@ -151,6 +151,7 @@ fn dispatch<R: Start>(global: &Global, command: Command) -> Result<(), Error> {
             LedgerCommand::CloseDay(args) => audit::close_day::<R>(&args, json),
             LedgerCommand::Export(args) => audit::export_days::<R>(&args, json),
             LedgerCommand::Backup(args) => ledger::back_up::<R>(&args, json),
+            LedgerCommand::Erase(args) => ledger::erase::<R>(&args, json),
         },
         Command::AcceptLoss(args) => accept_loss::run::<R>(&args, json),
         Command::Report(args) => report::run::<R>(&args, json),

@@ -8,6 +8,7 @@ use super::config::LedgerConfig;
 use super::connection::Connection;
 use super::database::Database;
 use super::day::Day;
+use super::erase::forget_addresses;
 use super::reader::Reader;
 use super::rollup::roll;
 use super::rows::{Value, insert};
@@ -315,10 +316,14 @@ pub async fn close_due(
     Ok(closed)
 }
 
-/// Opens the ledger and deletes records older than `keep_days`. Call once a day: it scans much.
-pub async fn forget_due(database: &Database, keep_days: u32, now_ms: u64) -> Result<(), Error> {
-    let mut store = Store::open(database).await?;
-    trim(&mut store, Day::of_ms(now_ms), keep_days).await?;
-    store.close().await;
+/// Opens the ledger, removes the addresses from logins older than `address_days`, and deletes records older than
+/// `keep_days`. Call once a day: it scans much.
+pub async fn forget_due(cfg: &LedgerConfig, now_ms: u64) -> Result<(), Error> {
+    forget_addresses(&cfg.database, cfg.address_days, now_ms).await?;
+    if let Some(keep_days) = cfg.keep_days {
+        let mut store = Store::open(&cfg.database).await?;
+        trim(&mut store, Day::of_ms(now_ms), keep_days).await?;
+        store.close().await;
+    }
     Ok(())
 }

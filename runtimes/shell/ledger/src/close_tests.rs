@@ -80,7 +80,7 @@ fn evidence(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> Result<Vec
 
 /// Makes the records of `n` completed downloads of provider 7 on a day, of one of provider 8, and of plain HTTP
 /// traffic.
-fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
+pub(super) fn traffic(day: Day, n: u32) -> Vec<LedgerRecord> {
     let mut records =
         vec![granted_on(day, day.0 * 100 + 99, 8), edge(day.0 * 1_000 + 999, None, day.0, u64::from(day.0))];
     for d in (0..n).map(|i| day.0 * 100 + i) {
@@ -114,7 +114,7 @@ pub(super) fn close_up_to(ledger: &Fixture, last: Day) -> usize {
 }
 
 /// Returns provider 7's closed days as exported JSON lines.
-fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
+pub(super) fn exported(ledger: &Fixture, days: std::ops::RangeInclusive<u32>) -> String {
     block_on(async {
         let mut reader = Reader::open(&ledger.path).await.expect("opens");
         let mut text = String::new();

@@ -30,9 +30,17 @@ pub struct LedgerConfig {
     /// Days for which records of closed days are kept; absent: forever. Settled figures are kept forever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_days: Option<u32>,
+    /// Days for which the addresses in clients' logins are kept; the rest of a login stays.
+    #[serde(default = "default_address_days")]
+    pub address_days: u32,
     /// Socket address of `/healthz` and `/metrics` (plain HTTP: keep it private).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops: Option<SocketAddr>,
+}
+
+/// Returns the usual time for which addresses of clients are kept (paper §3.9: they are deleted).
+const fn default_address_days() -> u32 {
+    90
 }
 
 const fn default_settle_days() -> u32 {

@@ -78,8 +78,9 @@ impl Reader {
 
 fn forgotten(of: &DownloadStatement, day: Day) -> Error {
     let download = of.download;
-    Error::failed(format!("{day}: download {download} was settled from other records than those that are there"))
-        .next("records that [ledger] keep_days has forgotten cannot be shown: export later days, or without --evidence")
+    Error::failed(format!("{day}: download {download} was settled from other records than those that are there")).next(
+        "records that keep_days has forgotten or `ledger erase` has erased cannot be shown: export without --evidence",
+    )
 }
 
 fn line(of: &ProviderDay, statement: &DownloadStatement, evidence: &Evidence, spans: &Spans) -> Result<String, Error> {

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Possession = 11,
     /// Client's blame of a peer.
     Blamed = 12,
+    /// Login of a client so long ago that its address was removed.
+    OldLogin = 13,
 }
 
 impl Kind {

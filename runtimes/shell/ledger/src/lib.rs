@@ -19,6 +19,9 @@ pub mod config;
 mod connection;
 mod database;
 mod day;
+pub mod erase;
+#[cfg(test)]
+mod erase_tests;
 pub mod evidence;
 pub mod export;
 pub mod fill;

@@ -173,7 +173,7 @@ async fn in_quarantine(reader: &mut Option<Reader>, database: &Database) -> Resu
     reader.in_quarantine().await
 }
 
-/// Closes due days at intervals, and deletes old records once a day.
+/// Closes due days at intervals, and once a day deletes old records and the addresses in old logins.
 async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condition: Condition) {
     let mut forgot_on = None;
     loop {
@@ -185,8 +185,8 @@ async fn close_daily<R: Rt>(rt: R, cfg: LedgerConfig, signer: Signer, mut condit
             }
             Err(error) => Err(format!("cannot close days: {error} ({MEND})")),
         };
-        if let Some(keep) = cfg.keep_days.filter(|_| forgot_on != Some(Day::of_ms(now_ms))) {
-            match forget_due(&cfg.database, keep, now_ms).await {
+        if forgot_on != Some(Day::of_ms(now_ms)) {
+            match forget_due(&cfg, now_ms).await {
                 Ok(()) => forgot_on = Some(Day::of_ms(now_ms)),
                 Err(error) => done = done.and(Err(format!("cannot forget old records: {error} ({MEND})"))),
             }

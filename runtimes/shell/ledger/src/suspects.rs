@@ -216,7 +216,8 @@ impl Clients {
 
     fn login(&mut self, guid: Guid, login: &Login) {
         let number = self.number(guid);
-        self.addresses[number as usize] = Some(login.observed.ip());
+        // an old login has none
+        self.addresses[number as usize] = Some(login.observed.ip()).filter(|ip| !ip.is_unspecified());
         self.keys.insert(login.upload_key, number);
         let (starts, logins) = self.starts.entry(number).or_default();
         starts.login(&login.secondary);
@@ -280,9 +281,10 @@ impl Reader {
     }
 
     async fn read_logins(&mut self, reading: &mut Reading, from: Day, to: Day) -> Result<(), sqlx::Error> {
-        let text = "SELECT body FROM record WHERE kind IN ($1, $2) AND day BETWEEN $3 AND $4 ORDER BY received_ms";
+        let text = "SELECT body FROM record WHERE kind IN ($1, $2, $3) AND day BETWEEN $4 AND $5 ORDER BY received_ms";
         let query = sqlx::query(text)
             .bind(Kind::Login.to_sql())
+            .bind(Kind::OldLogin.to_sql())
             .bind(Kind::Located.to_sql())
             .bind(from.to_sql())
             .bind(to.to_sql());

@@ -14,12 +14,12 @@ use swarmedge_core::wire::records::{
 const DAY: Day = Day(20_500);
 const FRIENDS: u32 = 5;
 
-fn log(n: u32, guid: u32, event: LogEvent) -> LedgerRecord {
+pub(super) fn log(n: u32, guid: u32, event: LogEvent) -> LedgerRecord {
     LedgerRecord::Log(LogRecord { id: RecordId::numbered(n), at_ms: 1, guid: Guid::numbered(guid), event })
 }
 
 /// Makes a login of client `n` from its own address, with its last starts, newest first.
-fn login(n: u32, starts: &[u32]) -> LedgerRecord {
+pub(super) fn login(n: u32, starts: &[u32]) -> LedgerRecord {
     let login = Login {
         observed: format!("10.{}.{}.1:9", n / 250, n % 250).parse().expect("an address"),
         secondary: List::truncated(starts.iter().map(|s| SecondaryGuid::numbered(*s))),

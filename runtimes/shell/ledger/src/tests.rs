@@ -463,6 +463,8 @@ const RULES: &[Rule] = &[
     super::close_tests::a_download_ending_before_its_day_closes_still_gets_late_records,
     super::close_tests::replaced_records_are_stored_and_not_read_again,
     super::close_tests::record_ids_cannot_be_stolen_and_nothing_is_billed_twice,
+    super::erase_tests::old_logins_lose_their_address_and_nothing_else,
+    super::erase_tests::a_client_is_erased_and_closed_days_stay_as_they_are,
     super::suspects_tests::a_clique_and_a_fork_are_found_with_their_evidence,
     super::suspects_tests::blamed_copies_are_shown_with_their_accusers,
     super::suspects_tests::introductions_without_an_offer_are_found,

@@ -192,7 +192,9 @@ impl Reader {
                 unnamed.insert(*guid);
             }
         }
-        let logins = sqlx::query("SELECT body FROM record WHERE kind = $1").bind(Kind::Login.to_sql());
+        let logins = sqlx::query("SELECT body FROM record WHERE kind IN ($1, $2)")
+            .bind(Kind::Login.to_sql())
+            .bind(Kind::OldLogin.to_sql());
         let mut logins = logins.fetch(&mut self.db.any);
         while !unnamed.is_empty()
             && let Some(row) = logins.next().await

@@ -162,6 +162,7 @@ impl<R: Start> Net<R> {
             certificate: None,
             settle_days: 2,
             keep_days: None,
+            address_days: 90,
             ops: None,
         };
         self.start(
@@ -442,6 +443,7 @@ impl<R: Start> Net<R> {
             certificate: None,
             settle_days: 2,
             keep_days: None,
+            address_days: 90,
             ops: None,
         };
         self.start(

@@ -32,6 +32,27 @@ pub enum LedgerCommand {
     Export(LedgerExportArgs),
     /// Copy the whole ledger to a new file, while it is served
     Backup(LedgerBackupArgs),
+    /// Erase what the ledger has of a client; statements of closed days stay as they were signed
+    Erase(LedgerEraseArgs),
+}
+
+/// Arguments of `swarmedge ledger erase`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Erased are the client's logins, locations, registered versions, log heads and blames, and the records \
+    of its downloads of closed days. Bills and reports of these days do not change; `audit --evidence` cannot check \
+    these downloads any more. Downloads of days that are not closed stay: erase again when they are.\n\n\
+    What stays: its changes of keys and its quarantines, which keep cheaters out, and what it said in records of other \
+    clients' downloads. The client's own GUID is in `swarmedge status`. Addresses in logins are removed after \
+    `address_days` (90) in any case. This cannot be undone; backups are not changed.\n\n\
+    Example:\n  swarmedge ledger erase 8f14e45fceea167a5a36dedd4bea2543 --config my-cdn/server.toml"
+)]
+pub struct LedgerEraseArgs {
+    /// The client's GUID: 32 hexadecimal digits
+    pub guid: String,
+    /// Configuration file of the deployment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Arguments of `swarmedge ledger backup`.
