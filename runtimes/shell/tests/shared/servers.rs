@@ -153,21 +153,7 @@ impl<R: Start> Net<R> {
 
     async fn ledger(&self) -> SocketAddr {
         self.equip(ServerRole::Ledger, "ledger");
-        let cfg = LedgerConfig {
-            listen: any(),
-            tls_cert: self.path("ledger.pem"),
-            tls_key: self.path("ledger.key.pem"),
-            database: self.path("ledger.sqlite").into(),
-            signing_key: None,
-            certificate: None,
-            settle_days: 2,
-            keep_days: None,
-            address_days: 90,
-            ops: None,
-        };
-        self.start(
-            swarmedge_ledger::open(&self.rt, &self.operator(), &cfg, &self.stop, &self.health).await.expect("opens"),
-        )
+        self.second_ledger_addr().await
     }
 
     fn cn_config(&self, dn: SocketAddr, ledger: SocketAddr) -> CnConfig {
