@@ -31,6 +31,8 @@ pub struct Identity {
     /// The upload key K_u, by which other clients know this one. It changes daily, so that they cannot follow a
     /// client.
     pub upload_key: Key,
+    /// Day of the upload key, in days since 1970.
+    day: u64,
     /// Secondary GUIDs of the client's last starts, the present start first.
     pub secondary: Vec<SecondaryGuid>,
 }
@@ -47,7 +49,14 @@ impl Identity {
         let name = format!("{UPLOAD_KEY}{day}.key");
         let upload_key = load_or_make(&dir.join(&name))?;
         remove_other_days(dir, &name)?;
-        Ok(Self { key, upload_key, secondary: begin_start(&dir.join(STARTS))? })
+        Ok(Self { key, upload_key, day, secondary: begin_start(&dir.join(STARTS))? })
+    }
+
+    /// Returns whether the upload key is to be replaced: on a later day, once no transfer would be cut off by it, or on
+    /// the day after that in any case. A clock that was set back changes nothing.
+    #[must_use]
+    pub const fn is_over(&self, today: u64, idle: bool) -> bool {
+        today > self.day.saturating_add(if idle { 0 } else { 1 })
     }
 
     /// Returns the signed change to the next key, if `dir` has one.
@@ -206,6 +215,8 @@ mod tests {
         assert_ne!(tomorrow.upload_key.public(), first.upload_key.public());
         let keys = fs::read_dir(dir.path()).expect("lists").count();
         assert_eq!(keys, 3, "yesterday's key is gone");
+        let over = [100, 101, 102, 103].map(|today| [true, false].map(|idle| tomorrow.is_over(today, idle)));
+        assert_eq!(over, [[false, false], [false, false], [true, false], [true, true]]);
     }
 
     #[test]

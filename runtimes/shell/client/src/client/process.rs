@@ -47,6 +47,8 @@ use swarmedge_ground::tls;
 const INBOX: usize = 16 * 1024;
 /// Time-out for the machine to end after a shutdown was requested.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// Interval at which a client looks whether the day of its upload key is over.
+const LOOK_AT_DAY_EVERY: Duration = Duration::from_secs(60);
 /// Time-out for telling peers that the client stops.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// Time-out for the lock of the state directory, which a command without a running client holds for a moment.
@@ -61,11 +63,12 @@ const PORT: &str = "udp.port";
 pub enum Ended {
     /// The client was told to stop.
     Stopped,
-    /// The client has taken another key and must restart under it; downloads continue after the restart.
-    Rekeyed,
+    /// The client must restart under another key, of the installation or of the day; downloads continue after the
+    /// restart.
+    NewKey,
 }
 
-/// Runs the client in the directory `config.state` until it is stopped. After a change of its key the client starts
+/// Runs the client in the directory `config.state` until it is stopped. After a change of a key the client starts
 /// again on a new runtime, so that nothing of the old key is left. `shutdown` is called once per start; `ready` is
 /// called each time the client takes commands.
 pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
@@ -85,8 +88,8 @@ pub fn run_on<R: Start, S: Future<Output = ()> + 'static>(
     }
 }
 
-/// Runs the client in `config.state` once: until `shutdown` completes, the local API asks it to end, or its key has
-/// changed.
+/// Runs the client in `config.state` once: until `shutdown` completes, the local API asks it to end, or one of its keys
+/// is to change.
 pub async fn run<R: Rt>(
     rt: R,
     config: ClientConfig,
@@ -106,6 +109,7 @@ pub async fn run<R: Rt>(
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, way, raw, datagrams, doors, called } = parts;
     report_news(&edges, api_state.clone());
+    let key_of_day = identity.clone();
     let (looks, looked_for) = mailbox(1);
     let leaves = Signal::default();
     let sight = Sight {
@@ -143,7 +147,12 @@ pub async fn run<R: Rt>(
     let metrics = |addr| ops::serve(&rt, addr, "client ops", stopped.clone(), Health::default());
     config.ops.map(metrics).transpose()?;
     ready(&api_state);
-    let stop = stop_asked(rt.clone(), api_state.clone(), shutdown);
+    let key_is_over = Signal::default();
+    let new_key = async {
+        upload_key_over(&rt, &config, &key_of_day, &api_state, &closing_peers).await;
+        key_is_over.set();
+    };
+    let stop = stop_asked(rt.clone(), api_state.clone(), or(shutdown, new_key));
     or(drive(rt.clone(), machine, core, receiver, port), stop).await;
     api_state.close();
     stopped.set();
@@ -154,7 +163,27 @@ pub async fn run<R: Rt>(
     };
     or(closing, rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
     tracing::info!("client stopped");
-    Ok(if api_state.begins_anew() { Ended::Rekeyed } else { Ended::Stopped })
+    Ok(if api_state.begins_anew() || key_is_over.is_set() { Ended::NewKey } else { Ended::Stopped })
+}
+
+/// Waits until the day of the upload key is over and the client is idle, or the next day too. A client for one `get`
+/// keeps its key.
+async fn upload_key_over<R: Rt>(
+    rt: &R,
+    config: &ClientConfig,
+    identity: &Identity,
+    api_state: &ApiState,
+    peers: &Peers<R>,
+) {
+    loop {
+        rt.sleep_until(rt.now() + LOOK_AT_DAY_EVERY).await;
+        let downloads_rest = || api_state.status().downloads.iter().all(|line| line.state.is_at_rest());
+        let idle = api_state.gets() == 0 && peers.connected() == 0 && downloads_rest();
+        if !config.one_shot && identity.is_over(today(), idle) {
+            tracing::info!("the day of the upload key is over: the client starts again under a new one");
+            return;
+        }
+    }
 }
 
 /// Returns the servers of the last bootstrap, and passes the edges among them to the local API.
