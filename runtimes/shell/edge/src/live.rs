@@ -57,33 +57,21 @@ impl LiveConfig {
 
     /// Applies the values of [`Self::KEYS`] in a changed section; ignores its other keys.
     pub fn take(&self, section: Value) -> Result<(), String> {
-        let new: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
-        let EdgeConfig {
-            rate_limit,
-            scrub_rate,
-            region,
-            client_version_min,
-            client_versions_blocked,
-            cns,
-            edges,
-            stun,
-            ..
-        } = new;
-        self.0.rate.store(rate_limit.0, Ordering::Relaxed);
-        self.0.scrub_rate.store(scrub_rate.0, Ordering::Relaxed);
+        let whole: EdgeConfig = serde_json::from_value(section).map_err(|e| e.to_string())?;
+        let section = serde_json::to_value(whole).map_err(|e| e.to_string())?;
         let mut now = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
-        let old = EdgeConfig::clone(&now);
-        *now = Arc::new(EdgeConfig {
-            rate_limit,
-            scrub_rate,
-            region,
-            client_version_min,
-            client_versions_blocked,
-            cns,
-            edges,
-            stun,
-            ..old
-        });
+        let mut merged = serde_json::to_value(&**now).map_err(|e| e.to_string())?;
+        let Some(values) = merged.as_object_mut() else { return Err("the section is no table".into()) };
+        for key in Self::KEYS {
+            match section.get(key) {
+                Some(value) => drop(values.insert((*key).to_owned(), value.clone())),
+                None => drop(values.remove(*key)),
+            }
+        }
+        let new: EdgeConfig = serde_json::from_value(merged).map_err(|e| e.to_string())?;
+        self.0.rate.store(new.rate_limit.0, Ordering::Relaxed);
+        self.0.scrub_rate.store(new.scrub_rate.0, Ordering::Relaxed);
+        *now = Arc::new(new);
         Ok(())
     }
 }
