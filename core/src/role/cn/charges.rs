@@ -44,8 +44,8 @@ impl Cn {
         session.dn_view.has_gap = true;
         let whole = cx.cfg.prices.versions(SHARES_PER_PEER_MAX);
         let wait = session.budgets.wait_for(cx.now, whole);
-        if self.timers.get(Timer::Readd(conn)).is_none() {
-            self.timers.set(Timer::Readd(conn), Some(cx.now.after(wait)));
+        if self.common.timers.get(Timer::Readd(conn)).is_none() {
+            self.common.timers.set(Timer::Readd(conn), Some(cx.now.after(wait)));
         }
     }
 
@@ -54,7 +54,7 @@ impl Cn {
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         if page.reset {
             (session.dn_view.has_gap, session.dn_view.versions) = (false, 0);
-            self.timers.clear(Timer::Readd(conn));
+            self.common.timers.clear(Timer::Readd(conn));
         }
         let versions = &mut session.dn_view.versions;
         *versions = versions.saturating_add(page.add.len()).min(SHARES_PER_PEER_MAX);
@@ -95,10 +95,10 @@ impl Cn {
             if !core::mem::replace(&mut session.dn_view.is_stale, true) {
                 cx.push(Output::Count(Metric::Limited));
             }
-            return self.timers.set(Timer::Tell(conn), Some(cx.now.after(wait)));
+            return self.common.timers.set(Timer::Tell(conn), Some(cx.now.after(wait)));
         }
         (session.dn_view.class, session.dn_view.is_stale) = (class, false);
-        self.timers.clear(Timer::Tell(conn));
+        self.common.timers.clear(Timer::Tell(conn));
         if let Some(entry) = self.sessions.entry(conn) {
             self.tell_dns(cx, &ToDn::Peer(entry));
         }

@@ -55,7 +55,7 @@ fn is_work(msg: &ToCn) -> bool {
 impl Cn {
     /// Accepts a connection, or turns it away if the CN is full, draining, or does not know the time.
     pub(super) fn on_client_accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
-        if self.wall.is_none() || self.phase != Phase::Serving || !self.make_room(cx, (key, from)) {
+        if self.common.wall.is_none() || self.common.phase != Phase::Serving || !self.make_room(cx, (key, from)) {
             return self.turn_away(cx, conn);
         }
         if cx.cfg.geolocation {
@@ -64,7 +64,7 @@ impl Cn {
         // the shell never gives a number twice; if it did, the older connection would be the one that has ended
         self.remove_client(cx, conn);
         self.sessions.connect(conn, Client::new(key, from), cx.now);
-        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
+        self.common.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.hello_within)));
     }
 
     /// Makes room for a client, if need be in place of others, which are told to come back later.
@@ -101,10 +101,10 @@ impl Cn {
 
     /// Removes a closed connection, and tells the DNs if it had a session.
     pub(super) fn remove_client(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        self.timers.clear(Timer::Silent(conn));
-        self.timers.clear(Timer::Challenge(conn));
-        self.timers.clear(Timer::Tell(conn));
-        self.timers.clear(Timer::Readd(conn));
+        self.common.timers.clear(Timer::Silent(conn));
+        self.common.timers.clear(Timer::Challenge(conn));
+        self.common.timers.clear(Timer::Tell(conn));
+        self.common.timers.clear(Timer::Readd(conn));
         let Some(session) = self.sessions.remove(conn) else { return };
         cx.push(Output::Count(Metric::SessionClosed));
         self.tell_notices(cx, notice::server::Input::Closed(conn));
@@ -136,7 +136,7 @@ impl Cn {
             let ToCn::Hello(hello) = msg else { return self.refuse_violation(cx, conn) };
             return self.on_hello(cx, conn, &hello);
         }
-        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        self.common.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         let Some(msg) = self.charge(cx, conn, msg) else { return };
         if is_work(&msg) {
             self.sessions.note_work(conn, cx.now);
@@ -178,13 +178,13 @@ impl Cn {
     }
 
     fn open_session(&mut self, cx: &mut Context<'_>, conn: ConnId, hello: &Hello, secondary: SecondaryGuid) {
-        let now_ms = self.now_ms(cx.now);
+        let now_ms = self.common.now_ms(cx.now);
         let Some(client) = self.sessions.client(conn) else { return };
         let (observed, location) = (client.from, client.location);
         let by = Claimant { observed, upload_key: &hello.upload_key, before: &NatDescriptor::default() };
         let nat = believed(&self.cookies, now_ms, &hello.nat, &by);
         // a checkpoint that fails the check counts as none: the ledger has the log anyway
-        let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &Self::trust(cx), c));
+        let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &cx.cfg.trust(), c));
         let log = shown.map(|c| c.checkpoint.head.clone());
         let quarantined = self.quarantined.contains(&hello.guid);
         let session = Session {
@@ -204,7 +204,7 @@ impl Cn {
             dn_view: DnView::default(),
         };
         self.sessions.open(conn, session);
-        self.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
+        self.common.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
         cx.push(Output::Count(Metric::SessionOpened));
         let welcome = Welcome {
             protocol: crate::wire::PROTOCOL,
@@ -251,7 +251,7 @@ impl Cn {
 
     /// Stores a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.
     fn on_update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
-        let now_ms = self.now_ms(cx.now);
+        let now_ms = self.common.now_ms(cx.now);
         let Some(observed) = self.sessions.client(conn).map(|client| client.from) else { return };
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut changes = core::mem::replace(&mut session.uploads, update.uploads) != update.uploads;

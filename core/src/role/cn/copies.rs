@@ -114,7 +114,7 @@ impl Cn {
         s.challenge.answered = false;
         if !core::mem::replace(&mut s.challenge.open, true) {
             cx.push(Output::ClientSend { conn, msg: ToClient::Ping });
-            self.timers.set(Timer::Challenge(conn), Some(cx.now.after(cx.cfg.answer_within)));
+            self.common.timers.set(Timer::Challenge(conn), Some(cx.now.after(cx.cfg.answer_within)));
         }
     }
 
@@ -134,7 +134,7 @@ impl Cn {
         let by = s.challenge.by.take();
         s.challenge = Challenge { open: false, answered: true, by: None };
         let (guid, session) = (s.guid, s.id);
-        self.timers.clear(Timer::Challenge(conn));
+        self.common.timers.clear(Timer::Challenge(conn));
         if let Some(dn) = by.filter(|by| self.is_dn_up(*by)) {
             cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Alive(OfSession { session }) });
         }
@@ -193,7 +193,7 @@ impl Cn {
             session.rekey = Some(PendingRekey { record: id, new, durable: false });
         }
         self.rekeys.insert(id, conn);
-        let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Rekeyed(signed) };
+        let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event: LogEvent::Rekeyed(signed) };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 

@@ -93,7 +93,7 @@ impl Cn {
         if self.dn_mut(dn).is_some_and(|d| d.dialer.opened(conn)) {
             let hello = DirectoryHello { protocol: crate::wire::PROTOCOL, cert };
             cx.push(Output::DirectorySend { conn, msg: ToDn::Hello(hello) });
-            self.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
+            self.common.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
         }
     }
 
@@ -106,10 +106,10 @@ impl Cn {
         link.pinged = false;
         link.register_from = None;
         if let Some(wait) = link.dialer.closed(conn, cx.cfg.backoff, cx.rng) {
-            self.timers.set(Timer::Dial(dn), Some(cx.now.after(wait)));
+            self.common.timers.set(Timer::Dial(dn), Some(cx.now.after(wait)));
         }
-        self.timers.clear(Timer::Ping(dn));
-        self.timers.clear(Timer::Register(dn));
+        self.common.timers.clear(Timer::Ping(dn));
+        self.common.timers.clear(Timer::Register(dn));
         self.fail_queries_of_dn(cx, conn);
     }
 
@@ -125,7 +125,7 @@ impl Cn {
             return self.hang_up(cx, conn);
         }
         cx.push(Output::DirectorySend { conn, msg: ToDn::Ping });
-        self.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
+        self.common.timers.set(Timer::Ping(dn), Some(cx.now.after(PING_EVERY)));
     }
 
     pub(super) fn on_directory_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: FromDn) {
@@ -176,7 +176,7 @@ impl Cn {
         if let Some(link) = self.dn_mut(dn) {
             link.register_from = last;
         }
-        self.timers.set(Timer::Register(dn), last.map(|_| cx.now.after(REGISTER_PAUSE)));
+        self.common.timers.set(Timer::Register(dn), last.map(|_| cx.now.after(REGISTER_PAUSE)));
     }
 }
 

@@ -10,14 +10,17 @@ use crate::machine::Machine as _;
 impl Cn {
     pub(super) fn check_state(&self) {
         self.sessions.check();
-        if self.phase == Phase::Stopped {
+        if self.common.phase == Phase::Stopped {
             assert!(self.sessions.connections() == 0, "a stopped CN has no clients");
-            assert!(self.timers.next().is_none(), "a stopped CN waits for nothing");
+            assert!(self.common.timers.next().is_none(), "a stopped CN waits for nothing");
             return;
         }
-        assert!(self.wall.is_some() || self.sessions.connections() == 0, "without the time there are no clients");
+        assert!(
+            self.common.wall.is_some() || self.sessions.connections() == 0,
+            "without the time there are no clients"
+        );
         self.notices.check();
-        let repeats = self.timers.get(Timer::Notices) == self.notices.poll_timeout();
+        let repeats = self.common.timers.get(Timer::Notices) == self.notices.poll_timeout();
         assert!(repeats, "notices are sent again in time");
         assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of quarantined clients is bounded");
         assert!(self.forked.len() <= FORKED_MAX, "the list of forked logs is bounded");
@@ -33,7 +36,7 @@ impl Cn {
 
     /// Asserts the invariants of one client's connection, at constant cost.
     pub(super) fn check_client(&self, conn: ConnId) {
-        let waits_for = |timer: fn(ConnId) -> Timer| self.timers.get(timer(conn)).is_some();
+        let waits_for = |timer: fn(ConnId) -> Timer| self.common.timers.get(timer(conn)).is_some();
         let silent = waits_for(Timer::Silent);
         assert!(silent == self.sessions.is_connected(conn), "each connection has a time-out, and no other");
         self.sessions.check_one(conn);
@@ -49,11 +52,11 @@ impl Cn {
     fn check_queries(&self) {
         self.queries.check(|dn| self.is_dn_up(dn));
         for req in self.queries.reqs() {
-            assert!(req < self.next_req, "each query has a number that was given");
-            assert!(self.timers.get(Timer::Query(req)).is_some(), "each query has a time-out");
+            assert!(req < self.common.next_req, "each query has a number that was given");
+            assert!(self.common.timers.get(Timer::Query(req)).is_some(), "each query has a time-out");
         }
         for req in self.acks.keys() {
-            assert!(*req < self.next_req, "each acknowledgement has a number that was given");
+            assert!(*req < self.common.next_req, "each acknowledgement has a number that was given");
             assert!(!self.queries.contains(*req), "queries and acknowledgements share no number");
         }
     }
@@ -63,18 +66,18 @@ impl Cn {
         self.connected.check();
         assert!(self.introduced_uploaders.len() <= INTRODUCED_UPLOADERS_MAX, "introduced uploaders are bounded");
         for intro in self.introduced_uploaders.keys() {
-            let waits = self.timers.get(Timer::IntroducedUploader(*intro)).is_some();
+            let waits = self.common.timers.get(Timer::IntroducedUploader(*intro)).is_some();
             assert!(waits, "each introduced uploader has a time-out");
         }
     }
 
     fn check_dns(&self) {
-        assert!(self.wall.is_some() || self.dns.is_empty(), "without the time no DN is dialled");
+        assert!(self.common.wall.is_some() || self.dns.is_empty(), "without the time no DN is dialled");
         for (dn, link) in (0..).zip(&self.dns) {
             link.check(
-                self.timers.get(Timer::Dial(dn)).is_some(),
-                self.timers.get(Timer::Ping(dn)).is_some(),
-                self.timers.get(Timer::Register(dn)).is_some(),
+                self.common.timers.get(Timer::Dial(dn)).is_some(),
+                self.common.timers.get(Timer::Ping(dn)).is_some(),
+                self.common.timers.get(Timer::Register(dn)).is_some(),
             );
         }
     }
@@ -84,17 +87,20 @@ impl Cn {
         self.ledger.check();
         self.spool.check(|id| self.ledger.holds(id));
         let waits = !self.spool.is_cleared();
-        assert!(waits == self.timers.get(Timer::Spool).is_some(), "the spool is cleared exactly when it must be");
+        assert!(
+            waits == self.common.timers.get(Timer::Spool).is_some(),
+            "the spool is cleared exactly when it must be"
+        );
         assert!(self.rekeys.keys().all(|id| self.ledger.holds(*id)), "each rekey is on its way to the ledger");
         assert!(self.usage.keys().all(|id| self.ledger.holds(*id)), "each usage record is on its way to the ledger");
     }
 
     fn check_timers(&self) {
         assert!(
-            (self.phase == Phase::Draining) == self.timers.get(Timer::Stop).is_some(),
+            (self.common.phase == Phase::Draining) == self.common.timers.get(Timer::Stop).is_some(),
             "exactly a draining CN will stop"
         );
-        for timer in self.timers.keys() {
+        for timer in self.common.timers.keys() {
             let is_owned = match timer {
                 Timer::Silent(conn) | Timer::Challenge(conn) | Timer::Tell(conn) | Timer::Readd(conn) => {
                     self.sessions.is_connected(conn)

@@ -1,6 +1,7 @@
 //! Inputs, outputs, counters and configuration of the CN machine.
 
 use super::prices::Prices;
+use crate::accounting::Trust;
 use crate::ids::{ConnId, PublicKey, RecordId, ReqId, Signature};
 use crate::limits;
 use crate::nat::broker;
@@ -416,6 +417,11 @@ impl Config {
             busy_retry: Duration::from_secs(5),
             drain: Duration::from_secs(3),
         }
+    }
+
+    /// Returns the root of trust for certificates and grants, and the function that checks signatures.
+    pub(super) const fn trust(&self) -> Trust {
+        Trust { root: self.root, verify: self.verify }
     }
 
     /// Returns limits for models: nothing expires by itself, so that the only timers are those under test.

@@ -38,7 +38,7 @@ impl Cn {
             return cx.push(Output::Count(Metric::LogDropped));
         }
         let id = RecordId(cx.rng.nonce());
-        let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event };
+        let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
@@ -46,7 +46,7 @@ impl Cn {
     /// record id follows from the head, so the ledger stores each head once.
     pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
         let id = head_id(&head.head);
-        let record = LogRecord { id, at_ms: self.now_ms(cx.now), guid, event: LogEvent::Head(head) };
+        let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event: LogEvent::Head(head) };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
     }
 
@@ -101,7 +101,7 @@ impl Cn {
         let peers = List::truncated(intros.iter().map(peer));
         let id = RecordId(cx.rng.nonce());
         let event = LogEvent::Offered(Offered { download, version, peers });
-        let record = LedgerRecord::Log(LogRecord { id, at_ms: self.now_ms(cx.now), guid, event });
+        let record = LedgerRecord::Log(LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event });
         let granted = (!self.spool.has_granted(download)).then(|| LedgerRecord::Granted(GrantRecord::shown(signed)));
         if cx.cfg.spool {
             self.spool(cx, granted, record);

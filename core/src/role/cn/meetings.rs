@@ -38,7 +38,7 @@ impl Cn {
     pub(super) fn add_uploader(&mut self, cx: &Context<'_>, intro: IntroId, uploader: IntroducedUploader) {
         if self.introduced_uploaders.len() < INTRODUCED_UPLOADERS_MAX {
             self.introduced_uploaders.insert(intro, uploader);
-            self.timers.set(Timer::IntroducedUploader(intro), Some(cx.now.after(cx.cfg.broker.keep)));
+            self.common.timers.set(Timer::IntroducedUploader(intro), Some(cx.now.after(cx.cfg.broker.keep)));
         }
     }
 
@@ -117,7 +117,7 @@ impl Cn {
             && !self.is_downloader_of(intro, conn)
         {
             self.introduced_uploaders.remove(&intro);
-            return self.timers.clear(Timer::IntroducedUploader(intro));
+            return self.common.timers.clear(Timer::IntroducedUploader(intro));
         }
         let connected = attempt.failure.is_none();
         cx.push(Output::Count(if connected { Metric::Connected } else { Metric::NotConnected }));

@@ -31,7 +31,6 @@ mod tests;
 pub use io::{Config, Input, Metric, Output};
 pub use prices::{LEAD, Prices};
 
-use crate::accounting::Trust;
 use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
@@ -52,13 +51,10 @@ use usage::{Ack, Reported};
 /// State machine of the CN role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cn {
-    /// Wall clock; `None` until the shell has reported the time, and no client is accepted before.
-    wall: Option<Wall>,
-    phase: Phase,
+    common: Common,
     sessions: Sessions,
     dns: Vec<DnLink>,
     queries: Queries,
-    next_req: ReqId,
     /// Broker of the introductions that answered this CN's queries: coordinates when both peers connect.
     broker: Broker<Party>,
     /// Uploaders among this CN's clients, by the introduction that was delivered to them.
@@ -81,7 +77,24 @@ pub struct Cn {
     /// Acknowledgements whose checkpoints are being signed.
     acks: BTreeMap<ReqId, Ack>,
     spool: Spool,
+}
+
+/// State that the steps of all parts use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Common {
+    /// Wall clock; `None` until the shell has reported the time, and no client is accepted before.
+    wall: Option<Wall>,
+    phase: Phase,
+    /// Number of the next request of which the answer names the number: a query, a write or a signature.
+    next_req: ReqId,
     timers: Deadlines<Timer>,
+}
+
+impl Common {
+    /// Returns the Unix time in milliseconds; 0 before the clock is known, which makes every grant invalid.
+    fn now_ms(&self, now: Time) -> u64 {
+        self.wall.map_or(0, |w| w.at(now))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -154,18 +167,13 @@ impl Cn {
         self.ledger.waiting()
     }
 
-    /// Returns the Unix time in milliseconds; 0 before the clock is known, which makes every grant invalid.
-    fn now_ms(&self, now: Time) -> u64 {
-        self.wall.map_or(0, |w| w.at(now))
-    }
-
     fn on_wall_clock(&mut self, cx: &mut Context<'_>, unix_ms: u64) {
-        let first = self.wall.is_none();
-        self.wall = Some(Wall::showing(unix_ms, cx.now));
+        let first = self.common.wall.is_none();
+        self.common.wall = Some(Wall::showing(unix_ms, cx.now));
         if first {
             self.dns = (0..cx.cfg.dns).map(DnLink::new).collect();
             for dn in 0..cx.cfg.dns {
-                self.timers.set(Timer::Dial(dn), Some(cx.now));
+                self.common.timers.set(Timer::Dial(dn), Some(cx.now));
             }
             if cx.cfg.ledger {
                 self.with_ledger(cx, ledger_link::Input::Start);
@@ -174,11 +182,11 @@ impl Cn {
     }
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
-        if self.phase != Phase::Serving {
+        if self.common.phase != Phase::Serving {
             return;
         }
-        self.phase = Phase::Draining;
-        self.timers.set(Timer::Stop, Some(cx.now.after(cx.cfg.drain)));
+        self.common.phase = Phase::Draining;
+        self.common.timers.set(Timer::Stop, Some(cx.now.after(cx.cfg.drain)));
         self.drain_clients(cx);
         self.clear_spool(cx);
         self.stop_if_empty(cx);
@@ -186,7 +194,7 @@ impl Cn {
 
     /// Stops a draining CN as soon as its clients have left and their records are durable and out of the spool.
     fn stop_if_empty(&mut self, cx: &mut Context<'_>) {
-        if self.phase == Phase::Draining
+        if self.common.phase == Phase::Draining
             && self.sessions.connections() == 0
             && self.ledger.waiting() == 0
             && self.spool.is_idle()
@@ -204,14 +212,10 @@ impl Cn {
             cx.push(Output::DirectoryClose { conn });
         }
         self.with_ledger(cx, ledger_link::Input::Stop);
-        self.phase = Phase::Stopped;
-        self.timers = Deadlines::default();
+        self.common.phase = Phase::Stopped;
+        self.common.timers = Deadlines::default();
         self.broker = Broker::default();
         cx.push(Output::Stopped);
-    }
-
-    const fn trust(cx: &Context<'_>) -> Trust {
-        Trust { root: cx.cfg.root, verify: cx.cfg.verify }
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
@@ -238,7 +242,7 @@ impl Machine for Cn {
     type Output = Output;
 
     fn handle_input(&mut self, cx: &mut Context<'_>, input: Input) {
-        if self.phase == Phase::Stopped {
+        if self.common.phase == Phase::Stopped {
             return;
         }
         let client = input.client();
@@ -274,12 +278,12 @@ impl Machine for Cn {
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         // a timer that is set again for this moment waits for the next call
         let mut due = Vec::new();
-        while let Some(timer) = self.timers.pop_due(cx.now) {
+        while let Some(timer) = self.common.timers.pop_due(cx.now) {
             due.push(timer);
         }
         for timer in due {
             // an earlier timer in `due` may have ended the draining
-            if self.phase != Phase::Stopped {
+            if self.common.phase != Phase::Stopped {
                 self.on_timer(cx, timer);
             }
         }
@@ -291,11 +295,11 @@ impl Machine for Cn {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.timers.next(), self.broker.poll_timeout(), self.ledger.poll_timeout()].into_iter().flatten().min()
+        [self.common.timers.next(), self.broker.poll_timeout(), self.ledger.poll_timeout()].into_iter().flatten().min()
     }
 
     fn rebase(&mut self, by: Duration) {
-        self.timers.rebase(by);
+        self.common.timers.rebase(by);
         self.broker.rebase(by);
         self.ledger.rebase(by);
         self.sessions.rebase(by);

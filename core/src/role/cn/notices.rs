@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 impl Cn {
     /// Takes notices that an edge has published.
     pub(super) fn on_notices(&mut self, cx: &mut Context<'_>, notices: Vec<SignedNotice>) {
-        let now_ms = self.now_ms(cx.now);
+        let now_ms = self.common.now_ms(cx.now);
         self.tell_notices(cx, server::Input::Published { now_ms, notices });
     }
 
@@ -37,7 +37,7 @@ impl Cn {
         cx: &mut Context<'_>,
         run: impl FnOnce(&mut Server, &mut crate::machine::Cx<'_, Server>),
     ) {
-        let cfg = server::Config { retry: cx.cfg.notice_retry, ..server::Config::new(Self::trust(cx)) };
+        let cfg = server::Config { retry: cx.cfg.notice_retry, ..server::Config::new(cx.cfg.trust()) };
         let notices = &mut self.notices;
         for output in cx.child(&cfg, |cx| run(notices, cx)) {
             cx.push(match output {
@@ -46,7 +46,7 @@ impl Cn {
                 server::Output::Refused(_) => Output::Count(Metric::NoticeRefused),
             });
         }
-        self.timers.set(Timer::Notices, self.notices.poll_timeout());
+        self.common.timers.set(Timer::Notices, self.notices.poll_timeout());
     }
 
     /// Returns whether a version is withdrawn and may not be shared.

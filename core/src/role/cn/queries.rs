@@ -134,25 +134,25 @@ impl Cn {
             cx.push(Output::Count(Metric::EdgeOnly));
             return fail(cx, conn, query.query, QueryError::Limited, 0);
         }
-        let req = self.next_req.step();
+        let req = self.common.next_req.step();
         let step = Step::Opening { want: query.want, exclude: query.exclude };
         self.queries.insert(req, Pending { client: conn, query: query.query, step });
-        self.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.select_within)));
+        self.common.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.select_within)));
         cx.push(Output::OpenGrant { req, sealed: query.grant });
     }
 
     /// Removes a query in progress; its client may be gone already.
     fn take_query(&mut self, req: ReqId) -> Option<Pending> {
-        self.timers.clear(Timer::Query(req));
+        self.common.timers.clear(Timer::Query(req));
         self.queries.take(req)
     }
 
     pub(super) fn on_grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
         let asked = self.queries.take_in(req, |step| matches!(step, Step::Opening { .. }));
         let Some(Pending { client, query, step: Step::Opening { want, exclude } }) = asked else { return };
-        let Some(session) = self.sessions.get(client) else { return self.timers.clear(Timer::Query(req)) };
+        let Some(session) = self.sessions.get(client) else { return self.common.timers.clear(Timer::Query(req)) };
         let checked = grant.ok_or(QueryError::Regrant).and_then(|g| {
-            match grants::check_shown(&Self::trust(cx), &g, session.guid, self.now_ms(cx.now)) {
+            match grants::check_shown(&cx.cfg.trust(), &g, session.guid, self.common.now_ms(cx.now)) {
                 Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
                 Err(ShownError::NotYours) => Err(QueryError::NotYours),
                 Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
@@ -176,7 +176,7 @@ impl Cn {
                 self.queries.insert(req, Pending { client, query, step });
             }
             (checked, _) => {
-                self.timers.clear(Timer::Query(req));
+                self.common.timers.clear(Timer::Query(req));
                 let why = checked.err().unwrap_or(QueryError::Unavailable);
                 fail(cx, client, query, why, UNAVAILABLE_RETRY_MS);
             }
@@ -188,18 +188,18 @@ impl Cn {
         let asked = self.queries.take_in(req, |step| matches!(step, Step::Selecting { dn, .. } if *dn == conn));
         let Some(Pending { client, query, step: Step::Selecting { dn, grant } }) = asked else { return };
         if let Some(retry_after_ms) = selected.edge_only_ms {
-            self.timers.clear(Timer::Query(req));
+            self.common.timers.clear(Timer::Query(req));
             if self.sessions.is_connected(client) {
                 fail(cx, client, query, QueryError::Unreceipted, retry_after_ms);
             }
             return;
         }
         if selected.peers.is_empty() || !self.sessions.is_connected(client) {
-            self.timers.clear(Timer::Query(req));
+            self.common.timers.clear(Timer::Query(req));
             return self.answer(cx, client, query, Vec::new());
         }
         let peers = selected.peers.into_vec();
-        let now_ms = self.now_ms(cx.now);
+        let now_ms = self.common.now_ms(cx.now);
         let until = |d: Duration| now_ms.saturating_add(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         let intros: Vec<Introduction> = peers
             .iter()
@@ -224,7 +224,7 @@ impl Cn {
         let req = ReqId(nobody.req);
         let asked = self.queries.take_in(req, |step| matches!(step, Step::Selecting { dn, .. } if *dn == conn));
         let Some(Pending { client, query, .. }) = asked else { return };
-        self.timers.clear(Timer::Query(req));
+        self.common.timers.clear(Timer::Query(req));
         if self.sessions.is_connected(client) {
             let why = match nobody.why {
                 WhyNobody::NotShared => QueryError::NotShared,
@@ -240,7 +240,7 @@ impl Cn {
     pub(super) fn on_introductions_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
         let asked = self.queries.take_in(req, |step| matches!(step, Step::Signing { .. }));
         let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) = asked else { return };
-        self.timers.clear(Timer::Query(req));
+        self.common.timers.clear(Timer::Query(req));
         let Some(guid) = self.sessions.get(client).map(|s| s.guid) else { return };
         let offering = self.log_offered(cx, guid, &grant, &intros);
         let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
@@ -250,7 +250,7 @@ impl Cn {
             Offering::Recording(record) => {
                 self.queries.insert(req, Pending { client, query, step: Step::Recording { record, offer } });
                 let within = if cx.cfg.spool { cx.cfg.select_within } else { cx.cfg.record_within };
-                self.timers.set(Timer::Query(req), Some(cx.now.after(within)));
+                self.common.timers.set(Timer::Query(req), Some(cx.now.after(within)));
             }
         }
     }

@@ -95,8 +95,8 @@ impl Cn {
     }
 
     fn save(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: Option<LedgerRecord>) {
-        self.timers.clear(Timer::Spool);
-        let req = self.next_req.step();
+        self.common.timers.clear(Timer::Spool);
+        let req = self.common.next_req.step();
         let acked = core::mem::take(&mut self.spool.acked);
         let records = granted.iter().chain(&record).cloned().collect();
         cx.push(Output::Save { req, records, acked: acked.clone() });
@@ -132,14 +132,15 @@ impl Cn {
     pub(super) fn unspool(&mut self, cx: &mut Context<'_>, id: RecordId) {
         if self.spool.held.remove(&id) {
             self.spool.acked.push(id);
-            let wait = if self.phase == Phase::Serving { CLEAR_AFTER } else { Duration::ZERO };
+            let wait = if self.common.phase == Phase::Serving { CLEAR_AFTER } else { Duration::ZERO };
             self.clear_after(cx, wait);
         }
     }
 
     fn clear_after(&mut self, cx: &Context<'_>, wait: Duration) {
-        if !self.spool.acked.is_empty() && self.timers.get(Timer::Spool).is_none_or(|at| at > cx.now.after(wait)) {
-            self.timers.set(Timer::Spool, Some(cx.now.after(wait)));
+        if !self.spool.acked.is_empty() && self.common.timers.get(Timer::Spool).is_none_or(|at| at > cx.now.after(wait))
+        {
+            self.common.timers.set(Timer::Spool, Some(cx.now.after(wait)));
         }
     }
 

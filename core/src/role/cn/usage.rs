@@ -44,7 +44,7 @@ impl Cn {
     pub(super) fn on_unreceipted(&self, cx: &mut Context<'_>, conn: ConnId, report: &Unreceipted) {
         let i = &report.intro.intro;
         let named = self.sessions.get(conn).is_some_and(|s| s.upload_key == i.uploader_key);
-        if named && introductions::check_ended(&Self::trust(cx), &report.intro, self.now_ms(cx.now)).is_ok() {
+        if named && introductions::check_ended(&cx.cfg.trust(), &report.intro, self.common.now_ms(cx.now)).is_ok() {
             let (owed, receipted) = (report.owed, report.receipted);
             let report = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
             self.tell_dns(cx, &ToDn::Unreceipted(report));
@@ -168,10 +168,10 @@ impl Cn {
 
     fn acknowledge(&mut self, cx: &mut Context<'_>, conn: ConnId, records: &[(RecordId, SignedHead)]) {
         let Some((_, newest)) = records.iter().max_by_key(|(_, head)| head.head.place) else { return };
-        let checkpoint = Checkpoint { head: newest.clone(), at_ms: self.now_ms(cx.now) };
+        let checkpoint = Checkpoint { head: newest.clone(), at_ms: self.common.now_ms(cx.now) };
         let message = checkpoint.to_bytes();
         let ids = List::truncated(records.iter().map(|(id, _)| *id));
-        let req = self.next_req.step();
+        let req = self.common.next_req.step();
         self.acks.insert(req, Ack { conn, ids, checkpoint });
         cx.push(Output::Sign { req, context: SigningContext::Checkpoint, message });
     }

@@ -58,23 +58,23 @@ fn each_clause_about_the_sessions_of_a_cn_fires() {
             ("a session is in quarantine as its GUID is", |cn| _ = cn.quarantined.insert(Guid::of(&key(1)))),
             ("an answered challenge is not open", |cn| session(cn).challenge.answered = true),
             ("a DN waits for an open challenge only", |cn| {
-                cn.timers.clear(Timer::Challenge(ConnId(1)));
+                cn.common.timers.clear(Timer::Challenge(ConnId(1)));
                 session(cn).challenge.open = false;
                 session(cn).challenge.by = Some(ConnId(1));
             }),
-            ("exactly the open challenges have a time-out", |cn| cn.timers.clear(Timer::Challenge(ConnId(1)))),
+            ("exactly the open challenges have a time-out", |cn| cn.common.timers.clear(Timer::Challenge(ConnId(1)))),
             ("exactly a stale state is sent to the DNs later", |cn| {
-                cn.timers.set(Timer::Tell(ConnId(1)), Some(Time(1)));
+                cn.common.timers.set(Timer::Tell(ConnId(1)), Some(Time(1)));
             }),
             ("only after a gap an inventory is requested", |cn| {
-                cn.timers.set(Timer::Readd(ConnId(1)), Some(Time(1)));
+                cn.common.timers.set(Timer::Readd(ConnId(1)), Some(Time(1)));
             }),
-            ("each connection has a time-out, and no other", |cn| cn.timers.clear(Timer::Silent(ConnId(1)))),
+            ("each connection has a time-out, and no other", |cn| cn.common.timers.clear(Timer::Silent(ConnId(1)))),
             ("without a session nothing is waited for", |cn| {
                 let from = "192.0.2.1:4000".parse().expect("an address");
                 cn.sessions.connect(ConnId(5), Client::new(key(5), from), Time(1));
-                cn.timers.set(Timer::Silent(ConnId(5)), Some(Time(1)));
-                cn.timers.set(Timer::Readd(ConnId(5)), Some(Time(1)));
+                cn.common.timers.set(Timer::Silent(ConnId(5)), Some(Time(1)));
+                cn.common.timers.set(Timer::Readd(ConnId(5)), Some(Time(1)));
             }),
         ],
     );
@@ -86,21 +86,21 @@ fn each_clause_about_the_phase_of_a_cn_fires() {
         &healthy(),
         Cn::check,
         &[
-            ("a stopped CN has no clients", |cn| cn.phase = Phase::Stopped),
+            ("a stopped CN has no clients", |cn| cn.common.phase = Phase::Stopped),
             ("a stopped CN waits for nothing", |cn| {
                 forget_clients(cn);
-                cn.phase = Phase::Stopped;
+                cn.common.phase = Phase::Stopped;
             }),
-            ("without the time there are no clients", |cn| cn.wall = None),
+            ("without the time there are no clients", |cn| cn.common.wall = None),
             ("without the time no DN is dialled", |cn| {
                 forget_clients(cn);
-                cn.wall = None;
+                cn.common.wall = None;
             }),
-            ("exactly a draining CN will stop", |cn| cn.phase = Phase::Draining),
+            ("exactly a draining CN will stop", |cn| cn.common.phase = Phase::Draining),
             ("each time-out is of something that waits", |cn| {
-                cn.timers.set(Timer::Silent(ConnId(77)), Some(Time(1)));
+                cn.common.timers.set(Timer::Silent(ConnId(77)), Some(Time(1)));
             }),
-            ("notices are sent again in time", |cn| cn.timers.set(Timer::Notices, Some(Time(1)))),
+            ("notices are sent again in time", |cn| cn.common.timers.set(Timer::Notices, Some(Time(1)))),
             ("the list of forked logs is bounded", |cn| {
                 cn.forked = (0..=few(FORKED_MAX)).map(Guid::numbered).collect();
             }),
@@ -117,11 +117,11 @@ fn each_clause_about_the_queries_and_meetings_of_a_cn_fires() {
         &healthy(),
         Cn::check,
         &[
-            ("each query has a number that was given", |cn| cn.next_req = ReqId(0)),
-            ("each query has a time-out", |cn| cn.timers.clear(Timer::Query(any_query(cn)))),
+            ("each query has a number that was given", |cn| cn.common.next_req = ReqId(0)),
+            ("each query has a time-out", |cn| cn.common.timers.clear(Timer::Query(any_query(cn)))),
             ("each acknowledgement has a number that was given", |cn| {
                 let (_, ack) = cn.acks.pop_first().expect("one is being signed");
-                cn.acks.insert(cn.next_req, ack);
+                cn.acks.insert(cn.common.next_req, ack);
             }),
             ("queries and acknowledgements share no number", |cn| {
                 let (_, ack) = cn.acks.pop_first().expect("one is being signed");
@@ -134,12 +134,12 @@ fn each_clause_about_the_queries_and_meetings_of_a_cn_fires() {
             }),
             ("each introduced uploader has a time-out", |cn| {
                 let intro = *cn.introduced_uploaders.keys().next().expect("an uploader");
-                cn.timers.clear(Timer::IntroducedUploader(intro));
+                cn.common.timers.clear(Timer::IntroducedUploader(intro));
             }),
-            ("exactly a DN without connection is dialled", |cn| cn.timers.set(Timer::Dial(0), Some(Time(1)))),
-            ("exactly a connected DN is pinged", |cn| cn.timers.clear(Timer::Ping(0))),
+            ("exactly a DN without connection is dialled", |cn| cn.common.timers.set(Timer::Dial(0), Some(Time(1)))),
+            ("exactly a connected DN is pinged", |cn| cn.common.timers.clear(Timer::Ping(0))),
             ("the registration of sessions goes on to its end", |cn| {
-                cn.timers.set(Timer::Register(0), Some(Time(1)));
+                cn.common.timers.set(Timer::Register(0), Some(Time(1)));
             }),
         ],
     );
@@ -151,7 +151,7 @@ fn each_clause_about_the_records_of_a_cn_fires() {
         &healthy(),
         Cn::check,
         &[
-            ("the spool is cleared exactly when it must be", |cn| cn.timers.set(Timer::Spool, Some(Time(1)))),
+            ("the spool is cleared exactly when it must be", |cn| cn.common.timers.set(Timer::Spool, Some(Time(1)))),
             ("each rekey is on its way to the ledger", |cn| _ = cn.rekeys.insert(RecordId::numbered(9), ConnId(1))),
             ("each usage record is on its way to the ledger", |cn| {
                 let reported = cn.usage.values().next().expect("a record").clone();
