@@ -106,7 +106,7 @@ impl Cn {
             return cx.push(Output::Count(Metric::BlameIgnored));
         };
         cx.push(Output::Count(Metric::Blamed));
-        self.tell_dns(cx, &ToDn::Blame(BlamedCopy { session, holder, version }));
+        self.dns.tell(cx, &ToDn::Blame(BlamedCopy { session, holder, version }));
         let Blame { intro, piece, block } = *blame;
         self.log(cx, guid, LogEvent::Blamed(Blamed { intro, holder, version, piece, block }));
     }
@@ -121,7 +121,7 @@ impl Cn {
 
     /// Tells the DNs that a blamed client has proven that it has the right bytes.
     pub(super) fn on_proven(&self, cx: &mut Context<'_>, proven: ProvenCopy) {
-        self.tell_dns(cx, &ToDn::Proven(proven));
+        self.dns.tell(cx, &ToDn::Proven(proven));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::prices::Budget;
 use super::queries::fail;
-use super::sessions::Session;
+use super::sessions::{Session, Sessions};
 use super::{Cn, Context, Metric, Output, Timer};
 use crate::ids::ConnId;
 use crate::limits::SHARES_PER_PEER_MAX;
@@ -13,6 +13,15 @@ use core::time::Duration;
 
 fn millis(d: Duration) -> u32 {
     u32::try_from(d.as_millis()).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+impl Sessions {
+    /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
+    pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
+        if let Some(session) = self.get_mut(conn) {
+            session.budgets.refund(cx.cfg.prices.versions(session.dn_view.versions));
+        }
+    }
 }
 
 impl Cn {
@@ -68,13 +77,6 @@ impl Cn {
         }
     }
 
-    /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
-    pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
-        if let Some(session) = self.sessions.get_mut(conn) {
-            session.budgets.refund(cx.cfg.prices.versions(session.dn_view.versions));
-        }
-    }
-
     /// Notes that the DNs have been told of a new session.
     pub(super) fn note_registered(&mut self, conn: ConnId) {
         let Some(client) = self.sessions.client(conn) else { return };
@@ -100,7 +102,7 @@ impl Cn {
         (session.dn_view.class, session.dn_view.is_stale) = (class, false);
         self.common.timers.clear(Timer::Tell(conn));
         if let Some(entry) = self.sessions.entry(conn) {
-            self.tell_dns(cx, &ToDn::Peer(entry));
+            self.dns.tell(cx, &ToDn::Peer(entry));
         }
     }
 }

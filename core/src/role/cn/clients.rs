@@ -108,7 +108,7 @@ impl Cn {
         let Some(session) = self.sessions.remove(conn) else { return };
         cx.push(Output::Count(Metric::SessionClosed));
         self.tell_notices(cx, notice::server::Input::Closed(conn));
-        self.tell_dns(cx, &ToDn::Gone(PeerGone { session: session.id }));
+        self.dns.tell(cx, &ToDn::Gone(PeerGone { session: session.id }));
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, conn: ConnId) {
@@ -216,7 +216,7 @@ impl Cn {
         };
         cx.push(Output::ClientSend { conn, msg: ToClient::Welcome(welcome) });
         if let Some(entry) = self.sessions.entry(conn) {
-            self.tell_dns(cx, &ToDn::Peer(entry));
+            self.dns.tell(cx, &ToDn::Peer(entry));
         }
         self.tell_notices(cx, notice::server::Input::Opened(conn));
         self.note_registered(conn);
@@ -246,7 +246,7 @@ impl Cn {
         let (id, guid) = (session.id, session.guid);
         self.log_registered(cx, guid, &page);
         let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
-        self.tell_dns(cx, &ToDn::Shares(shares));
+        self.dns.tell(cx, &ToDn::Shares(shares));
     }
 
     /// Stores a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.

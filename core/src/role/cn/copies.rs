@@ -11,7 +11,7 @@ use crate::accounting::rekeys;
 use crate::ids::{ConnId, Guid, RecordId, SecondaryGuid, SessionId};
 use crate::session::ledger_link;
 use crate::wire::control::{Hello, Refusal, Retired, ToClient};
-use crate::wire::directory::{OfSession, Seen, ToDn};
+use crate::wire::directory::{OfSession, ToDn};
 use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -87,24 +87,8 @@ impl Cn {
                 self.challenge(cx, copy, None);
             }
         }
-        self.report_to_home(cx, conn);
-    }
-
-    /// Reports a session to the GUID's home DN, if that DN is up.
-    fn report_to_home(&self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(s) = self.sessions.get(conn) else { return };
-        let home = rekeys::home(&s.guid, cx.cfg.dns).and_then(|dn| self.dns.get(dn as usize));
-        if let Some(dn) = home.filter(|dn| dn.is_up()).and_then(super::DnLink::conn) {
-            let seen = Seen { session: s.id, guid: s.guid, secondary: s.secondary };
-            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Seen(seen) });
-        }
-    }
-
-    /// Reports a session to a DN that has just come up, if that is the home DN of its GUID.
-    pub(super) fn report_to_new_home(&self, cx: &mut Context<'_>, dn: u32, conn: ConnId) {
-        let of = self.sessions.get(conn).map(|s| s.guid);
-        if of.and_then(|guid| rekeys::home(&guid, cx.cfg.dns)) == Some(dn) {
-            self.report_to_home(cx, conn);
+        if let Some(seen) = self.sessions.seen(conn) {
+            self.dns.report_to_home(cx, seen);
         }
     }
 
@@ -135,8 +119,8 @@ impl Cn {
         s.challenge = Challenge { open: false, answered: true, by: None };
         let (guid, session) = (s.guid, s.id);
         self.common.timers.clear(Timer::Challenge(conn));
-        if let Some(dn) = by.filter(|by| self.is_dn_up(*by)) {
-            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Alive(OfSession { session }) });
+        if let Some(dn) = by {
+            self.dns.send(cx, dn, ToDn::Alive(OfSession { session }));
         }
         let alive: Vec<_> =
             self.copies(guid).filter(|(c, _)| self.sessions.get(*c).is_some_and(|s| s.challenge.answered)).collect();

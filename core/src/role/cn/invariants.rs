@@ -29,7 +29,7 @@ impl Cn {
         }
         self.check_queries();
         self.check_meetings();
-        self.check_dns();
+        self.dns.check(&self.common);
         self.check_records();
         self.check_timers();
     }
@@ -50,7 +50,7 @@ impl Cn {
     }
 
     fn check_queries(&self) {
-        self.queries.check(|dn| self.is_dn_up(dn));
+        self.queries.check(|dn| self.dns.is_up(dn));
         for req in self.queries.reqs() {
             assert!(req < self.common.next_req, "each query has a number that was given");
             assert!(self.common.timers.get(Timer::Query(req)).is_some(), "each query has a time-out");
@@ -68,17 +68,6 @@ impl Cn {
         for intro in self.introduced_uploaders.keys() {
             let waits = self.common.timers.get(Timer::IntroducedUploader(*intro)).is_some();
             assert!(waits, "each introduced uploader has a time-out");
-        }
-    }
-
-    fn check_dns(&self) {
-        assert!(self.common.wall.is_some() || self.dns.is_empty(), "without the time no DN is dialled");
-        for (dn, link) in (0..).zip(&self.dns) {
-            link.check(
-                self.common.timers.get(Timer::Dial(dn)).is_some(),
-                self.common.timers.get(Timer::Ping(dn)).is_some(),
-                self.common.timers.get(Timer::Register(dn)).is_some(),
-            );
         }
     }
 
@@ -106,7 +95,7 @@ impl Cn {
                     self.sessions.is_connected(conn)
                 }
                 Timer::Query(req) => self.queries.contains(req),
-                Timer::Dial(dn) | Timer::Ping(dn) | Timer::Register(dn) => self.dns.get(dn as usize).is_some(),
+                Timer::Dial(dn) | Timer::Ping(dn) | Timer::Register(dn) => self.dns.contains(dn),
                 Timer::IntroducedUploader(intro) => self.introduced_uploaders.contains_key(&intro),
                 Timer::Notices | Timer::Spool | Timer::Stop => true,
             };

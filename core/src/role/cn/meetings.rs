@@ -57,13 +57,8 @@ impl Cn {
             return self.send_go_to_both(cx, intro, peers);
         }
         if let Some(uploader) = self.introduced_uploaders.get(&intro).filter(|g| g.client == conn) {
-            self.signal(cx, uploader.dn, Signal { route: uploader.back, intro, what: Step::Opened });
-        }
-    }
-
-    fn signal(&self, cx: &mut Context<'_>, dn: ConnId, signal: Signal) {
-        if self.is_dn_up(dn) {
-            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Signal(signal) });
+            let signal = Signal { route: uploader.back, intro, what: Step::Opened };
+            self.dns.send(cx, uploader.dn, ToDn::Signal(signal));
         }
     }
 
@@ -97,7 +92,9 @@ impl Cn {
         for party in peers.into_iter().flatten() {
             match party {
                 Party::Local(conn) => self.send_go(cx, conn, intro),
-                Party::ViaDn { dn, route, .. } => self.signal(cx, dn, Signal { route, intro, what: Step::Go }),
+                Party::ViaDn { dn, route, .. } => {
+                    self.dns.send(cx, dn, ToDn::Signal(Signal { route, intro, what: Step::Go }));
+                }
             }
         }
     }
@@ -130,9 +127,6 @@ impl Cn {
         if connected {
             self.note_connected(cx, conn, intro, copy);
         }
-        if self.is_dn_up(dn) {
-            let msg = ToDn::Outcome(PairOutcome { session, route, attempt });
-            cx.push(Output::DirectorySend { conn: dn, msg });
-        }
+        self.dns.send(cx, dn, ToDn::Outcome(PairOutcome { session, route, attempt }));
     }
 }

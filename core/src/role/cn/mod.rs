@@ -41,7 +41,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use blames::Connected;
 use core::time::Duration;
-use directories::DnLink;
+use directories::Directories;
 use meetings::{IntroducedUploader, Party};
 use queries::Queries;
 use sessions::Sessions;
@@ -53,7 +53,7 @@ use usage::{Ack, Reported};
 pub struct Cn {
     common: Common,
     sessions: Sessions,
-    dns: Vec<DnLink>,
+    dns: Directories,
     queries: Queries,
     /// Broker of the introductions that answered this CN's queries: coordinates when both peers connect.
     broker: Broker<Party>,
@@ -147,12 +147,12 @@ impl Cn {
     /// Returns the number of connected DNs.
     #[must_use]
     pub fn dns_up(&self) -> usize {
-        self.dns.iter().filter(|d| d.is_up()).count()
+        self.dns.each_up().filter(|is_up| *is_up).count()
     }
 
     /// Returns for each configured DN, in order, whether it is connected.
     pub fn each_dn_up(&self) -> impl Iterator<Item = bool> {
-        self.dns.iter().map(|d| d.is_up())
+        self.dns.each_up()
     }
 
     /// Returns whether the connection to the ledger is open.
@@ -171,10 +171,7 @@ impl Cn {
         let first = self.common.wall.is_none();
         self.common.wall = Some(Wall::showing(unix_ms, cx.now));
         if first {
-            self.dns = (0..cx.cfg.dns).map(DnLink::new).collect();
-            for dn in 0..cx.cfg.dns {
-                self.common.timers.set(Timer::Dial(dn), Some(cx.now));
-            }
+            self.dns.start(cx, &mut self.common);
             if cx.cfg.ledger {
                 self.with_ledger(cx, ledger_link::Input::Start);
             }
@@ -208,9 +205,7 @@ impl Cn {
         for conn in conns {
             self.close(cx, conn);
         }
-        for conn in self.dns.iter().filter_map(DnLink::conn) {
-            cx.push(Output::DirectoryClose { conn });
-        }
+        self.dns.stop(cx);
         self.with_ledger(cx, ledger_link::Input::Stop);
         self.common.phase = Phase::Stopped;
         self.common.timers = Deadlines::default();
@@ -223,9 +218,13 @@ impl Cn {
             Timer::Silent(conn) => self.on_silent(cx, conn),
             Timer::Challenge(conn) => self.on_challenge_timeout(cx, conn),
             Timer::Query(req) => self.on_query_timeout(cx, req),
-            Timer::Dial(dn) => self.dial_dn(cx, dn),
-            Timer::Ping(dn) => self.ping_dn(cx, dn),
-            Timer::Register(dn) => self.register_more(cx, dn),
+            Timer::Dial(dn) => self.dns.dial(cx, dn),
+            Timer::Ping(dn) => {
+                if let Some(conn) = self.dns.ping(cx, &mut self.common, dn) {
+                    self.hang_up(cx, conn);
+                }
+            }
+            Timer::Register(dn) => self.dns.register_more(cx, &mut self.common, &mut self.sessions, dn),
             Timer::IntroducedUploader(intro) => self.on_uploader_timeout(intro),
             Timer::Tell(conn) => self.publish_change(cx, conn),
             Timer::Readd(conn) => self.request_readd(cx, conn),
@@ -253,7 +252,7 @@ impl Machine for Cn {
             Input::Located { conn, location } => self.on_located(conn, location),
             Input::Client { conn, msg } => self.on_client_message(cx, conn, msg),
             Input::ClientClosed { conn } => self.remove_client(cx, conn),
-            Input::DirectoryOpened { conn } => self.on_directory_opened(cx, conn),
+            Input::DirectoryOpened { conn } => self.dns.on_opened(cx, &mut self.common, conn),
             Input::DirectoryClosed { conn } => self.on_directory_closed(cx, conn),
             Input::Directory { conn, msg } => self.on_directory_message(cx, conn, msg),
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),

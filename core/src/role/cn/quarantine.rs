@@ -24,7 +24,7 @@ impl Cn {
                     session.quarantined = quarantined;
                 }
                 if let Some(entry) = self.sessions.entry(conn) {
-                    self.tell_dns(cx, &ToDn::Peer(entry));
+                    self.dns.tell(cx, &ToDn::Peer(entry));
                 }
             }
         }

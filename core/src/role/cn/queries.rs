@@ -161,7 +161,7 @@ impl Cn {
                 Ok(()) => Ok(g),
             }
         });
-        match (checked, self.first_dn()) {
+        match (checked, self.dns.first_up()) {
             (Ok(grant), Some(dn)) => {
                 let select = Select {
                     req: req.0,

@@ -9,7 +9,7 @@ use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
 use crate::machine::Time;
 use crate::nat::NatDescriptor;
 use crate::selection::locality::prefix;
-use crate::wire::directory::PeerEntry;
+use crate::wire::directory::{PeerEntry, Seen};
 use crate::wire::geo_location::GeoLocation;
 use crate::wire::records::SignedHead;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -174,6 +174,11 @@ impl Sessions {
     /// Returns a session's entry for the DNs.
     pub(super) fn entry(&self, conn: ConnId) -> Option<PeerEntry> {
         self.clients.get(&conn)?.entry()
+    }
+
+    /// Returns a session's report to the home DN of its GUID.
+    pub(super) fn seen(&self, conn: ConnId) -> Option<Seen> {
+        self.get(conn).map(|s| Seen { session: s.id, guid: s.guid, secondary: s.secondary })
     }
 
     /// Returns whether there is room for a client's connection, and which one must go for it. A working session goes

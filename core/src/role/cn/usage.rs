@@ -47,7 +47,7 @@ impl Cn {
         if named && introductions::check_ended(&cx.cfg.trust(), &report.intro, self.common.now_ms(cx.now)).is_ok() {
             let (owed, receipted) = (report.owed, report.receipted);
             let report = directory::Unreceipted { download: i.download, intro: i.id, owed, receipted };
-            self.tell_dns(cx, &ToDn::Unreceipted(report));
+            self.dns.tell(cx, &ToDn::Unreceipted(report));
         }
     }
 
