@@ -2,6 +2,7 @@
 //! introduced the peer to the client, so that the introduction is on record, and the two have connected; once for each
 //! introduction. The DNs count it.
 
+use super::sessions::Sessions;
 use super::{Cn, Context, Metric, Output};
 use crate::holdings::{Amount, Holding, Holdings, Limits, Room};
 use crate::ids::{ConnId, Guid, IntroId};
@@ -9,7 +10,7 @@ use crate::machine::Time;
 use crate::selection::blames::CopyId;
 use crate::selection::locality::prefix;
 use crate::wire::control::{Blame, CheckCopy, ToClient};
-use crate::wire::directory::{BlamedCopy, DoubtedCopy, ProvenCopy, ToDn};
+use crate::wire::directory::{BlamedCopy, DoubtedCopy, ToDn};
 use crate::wire::records::{Blamed, LogEvent};
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
@@ -110,18 +111,15 @@ impl Cn {
         let Blame { intro, piece, block } = *blame;
         self.log(cx, guid, LogEvent::Blamed(Blamed { intro, holder, version, piece, block }));
     }
+}
 
+impl Sessions {
     /// Tells a blamed client to check its copy.
     pub(super) fn on_check_copy(&self, cx: &mut Context<'_>, doubted: &DoubtedCopy) {
         let DoubtedCopy { session, version } = *doubted;
-        if let Some(conn) = self.sessions.conn(session) {
+        if let Some(conn) = self.conn(session) {
             cx.push(Output::ClientSend { conn, msg: ToClient::CheckCopy(CheckCopy { version }) });
         }
-    }
-
-    /// Tells the DNs that a blamed client has proven that it has the right bytes.
-    pub(super) fn on_proven(&self, cx: &mut Context<'_>, proven: ProvenCopy) {
-        self.dns.tell(cx, &ToDn::Proven(proven));
     }
 }
 

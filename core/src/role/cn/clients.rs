@@ -1,8 +1,8 @@
 //! Client connections and their sessions: `Hello`, messages, inventories, updates and draining.
 
-use super::copies::Challenge;
+use super::charges::Dropped;
 use super::prices::{Budgets, DnView};
-use super::sessions::{Client, Session};
+use super::sessions::{Challenge, Client, Session, Sessions};
 use super::{Cn, Context, Metric, Output, Phase, Timer};
 use crate::accounting::logs;
 use crate::holdings::Room;
@@ -13,7 +13,6 @@ use crate::notice;
 use crate::session::backoff::jittered;
 use crate::wire::control::{Hello, Inventory, Refusal, Refused, RetryAfter, ToClient, ToCn, Update, Welcome};
 use crate::wire::directory::{PeerGone, PeerShares, ToDn};
-use crate::wire::geo_location::GeoLocation;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -52,11 +51,26 @@ fn is_work(msg: &ToCn) -> bool {
     }
 }
 
+impl Sessions {
+    /// Stores a client's new NAT descriptor and upload setting, and returns whether something has changed.
+    fn update(&mut self, keys: &CookieKeys, now_ms: u64, conn: ConnId, update: &Update) -> bool {
+        let Some(observed) = self.client(conn).map(|client| client.from) else { return false };
+        let Some(session) = self.get_mut(conn) else { return false };
+        let mut changes = core::mem::replace(&mut session.uploads, update.uploads) != update.uploads;
+        if update.nat.epoch >= session.nat.epoch {
+            let by = Claimant { observed, upload_key: &session.upload_key, before: &session.nat };
+            let nat = believed(keys, now_ms, &update.nat, &by);
+            changes |= core::mem::replace(&mut session.nat, nat.clone()) != nat;
+        }
+        changes
+    }
+}
+
 impl Cn {
     /// Accepts a connection, or turns it away if the CN is full, draining, or does not know the time.
     pub(super) fn on_client_accepted(&mut self, cx: &mut Context<'_>, conn: ConnId, key: PublicKey, from: SocketAddr) {
         if self.common.wall.is_none() || self.common.phase != Phase::Serving || !self.make_room(cx, (key, from)) {
-            return self.turn_away(cx, conn);
+            return self.turn_away(cx, conn, Metric::Busy);
         }
         if cx.cfg.geolocation {
             cx.push(Output::Locate { conn, addr: from.ip() });
@@ -74,29 +88,18 @@ impl Cn {
                 Room::Free => return true,
                 Room::Full(_) => return false,
                 Room::InPlaceOf(loser) => {
-                    self.turn_away_as(cx, loser, Metric::Displaced);
+                    self.turn_away(cx, loser, Metric::Displaced);
                 }
             }
         }
     }
 
     /// Turns a connection away with `Busy`: the client tries another CN, or this one later.
-    pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        self.turn_away_as(cx, conn, Metric::Busy);
-    }
-
-    fn turn_away_as(&mut self, cx: &mut Context<'_>, conn: ConnId, metric: Metric) {
+    pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: ConnId, metric: Metric) {
         let retry_after_ms = millis(jittered(cx.cfg.busy_retry, cx.rng));
         cx.push(Output::Count(metric));
         cx.push(Output::ClientSend { conn, msg: ToClient::Busy(RetryAfter { retry_after_ms }) });
         self.close(cx, conn);
-    }
-
-    /// Stores the answer of geolocation.
-    pub(super) fn on_located(&mut self, conn: ConnId, location: GeoLocation) {
-        if let Some(client) = self.sessions.client_mut(conn) {
-            client.location = location;
-        }
     }
 
     /// Removes a closed connection, and tells the DNs if it had a session.
@@ -126,10 +129,6 @@ impl Cn {
         self.refuse(cx, conn, Refusal::Violation);
     }
 
-    pub(super) fn on_silent(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        self.refuse(cx, conn, Refusal::Idle);
-    }
-
     pub(super) fn on_client_message(&mut self, cx: &mut Context<'_>, conn: ConnId, msg: ToCn) {
         let Some(client) = self.sessions.client(conn) else { return };
         if client.session().is_none() {
@@ -137,7 +136,11 @@ impl Cn {
             return self.on_hello(cx, conn, &hello);
         }
         self.common.timers.set(Timer::Silent(conn), Some(cx.now.after(cx.cfg.idle_after)));
-        let Some(msg) = self.charge(cx, conn, msg) else { return };
+        let msg = match self.sessions.charge(cx, &mut self.common, conn, msg) {
+            Ok(msg) => msg,
+            Err(Dropped::Unpaid) => return,
+            Err(Dropped::PageMissing) => return self.refuse_violation(cx, conn),
+        };
         if is_work(&msg) {
             self.sessions.note_work(conn, cx.now);
         }
@@ -186,7 +189,7 @@ impl Cn {
         // a checkpoint that fails the check counts as none: the ledger has the log anyway
         let shown = hello.checkpoint.as_ref().filter(|c| logs::is_checkpoint_of(hello.guid, &cx.cfg.trust(), c));
         let log = shown.map(|c| c.checkpoint.head.clone());
-        let quarantined = self.quarantined.contains(&hello.guid);
+        let quarantined = self.sessions.is_quarantined(hello.guid);
         let session = Session {
             id: SessionId::default(),
             guid: hello.guid,
@@ -219,26 +222,18 @@ impl Cn {
             self.dns.tell(cx, &ToDn::Peer(entry));
         }
         self.tell_notices(cx, notice::server::Input::Opened(conn));
-        self.note_registered(conn);
-        self.on_session_opened(cx, conn, hello.guid);
+        self.sessions.note_registered(conn);
+        self.on_session_opened(cx, conn);
         self.log_login(cx, observed, location, hello);
     }
 
-    /// Counts an inventory page, and returns whether its number follows the last one's. A gap ends the session, since
-    /// the DNs would never learn of the missing versions.
-    pub(super) fn is_next_page(&mut self, cx: &mut Context<'_>, conn: ConnId, page: &Inventory) -> bool {
-        let Some(session) = self.sessions.get_mut(conn) else { return false };
-        let is_next = page.seq == session.seq.wrapping_add(1);
-        session.seq = page.seq;
-        if !is_next {
-            self.refuse_violation(cx, conn);
-        }
-        is_next
-    }
-
-    /// Forwards a page of inventory changes to the DNs.
+    /// Forwards a page of inventory changes to the DNs. A missing page ends the session, since the DNs would never
+    /// learn of its versions.
     fn on_inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
-        if !self.is_next_page(cx, conn, &page) || !self.forwards_page(conn, &page) {
+        if !self.sessions.is_next_page(conn, &page) {
+            return self.refuse_violation(cx, conn);
+        }
+        if !self.sessions.forwards_page(&mut self.common, conn, &page) {
             return;
         }
         let page = self.strip(page);
@@ -249,18 +244,10 @@ impl Cn {
         self.dns.tell(cx, &ToDn::Shares(shares));
     }
 
-    /// Stores a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.
+    /// Handles a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.
     fn on_update(&mut self, cx: &mut Context<'_>, conn: ConnId, update: &Update) {
         let now_ms = self.common.now_ms(cx.now);
-        let Some(observed) = self.sessions.client(conn).map(|client| client.from) else { return };
-        let Some(session) = self.sessions.get_mut(conn) else { return };
-        let mut changes = core::mem::replace(&mut session.uploads, update.uploads) != update.uploads;
-        if update.nat.epoch >= session.nat.epoch {
-            let by = Claimant { observed, upload_key: &session.upload_key, before: &session.nat };
-            let nat = believed(&self.cookies, now_ms, &update.nat, &by);
-            changes |= core::mem::replace(&mut session.nat, nat.clone()) != nat;
-        }
-        if changes {
+        if self.sessions.update(&self.cookies, now_ms, conn, update) {
             self.publish_change(cx, conn);
         }
     }

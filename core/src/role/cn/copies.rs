@@ -6,9 +6,10 @@
 //! before the last one has ended. Sessions without answer are closed. Copies are ordered to rekey; until then their
 //! usage records count as before.
 
-use super::{Cn, Context, Metric, Output, Timer};
+use super::sessions::{COPIES_MAX, Challenge, PendingRekey, Session, Sessions};
+use super::{Cn, Common, Context, Metric, Output, Timer};
 use crate::accounting::rekeys;
-use crate::ids::{ConnId, Guid, RecordId, SecondaryGuid, SessionId};
+use crate::ids::{ConnId, Guid, SecondaryGuid, SessionId};
 use crate::session::ledger_link;
 use crate::wire::control::{Hello, Refusal, Retired, ToClient};
 use crate::wire::directory::{OfSession, ToDn};
@@ -16,47 +17,81 @@ use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-/// Maximum number of sessions of one GUID. More are a flood, or many machines made from one image, which then get
-/// their new keys a few at a time.
-pub(super) const COPIES_MAX: usize = 8;
-
-/// Challenge of a session: a ping that shows whether its client still answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Challenge {
-    /// Whether a ping is unanswered.
-    pub(super) open: bool,
-    /// Whether the client has answered the last challenge.
-    pub(super) answered: bool,
-    /// Connection of the DN that waits for the answer.
-    pub(super) by: Option<ConnId>,
-}
-
-/// Rekey of a session's client: its new key's GUID, and whether the ledger has the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PendingRekey {
-    /// Record that retires the old GUID.
-    record: RecordId,
-    /// GUID of the new key.
-    new: Guid,
-    /// Whether the record is durable in the ledger.
-    durable: bool,
-}
-
-impl Challenge {
-    /// Asserts that exactly an open challenge has a time-out, and that a DN waits for an open one only.
-    pub(super) fn check(&self, has_timeout: bool) {
-        assert!(self.open == has_timeout, "exactly the open challenges have a time-out");
-        assert!(!self.open || !self.answered, "an answered challenge is not open");
-        assert!(self.open || self.by.is_none(), "a DN waits for an open challenge only");
+impl Sessions {
+    /// Challenges all sessions of a GUID, if it has more than one, because a session has just opened.
+    fn challenge_copies(&mut self, cx: &mut Context<'_>, common: &mut Common, guid: Guid) {
+        let copies: Vec<ConnId> = self.of_guid(guid).map(|(conn, _)| conn).collect();
+        if copies.len() > 1 {
+            for copy in copies {
+                self.challenge(cx, common, copy, None);
+            }
+        }
     }
+
+    /// Challenges a session, because a DN has found another session of its GUID.
+    pub(super) fn on_challenge(&mut self, cx: &mut Context<'_>, common: &mut Common, dn: ConnId, session: SessionId) {
+        if let Some(conn) = self.conn(session) {
+            self.challenge(cx, common, conn, Some(dn));
+        }
+    }
+
+    fn challenge(&mut self, cx: &mut Context<'_>, common: &mut Common, conn: ConnId, by: Option<ConnId>) {
+        let Some(s) = self.get_mut(conn) else { return };
+        s.challenge.by = by.or(s.challenge.by);
+        s.challenge.answered = false;
+        if !core::mem::replace(&mut s.challenge.open, true) {
+            cx.push(Output::ClientSend { conn, msg: ToClient::Ping });
+            common.timers.set(Timer::Challenge(conn), Some(cx.now.after(cx.cfg.answer_within)));
+        }
+    }
+
+    /// Closes an open challenge whose client has answered, and returns it as it was.
+    fn answered(&mut self, common: &mut Common, conn: ConnId) -> Option<Challenge> {
+        let s = self.get_mut(conn).filter(|s| s.challenge.open)?;
+        common.timers.clear(Timer::Challenge(conn));
+        Some(core::mem::replace(&mut s.challenge, Challenge { open: false, answered: true, by: None }))
+    }
+
+    /// Orders the sessions of a GUID that have answered their challenges to rekey, if they are of two starts.
+    fn order_copies_to_rekey(&self, cx: &mut Context<'_>, guid: Guid) {
+        let alive: Vec<_> = self.of_guid(guid).filter(|(_, session)| session.challenge.answered).collect();
+        let starts: BTreeSet<_> = alive.iter().map(|(_, session)| session.secondary).collect();
+        if starts.len() > 1 {
+            alive.iter().for_each(|(copy, _)| self.order_rekey(cx, *copy));
+        }
+    }
+
+    /// Orders a rekey because the home DN has found a copy alive on another CN.
+    pub(super) fn on_cloned(&self, cx: &mut Context<'_>, session: SessionId) {
+        if let Some(conn) = self.conn(session) {
+            self.order_rekey(cx, conn);
+        }
+    }
+
+    /// Orders a client to rekey, unless this session has sent a new key already.
+    pub(super) fn order_rekey(&self, cx: &mut Context<'_>, conn: ConnId) {
+        if self.get(conn).is_some_and(|s| s.rekey.is_none()) {
+            cx.push(Output::Count(Metric::RekeyOrdered));
+            cx.push(Output::ClientSend { conn, msg: ToClient::Rekey });
+        }
+    }
+
+    /// Tells the client of a durable rekey that its old GUID is retired.
+    pub(super) fn on_rekey_durable(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        cx.push(Output::Count(Metric::Rekeyed));
+        let session = self.get_mut(conn);
+        if let Some(rekey) = session.and_then(|s| s.rekey.as_mut()) {
+            rekey.durable = true;
+            tell_retired(cx, conn, rekey.new);
+        }
+    }
+}
+
+fn tell_retired(cx: &mut Context<'_>, conn: ConnId, new: Guid) {
+    cx.push(Output::ClientSend { conn, msg: ToClient::Retired(Retired { new }) });
 }
 
 impl Cn {
-    /// Returns the sessions of a GUID, each with the secondary GUID of its start.
-    fn copies(&self, guid: Guid) -> impl Iterator<Item = (ConnId, SecondaryGuid)> + '_ {
-        self.sessions.of_guid(guid).map(|(conn, session)| (conn, session.secondary))
-    }
-
     /// Closes older sessions of the same start, before its new session opens. Returns `false` if there is a newer
     /// session of this start, or if the GUID has too many sessions.
     pub(super) fn replace_older_sessions(
@@ -65,89 +100,34 @@ impl Cn {
         hello: &Hello,
         secondary: SecondaryGuid,
     ) -> bool {
-        let others: Vec<_> = self.copies(hello.guid).collect();
-        for (conn, start) in &others {
-            let session = self.sessions.get(*conn);
-            if *start == secondary {
-                // connections of one start may be accepted in another order than they were made
-                if session.is_some_and(|s| s.incarnation >= hello.incarnation) {
-                    return false;
-                }
-                self.refuse(cx, *conn, Refusal::Replaced);
+        let of_start = |(conn, s): (ConnId, &Session)| (s.secondary == secondary).then_some((conn, s.incarnation));
+        let others: Vec<_> = self.sessions.of_guid(hello.guid).filter_map(of_start).collect();
+        for (conn, incarnation) in others {
+            // connections of one start may be accepted in another order than they were made
+            if incarnation >= hello.incarnation {
+                return false;
             }
+            self.refuse(cx, conn, Refusal::Replaced);
         }
-        self.copies(hello.guid).count() < COPIES_MAX
+        self.sessions.of_guid(hello.guid).count() < COPIES_MAX
     }
 
     /// Handles a new session. If its GUID has sessions of other starts, all of them are challenged.
-    pub(super) fn on_session_opened(&mut self, cx: &mut Context<'_>, conn: ConnId, guid: Guid) {
-        let copies: Vec<_> = self.copies(guid).collect();
-        if copies.len() > 1 {
-            for (copy, _) in copies {
-                self.challenge(cx, copy, None);
-            }
-        }
-        if let Some(seen) = self.sessions.seen(conn) {
-            self.dns.report_to_home(cx, seen);
-        }
-    }
-
-    fn challenge(&mut self, cx: &mut Context<'_>, conn: ConnId, by: Option<ConnId>) {
-        let Some(s) = self.sessions.get_mut(conn) else { return };
-        s.challenge.by = by.or(s.challenge.by);
-        s.challenge.answered = false;
-        if !core::mem::replace(&mut s.challenge.open, true) {
-            cx.push(Output::ClientSend { conn, msg: ToClient::Ping });
-            self.common.timers.set(Timer::Challenge(conn), Some(cx.now.after(cx.cfg.answer_within)));
-        }
-    }
-
-    /// Challenges a session, because a DN has found another session of its GUID.
-    pub(super) fn on_challenge(&mut self, cx: &mut Context<'_>, dn: ConnId, session: SessionId) {
-        if let Some(conn) = self.sessions.conn(session) {
-            self.challenge(cx, conn, Some(dn));
-        }
+    pub(super) fn on_session_opened(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(seen) = self.sessions.seen(conn) else { return };
+        self.sessions.challenge_copies(cx, &mut self.common, seen.guid);
+        self.dns.report_to_home(cx, seen);
     }
 
     /// Handles a client's answer to a ping. Once clients of two starts have answered their challenges, those that have
     /// are ordered to rekey.
     pub(super) fn on_pong(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let Some(s) = self.sessions.get_mut(conn).filter(|s| s.challenge.open) else {
-            return;
-        };
-        let by = s.challenge.by.take();
-        s.challenge = Challenge { open: false, answered: true, by: None };
-        let (guid, session) = (s.guid, s.id);
-        self.common.timers.clear(Timer::Challenge(conn));
-        if let Some(dn) = by {
+        let Some(challenge) = self.sessions.answered(&mut self.common, conn) else { return };
+        let Some((session, guid)) = self.sessions.get(conn).map(|s| (s.id, s.guid)) else { return };
+        if let Some(dn) = challenge.by {
             self.dns.send(cx, dn, ToDn::Alive(OfSession { session }));
         }
-        let alive: Vec<_> =
-            self.copies(guid).filter(|(c, _)| self.sessions.get(*c).is_some_and(|s| s.challenge.answered)).collect();
-        let starts: BTreeSet<_> = alive.iter().map(|(_, start)| *start).collect();
-        if starts.len() > 1 {
-            alive.iter().for_each(|(copy, _)| self.order_rekey(cx, *copy));
-        }
-    }
-
-    /// Closes a session that has not answered its challenge in time.
-    pub(super) fn on_challenge_timeout(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        self.refuse(cx, conn, Refusal::Replaced);
-    }
-
-    /// Orders a rekey because the home DN has found a copy alive on another CN.
-    pub(super) fn on_cloned(&self, cx: &mut Context<'_>, session: SessionId) {
-        if let Some(conn) = self.sessions.conn(session) {
-            self.order_rekey(cx, conn);
-        }
-    }
-
-    /// Orders a client to rekey, unless this session has sent a new key already.
-    pub(super) fn order_rekey(&self, cx: &mut Context<'_>, conn: ConnId) {
-        if self.sessions.get(conn).is_some_and(|s| s.rekey.is_none()) {
-            cx.push(Output::Count(Metric::RekeyOrdered));
-            cx.push(Output::ClientSend { conn, msg: ToClient::Rekey });
-        }
+        self.sessions.order_copies_to_rekey(cx, guid);
     }
 
     /// Checks a client's new key and sends its rekey record to the ledger; `Retired` answers once that is durable.
@@ -159,7 +139,7 @@ impl Cn {
         let (guid, id) = (Guid::of(&signed.rekey.old), rekeys::record_id(&signed));
         match session.rekey {
             Some(rekey) if rekey.record != id => return self.refuse_violation(cx, conn),
-            Some(PendingRekey { durable: true, new, .. }) => return Self::tell_retired(cx, conn, new),
+            Some(PendingRekey { durable: true, new, .. }) => return tell_retired(cx, conn, new),
             Some(_) => return,
             None if session.guid != guid || !rekeys::check(cx.cfg.verify, &signed) => {
                 return self.refuse_violation(cx, conn);
@@ -170,7 +150,7 @@ impl Cn {
         if !self.ledger.holds(id) && self.ledger.waiting() >= cx.cfg.usage_max as usize {
             // the client sends its rekey to the next CN, or to this one later: each session begins with it
             cx.push(Output::Count(Metric::LogDropped));
-            return self.turn_away(cx, conn);
+            return self.turn_away(cx, conn, Metric::Busy);
         }
         let new = Guid::of(&signed.rekey.new);
         if let Some(session) = self.sessions.get_mut(conn) {
@@ -179,21 +159,5 @@ impl Cn {
         self.rekeys.insert(id, conn);
         let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event: LogEvent::Rekeyed(signed) };
         self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
-    }
-
-    /// Handles a durable record. If it is a rekey, its client is told that the old GUID is retired.
-    pub(super) fn on_durable_rekey(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        let Some(conn) = self.rekeys.remove(&id) else { return };
-        cx.push(Output::Count(Metric::Rekeyed));
-        let session = self.sessions.get_mut(conn);
-        if let Some(rekey) = session.and_then(|s| s.rekey.as_mut()) {
-            rekey.durable = true;
-            let new = rekey.new;
-            Self::tell_retired(cx, conn, new);
-        }
-    }
-
-    fn tell_retired(cx: &mut Context<'_>, conn: ConnId, new: Guid) {
-        cx.push(Output::ClientSend { conn, msg: ToClient::Retired(Retired { new }) });
     }
 }

@@ -259,9 +259,9 @@ impl Cn {
             FromDn::Nobody(nobody) => self.on_nobody(cx, conn, nobody),
             FromDn::Deliver(deliver) => self.on_deliver(cx, conn, deliver),
             FromDn::Signalled(signalled) => self.on_signalled(cx, conn, signalled),
-            FromDn::Challenge(of) => self.on_challenge(cx, conn, of.session),
-            FromDn::Cloned(of) => self.on_cloned(cx, of.session),
-            FromDn::CheckCopy(doubted) => self.on_check_copy(cx, &doubted),
+            FromDn::Challenge(of) => self.sessions.on_challenge(cx, &mut self.common, conn, of.session),
+            FromDn::Cloned(of) => self.sessions.on_cloned(cx, of.session),
+            FromDn::CheckCopy(doubted) => self.sessions.on_check_copy(cx, &doubted),
             FromDn::Ping => cx.push(Output::DirectorySend { conn, msg: ToDn::Pong }),
             FromDn::Pong => {}
         }

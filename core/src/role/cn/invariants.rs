@@ -4,7 +4,6 @@ use super::meetings::INTRODUCED_UPLOADERS_MAX;
 use super::usage::FORKED_MAX;
 use super::{Cn, Phase, Timer};
 use crate::ids::ConnId;
-use crate::limits::QUARANTINED_MAX;
 use crate::machine::Machine as _;
 
 impl Cn {
@@ -22,7 +21,6 @@ impl Cn {
         self.notices.check();
         let repeats = self.common.timers.get(Timer::Notices) == self.notices.poll_timeout();
         assert!(repeats, "notices are sent again in time");
-        assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of quarantined clients is bounded");
         assert!(self.forked.len() <= FORKED_MAX, "the list of forked logs is bounded");
         for (conn, _) in self.sessions.clients() {
             self.check_client(conn);
@@ -44,7 +42,6 @@ impl Cn {
             let waits = [Timer::Challenge, Timer::Tell, Timer::Readd].into_iter().any(waits_for);
             return assert!(!waits, "without a session nothing is waited for");
         };
-        assert!(session.quarantined == self.is_quarantined(session.guid), "a session is in quarantine as its GUID is");
         session.challenge.check(waits_for(Timer::Challenge));
         session.dn_view.check(waits_for(Timer::Tell), waits_for(Timer::Readd));
     }

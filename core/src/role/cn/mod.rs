@@ -37,6 +37,7 @@ use crate::nat::broker::Broker;
 use crate::nat::cookie::CookieKeys;
 use crate::notice;
 use crate::session::{LedgerLink, Wall, ledger_link};
+use crate::wire::control::Refusal;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use blames::Connected;
@@ -65,8 +66,6 @@ pub struct Cn {
     cookies: CookieKeys,
     /// Newest notices of operator and providers, and who has yet to acknowledge which.
     notices: notice::Server,
-    /// GUIDs in quarantine: they get no peers and are offered as peers to nobody.
-    quarantined: BTreeSet<Guid>,
     ledger: LedgerLink,
     /// Usage records on their way to the ledger, and whom to acknowledge them to.
     usage: BTreeMap<RecordId, Reported>,
@@ -215,8 +214,8 @@ impl Cn {
 
     fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
-            Timer::Silent(conn) => self.on_silent(cx, conn),
-            Timer::Challenge(conn) => self.on_challenge_timeout(cx, conn),
+            Timer::Silent(conn) => self.refuse(cx, conn, Refusal::Idle),
+            Timer::Challenge(conn) => self.refuse(cx, conn, Refusal::Replaced),
             Timer::Query(req) => self.on_query_timeout(cx, req),
             Timer::Dial(dn) => self.dns.dial(cx, dn),
             Timer::Ping(dn) => {
@@ -227,7 +226,7 @@ impl Cn {
             Timer::Register(dn) => self.dns.register_more(cx, &mut self.common, &mut self.sessions, dn),
             Timer::IntroducedUploader(intro) => self.on_uploader_timeout(intro),
             Timer::Tell(conn) => self.publish_change(cx, conn),
-            Timer::Readd(conn) => self.request_readd(cx, conn),
+            Timer::Readd(conn) => self.sessions.request_readd(cx, conn),
             Timer::Notices => self.on_notices_timer(cx),
             Timer::Spool => self.clear_spool(cx),
             Timer::Stop => self.stop(cx),
@@ -249,7 +248,7 @@ impl Machine for Cn {
             Input::WallClock { unix_ms } => self.on_wall_clock(cx, unix_ms),
             Input::CookieKeys(keys) => self.cookies = keys,
             Input::ClientAccepted { conn, key, from } => self.on_client_accepted(cx, conn, key, from),
-            Input::Located { conn, location } => self.on_located(conn, location),
+            Input::Located { conn, location } => self.sessions.on_located(conn, location),
             Input::Client { conn, msg } => self.on_client_message(cx, conn, msg),
             Input::ClientClosed { conn } => self.remove_client(cx, conn),
             Input::DirectoryOpened { conn } => self.dns.on_opened(cx, &mut self.common, conn),

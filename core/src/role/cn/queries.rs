@@ -130,7 +130,7 @@ impl Queries {
 impl Cn {
     pub(super) fn on_query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
         cx.push(Output::Count(Metric::Query));
-        if self.is_edge_only(conn) {
+        if self.sessions.is_edge_only(conn) {
             cx.push(Output::Count(Metric::EdgeOnly));
             return fail(cx, conn, query.query, QueryError::Limited, 0);
         }

@@ -1,11 +1,11 @@
 //! The connected clients and their sessions, which are found by connection, by GUID and by id. The three maps change
 //! only here, so that they agree.
 
-use super::copies::{COPIES_MAX, Challenge, PendingRekey};
 use super::io::Config;
 use super::prices::{Budgets, DnView};
 use crate::holdings::{Amount, Bound, Holding, Holdings, Limits, Room};
-use crate::ids::{ConnId, Guid, PublicKey, SecondaryGuid, SessionId};
+use crate::ids::{ConnId, Guid, PublicKey, RecordId, SecondaryGuid, SessionId};
+use crate::limits::QUARANTINED_MAX;
 use crate::machine::Time;
 use crate::nat::NatDescriptor;
 use crate::selection::locality::prefix;
@@ -21,6 +21,9 @@ use core::time::Duration;
 const STRANGER: u8 = 0;
 const NEW: u8 = 1;
 const WORKING: u8 = 2;
+/// Maximum number of sessions of one GUID. More are a flood, or many machines made from one image, which then get
+/// their new keys a few at a time.
+pub(super) const COPIES_MAX: usize = 8;
 /// Time without any message but pings after which a session goes for a client of its own network.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
 /// Most connections of one key: for each possible session one that may replace it.
@@ -69,6 +72,37 @@ pub(super) struct Session {
     pub(super) dn_view: DnView,
 }
 
+/// Challenge of a session: a ping that shows whether its client still answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Challenge {
+    /// Whether a ping is unanswered.
+    pub(super) open: bool,
+    /// Whether the client has answered the last challenge.
+    pub(super) answered: bool,
+    /// Connection of the DN that waits for the answer.
+    pub(super) by: Option<ConnId>,
+}
+
+/// Rekey of a session's client: its new key's GUID, and whether the ledger has the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PendingRekey {
+    /// Record that retires the old GUID.
+    pub(super) record: RecordId,
+    /// GUID of the new key.
+    pub(super) new: Guid,
+    /// Whether the record is durable in the ledger.
+    pub(super) durable: bool,
+}
+
+impl Challenge {
+    /// Asserts that exactly an open challenge has a time-out, and that a DN waits for an open one only.
+    pub(super) fn check(&self, has_timeout: bool) {
+        assert!(self.open == has_timeout, "exactly the open challenges have a time-out");
+        assert!(!self.open || !self.answered, "an answered challenge is not open");
+        assert!(self.open || self.by.is_none(), "a DN waits for an open challenge only");
+    }
+}
+
 impl Session {
     /// Returns whether the client may be offered to others as a peer.
     pub(super) const fn may_upload(&self) -> bool {
@@ -115,6 +149,8 @@ pub(super) struct Sessions {
     next: SessionId,
     /// Networks and keys of the connections, and which goes first.
     places: Holdings<ConnId, PublicKey>,
+    /// GUIDs in quarantine: they get no peers and are offered as peers to nobody.
+    pub(super) quarantined: BTreeSet<Guid>,
 }
 
 impl Sessions {
@@ -137,8 +173,11 @@ impl Sessions {
         self.clients.get(&conn)
     }
 
-    pub(super) fn client_mut(&mut self, conn: ConnId) -> Option<&mut Client> {
-        self.clients.get_mut(&conn)
+    /// Stores where geolocation has found a client.
+    pub(super) fn on_located(&mut self, conn: ConnId, location: GeoLocation) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.location = location;
+        }
     }
 
     /// Returns the session of a connection, once `Hello` has come.
@@ -169,6 +208,10 @@ impl Sessions {
     /// Returns the clients by connection.
     pub(super) fn clients(&self) -> impl Iterator<Item = (ConnId, &Client)> {
         self.clients.iter().map(|(conn, client)| (*conn, client))
+    }
+
+    pub(super) fn is_quarantined(&self, guid: Guid) -> bool {
+        self.quarantined.contains(&guid)
     }
 
     /// Returns a session's entry for the DNs.
@@ -250,6 +293,7 @@ impl Sessions {
         let of_guid = self.by_guid.get(&session.guid);
         assert!(of_guid.is_some_and(|conns| conns.contains(&conn)), "each session is found by its GUID");
         assert!(session.id < self.next, "each session has an id that was given");
+        assert!(session.quarantined == self.is_quarantined(session.guid), "a session is in quarantine as its GUID is");
     }
 
     /// Asserts that the three maps agree, as [`crate::Machine::check`] does.
@@ -264,6 +308,7 @@ impl Sessions {
         assert!(self.by_guid.values().map(BTreeSet::len).sum::<usize>() == open, "each GUID is of a session");
         let is_bounded = |conns: &BTreeSet<ConnId>| (1..=COPIES_MAX).contains(&conns.len());
         assert!(self.by_guid.values().all(is_bounded), "each GUID has a session, and not too many");
+        assert!(self.quarantined.len() <= QUARANTINED_MAX, "the list of quarantined clients is bounded");
     }
 }
 

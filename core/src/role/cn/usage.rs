@@ -95,7 +95,7 @@ impl Cn {
         if let Some(known) = forked {
             cx.push(Output::Count(Metric::LogForked));
             self.keep_evidence(cx, guid, [known, head.clone()]);
-            self.order_rekey(cx, conn);
+            self.sessions.order_rekey(cx, conn);
         }
     }
 
@@ -142,7 +142,8 @@ impl Cn {
                 ledger_link::Output::Close(conn) => cx.push(Output::LedgerClose { conn }),
                 ledger_link::Output::Acked(ids) => self.on_durable(cx, ids),
                 ledger_link::Output::Quarantined(guids) => self.on_quarantine(cx, guids),
-                ledger_link::Output::Proven(proven) => self.on_proven(cx, proven),
+                // a blamed client has proven that it has the right bytes
+                ledger_link::Output::Proven(proven) => self.dns.tell(cx, &ToDn::Proven(proven)),
             }
         }
     }
@@ -153,7 +154,9 @@ impl Cn {
             cx.push(Output::Count(Metric::UsageStored));
             self.unspool(cx, id);
             self.on_offer_recorded(cx, id);
-            self.on_durable_rekey(cx, id);
+            if let Some(conn) = self.rekeys.remove(&id) {
+                self.sessions.on_rekey_durable(cx, conn);
+            }
             let reported = self.usage.remove(&id).filter(|r| self.sessions.is_connected(r.conn));
             if let Some(Reported { conn, head }) = reported {
                 by_conn.entry(conn).or_default().push((id, head));

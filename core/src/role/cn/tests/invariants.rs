@@ -55,7 +55,7 @@ fn each_clause_about_the_sessions_of_a_cn_fires() {
         &healthy(),
         Cn::check,
         &[
-            ("a session is in quarantine as its GUID is", |cn| _ = cn.quarantined.insert(Guid::of(&key(1)))),
+            ("a session is in quarantine as its GUID is", |cn| _ = cn.sessions.quarantined.insert(Guid::of(&key(1)))),
             ("an answered challenge is not open", |cn| session(cn).challenge.answered = true),
             ("a DN waits for an open challenge only", |cn| {
                 cn.common.timers.clear(Timer::Challenge(ConnId(1)));
@@ -105,7 +105,7 @@ fn each_clause_about_the_phase_of_a_cn_fires() {
                 cn.forked = (0..=few(FORKED_MAX)).map(Guid::numbered).collect();
             }),
             ("the list of quarantined clients is bounded", |cn| {
-                cn.quarantined = (0..=few(QUARANTINED_MAX)).map(Guid::numbered).collect();
+                cn.sessions.quarantined = (0..=few(QUARANTINED_MAX)).map(Guid::numbered).collect();
             }),
         ],
     );
