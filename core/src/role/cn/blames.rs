@@ -109,7 +109,7 @@ impl Cn {
         cx.push(Output::Count(Metric::Blamed));
         self.dns.tell(cx, &ToDn::Blame(BlamedCopy { session, holder, version }));
         let Blame { intro, piece, block } = *blame;
-        self.log(cx, guid, LogEvent::Blamed(Blamed { intro, holder, version, piece, block }));
+        self.recording.log(cx, &self.common, guid, LogEvent::Blamed(Blamed { intro, holder, version, piece, block }));
     }
 }
 

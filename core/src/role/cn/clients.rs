@@ -224,7 +224,7 @@ impl Cn {
         self.tell_notices(cx, notice::server::Input::Opened(conn));
         self.sessions.note_registered(conn);
         self.on_session_opened(cx, conn);
-        self.log_login(cx, observed, location, hello);
+        self.recording.log_login(cx, &self.common, observed, location, hello);
     }
 
     /// Forwards a page of inventory changes to the DNs. A missing page ends the session, since the DNs would never
@@ -239,7 +239,7 @@ impl Cn {
         let page = self.strip(page);
         let Some(session) = self.sessions.get(conn) else { return };
         let (id, guid) = (session.id, session.guid);
-        self.log_registered(cx, guid, &page);
+        self.recording.log_registered(cx, &self.common, guid, &page);
         let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
         self.dns.tell(cx, &ToDn::Shares(shares));
     }

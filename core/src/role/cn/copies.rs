@@ -10,7 +10,6 @@ use super::sessions::{COPIES_MAX, Challenge, PendingRekey, Session, Sessions};
 use super::{Cn, Common, Context, Metric, Output, Timer};
 use crate::accounting::rekeys;
 use crate::ids::{ConnId, Guid, SecondaryGuid, SessionId};
-use crate::session::ledger_link;
 use crate::wire::control::{Hello, Refusal, Retired, ToClient};
 use crate::wire::directory::{OfSession, ToDn};
 use crate::wire::records::{LedgerRecord, LogEvent, LogRecord, SignedRekey};
@@ -147,7 +146,7 @@ impl Cn {
             None if !cx.cfg.ledger => return,
             None => {}
         }
-        if !self.ledger.holds(id) && self.ledger.waiting() >= cx.cfg.usage_max as usize {
+        if !self.recording.ledger.holds(id) && self.recording.ledger.waiting() >= cx.cfg.usage_max as usize {
             // the client sends its rekey to the next CN, or to this one later: each session begins with it
             cx.push(Output::Count(Metric::LogDropped));
             return self.turn_away(cx, conn, Metric::Busy);
@@ -156,8 +155,8 @@ impl Cn {
         if let Some(session) = self.sessions.get_mut(conn) {
             session.rekey = Some(PendingRekey { record: id, new, durable: false });
         }
-        self.rekeys.insert(id, conn);
+        self.recording.rekeys.insert(id, conn);
         let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event: LogEvent::Rekeyed(signed) };
-        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
+        self.recording.submit(cx, LedgerRecord::Log(record));
     }
 }

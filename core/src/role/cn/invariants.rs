@@ -1,7 +1,6 @@
 //! Invariants of the CN, checked on its whole state.
 
 use super::meetings::INTRODUCED_UPLOADERS_MAX;
-use super::usage::FORKED_MAX;
 use super::{Cn, Phase, Timer};
 use crate::ids::ConnId;
 use crate::machine::Machine as _;
@@ -21,14 +20,13 @@ impl Cn {
         self.notices.check();
         let repeats = self.common.timers.get(Timer::Notices) == self.notices.poll_timeout();
         assert!(repeats, "notices are sent again in time");
-        assert!(self.forked.len() <= FORKED_MAX, "the list of forked logs is bounded");
         for (conn, _) in self.sessions.clients() {
             self.check_client(conn);
         }
         self.check_queries();
         self.check_meetings();
         self.dns.check(&self.common);
-        self.check_records();
+        self.recording.check(&self.common);
         self.check_timers();
     }
 
@@ -52,9 +50,9 @@ impl Cn {
             assert!(req < self.common.next_req, "each query has a number that was given");
             assert!(self.common.timers.get(Timer::Query(req)).is_some(), "each query has a time-out");
         }
-        for req in self.acks.keys() {
-            assert!(*req < self.common.next_req, "each acknowledgement has a number that was given");
-            assert!(!self.queries.contains(*req), "queries and acknowledgements share no number");
+        for req in self.recording.usage.reqs() {
+            assert!(req < self.common.next_req, "each acknowledgement has a number that was given");
+            assert!(!self.queries.contains(req), "queries and acknowledgements share no number");
         }
     }
 
@@ -66,19 +64,6 @@ impl Cn {
             let waits = self.common.timers.get(Timer::IntroducedUploader(*intro)).is_some();
             assert!(waits, "each introduced uploader has a time-out");
         }
-    }
-
-    /// Asserts that every record that must reach the ledger is among those being sent to it.
-    fn check_records(&self) {
-        self.ledger.check();
-        self.spool.check(|id| self.ledger.holds(id));
-        let waits = !self.spool.is_cleared();
-        assert!(
-            waits == self.common.timers.get(Timer::Spool).is_some(),
-            "the spool is cleared exactly when it must be"
-        );
-        assert!(self.rekeys.keys().all(|id| self.ledger.holds(*id)), "each rekey is on its way to the ledger");
-        assert!(self.usage.keys().all(|id| self.ledger.holds(*id)), "each usage record is on its way to the ledger");
     }
 
     fn check_timers(&self) {

@@ -5,10 +5,10 @@
 //! learn of them: see [`super::spool`]. A CN without spool keeps them in memory too, and delays the answer a little
 //! until the ledger has them.
 
-use super::{Cn, Context, Metric, Output};
+use super::recording::Recording;
+use super::{Common, Context, Metric, Output};
 use crate::accounting::logs::head_id;
 use crate::ids::{Guid, RecordId};
-use crate::session::ledger_link;
 use crate::wire::List;
 use crate::wire::control::{Hello, Inventory};
 use crate::wire::geo_location::GeoLocation;
@@ -28,8 +28,9 @@ pub(super) enum Offering {
     Refused,
 }
 
-impl Cn {
-    pub(super) fn log(&mut self, cx: &mut Context<'_>, guid: Guid, event: LogEvent) {
+impl Recording {
+    /// Sends a record of an event to the ledger, if it keeps such records and there is room.
+    pub(super) fn log(&mut self, cx: &mut Context<'_>, common: &Common, guid: Guid, event: LogEvent) {
         if !cx.cfg.ledger || !cx.cfg.logs {
             return;
         }
@@ -38,21 +39,35 @@ impl Cn {
             return cx.push(Output::Count(Metric::LogDropped));
         }
         let id = RecordId(cx.rng.nonce());
-        let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event };
-        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
+        let record = LogRecord { id, at_ms: common.now_ms(cx.now), guid, event };
+        self.submit(cx, LedgerRecord::Log(record));
+    }
+
+    /// Sends two contradicting log heads to the ledger, once for each GUID. Without room for both they are dropped, and
+    /// the next fork is kept in their place.
+    pub(super) fn keep_evidence(&mut self, cx: &mut Context<'_>, common: &Common, guid: Guid, heads: [SignedHead; 2]) {
+        if !cx.cfg.ledger || !cx.cfg.logs || self.usage.has_forked(guid) {
+            return;
+        }
+        if self.ledger.waiting() + heads.len() > cx.cfg.usage_max as usize {
+            return cx.push(Output::Count(Metric::LogDropped));
+        }
+        self.usage.note_forked(guid);
+        heads.into_iter().for_each(|head| self.log_head(cx, common, guid, head));
     }
 
     /// Sends a log head to the ledger without its usage record, since two contradictory heads prove a forked log. Its
     /// record id follows from the head, so the ledger stores each head once.
-    pub(super) fn log_head(&mut self, cx: &mut Context<'_>, guid: Guid, head: SignedHead) {
+    fn log_head(&mut self, cx: &mut Context<'_>, common: &Common, guid: Guid, head: SignedHead) {
         let id = head_id(&head.head);
-        let record = LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event: LogEvent::Head(head) };
-        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Log(record)));
+        let record = LogRecord { id, at_ms: common.now_ms(cx.now), guid, event: LogEvent::Head(head) };
+        self.submit(cx, LedgerRecord::Log(record));
     }
 
     pub(super) fn log_login(
         &mut self,
         cx: &mut Context<'_>,
+        common: &Common,
         observed: SocketAddr,
         location: GeoLocation,
         hello: &Hello,
@@ -64,20 +79,20 @@ impl Cn {
             uploads: hello.uploads,
             client_version: hello.client_version,
         };
-        self.log(cx, hello.guid, LogEvent::Login(login));
+        self.log(cx, common, hello.guid, LogEvent::Login(login));
         if location != GeoLocation::UNKNOWN {
-            self.log(cx, hello.guid, LogEvent::Located(location));
+            self.log(cx, common, hello.guid, LogEvent::Located(location));
         }
     }
 
     /// Logs the versions that a client has newly registered. A page that begins a whole inventory again is not logged:
     /// its versions were registered before.
-    pub(super) fn log_registered(&mut self, cx: &mut Context<'_>, guid: Guid, page: &Inventory) {
+    pub(super) fn log_registered(&mut self, cx: &mut Context<'_>, common: &Common, guid: Guid, page: &Inventory) {
         if page.add.is_empty() || page.reset {
             return;
         }
         let versions = List::truncated(page.add.iter().map(|shared| shared.version));
-        self.log(cx, guid, LogEvent::Registered(Registered { versions }));
+        self.log(cx, common, guid, LogEvent::Registered(Registered { versions }));
     }
 
     /// Records the introductions that answer a query. With the first peers of a download its grant is recorded too,
@@ -85,6 +100,7 @@ impl Cn {
     pub(super) fn log_offered(
         &mut self,
         cx: &mut Context<'_>,
+        common: &mut Common,
         guid: Guid,
         signed: &SignedGrant,
         intros: &[Introduction],
@@ -101,13 +117,13 @@ impl Cn {
         let peers = List::truncated(intros.iter().map(peer));
         let id = RecordId(cx.rng.nonce());
         let event = LogEvent::Offered(Offered { download, version, peers });
-        let record = LedgerRecord::Log(LogRecord { id, at_ms: self.common.now_ms(cx.now), guid, event });
+        let record = LedgerRecord::Log(LogRecord { id, at_ms: common.now_ms(cx.now), guid, event });
         let granted = (!self.spool.has_granted(download)).then(|| LedgerRecord::Granted(GrantRecord::shown(signed)));
         if cx.cfg.spool {
-            self.spool(cx, granted, record);
+            self.spool.add(cx, common, granted, record);
         } else {
             for record in granted.into_iter().chain([record]) {
-                self.with_ledger(cx, ledger_link::Input::Submit(record));
+                self.submit(cx, record);
             }
         }
         Offering::Recording(id)

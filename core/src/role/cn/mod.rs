@@ -21,6 +21,7 @@ mod notices;
 mod prices;
 mod quarantine;
 mod queries;
+mod recording;
 mod sessions;
 mod spool;
 mod usage;
@@ -31,23 +32,22 @@ mod tests;
 pub use io::{Config, Input, Metric, Output};
 pub use prices::{LEAD, Prices};
 
-use crate::ids::{ConnId, Guid, IntroId, RecordId, ReqId};
+use crate::ids::{ConnId, IntroId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::broker::Broker;
 use crate::nat::cookie::CookieKeys;
 use crate::notice;
-use crate::session::{LedgerLink, Wall, ledger_link};
+use crate::session::{Wall, ledger_link};
 use crate::wire::control::Refusal;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use blames::Connected;
 use core::time::Duration;
 use directories::Directories;
 use meetings::{IntroducedUploader, Party};
 use queries::Queries;
+use recording::Recording;
 use sessions::Sessions;
-use spool::Spool;
-use usage::{Ack, Reported};
 
 /// State machine of the CN role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -66,16 +66,7 @@ pub struct Cn {
     cookies: CookieKeys,
     /// Newest notices of operator and providers, and who has yet to acknowledge which.
     notices: notice::Server,
-    ledger: LedgerLink,
-    /// Usage records on their way to the ledger, and whom to acknowledge them to.
-    usage: BTreeMap<RecordId, Reported>,
-    /// GUIDs with a forked log of which the evidence was sent to the ledger.
-    forked: BTreeSet<Guid>,
-    /// Rekey records on their way to the ledger, each with the connection that it last came over.
-    rekeys: BTreeMap<RecordId, ConnId>,
-    /// Acknowledgements whose checkpoints are being signed.
-    acks: BTreeMap<ReqId, Ack>,
-    spool: Spool,
+    recording: Recording,
 }
 
 /// State that the steps of all parts use.
@@ -157,13 +148,13 @@ impl Cn {
     /// Returns whether the connection to the ledger is open.
     #[must_use]
     pub const fn is_ledger_up(&self) -> bool {
-        self.ledger.is_up()
+        self.recording.ledger.is_up()
     }
 
     /// Returns the number of records that the ledger has not acknowledged.
     #[must_use]
     pub fn usage_waiting(&self) -> usize {
-        self.ledger.waiting()
+        self.recording.ledger.waiting()
     }
 
     fn on_wall_clock(&mut self, cx: &mut Context<'_>, unix_ms: u64) {
@@ -184,17 +175,13 @@ impl Cn {
         self.common.phase = Phase::Draining;
         self.common.timers.set(Timer::Stop, Some(cx.now.after(cx.cfg.drain)));
         self.drain_clients(cx);
-        self.clear_spool(cx);
+        self.recording.spool.clear(cx, &mut self.common);
         self.stop_if_empty(cx);
     }
 
     /// Stops a draining CN as soon as its clients have left and their records are durable and out of the spool.
     fn stop_if_empty(&mut self, cx: &mut Context<'_>) {
-        if self.common.phase == Phase::Draining
-            && self.sessions.connections() == 0
-            && self.ledger.waiting() == 0
-            && self.spool.is_idle()
-        {
+        if self.common.phase == Phase::Draining && self.sessions.connections() == 0 && self.recording.is_idle() {
             self.stop(cx);
         }
     }
@@ -228,7 +215,7 @@ impl Cn {
             Timer::Tell(conn) => self.publish_change(cx, conn),
             Timer::Readd(conn) => self.sessions.request_readd(cx, conn),
             Timer::Notices => self.on_notices_timer(cx),
-            Timer::Spool => self.clear_spool(cx),
+            Timer::Spool => self.recording.spool.clear(cx, &mut self.common),
             Timer::Stop => self.stop(cx),
         }
     }
@@ -257,12 +244,12 @@ impl Machine for Cn {
             Input::LedgerOpened { conn } => self.with_ledger(cx, ledger_link::Input::Opened(conn)),
             Input::LedgerClosed { conn } => self.with_ledger(cx, ledger_link::Input::Closed(conn)),
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
-            Input::Restored { records } => self.on_spool_restored(cx, records),
+            Input::Restored { records } => self.recording.on_spool_restored(cx, records),
             Input::Saved { req, ok } => self.on_spool_saved(cx, req, ok),
             Input::Notices(notices) => self.on_notices(cx, notices),
             Input::GrantOpened { req, grant } => self.on_grant_opened(cx, req, grant),
-            Input::Signed { req, signature } if self.acks.contains_key(&req) => {
-                self.on_checkpoint_signed(cx, req, signature)
+            Input::Signed { req, signature } if self.recording.usage.is_signing(req) => {
+                self.recording.usage.on_checkpoint_signed(cx, &self.sessions, req, signature)
             }
             Input::Signed { req, signature } => self.on_introductions_signed(cx, req, signature),
             Input::Shutdown => self.on_shutdown(cx),
@@ -286,20 +273,23 @@ impl Machine for Cn {
             }
         }
         self.on_meeting_timers(cx);
-        if self.ledger.poll_timeout().is_some_and(|at| at <= cx.now) {
+        if self.recording.poll_timeout().is_some_and(|at| at <= cx.now) {
             self.on_ledger_timer(cx);
         }
         self.stop_if_empty(cx);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.common.timers.next(), self.broker.poll_timeout(), self.ledger.poll_timeout()].into_iter().flatten().min()
+        [self.common.timers.next(), self.broker.poll_timeout(), self.recording.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn rebase(&mut self, by: Duration) {
         self.common.timers.rebase(by);
         self.broker.rebase(by);
-        self.ledger.rebase(by);
+        self.recording.rebase(by);
         self.sessions.rebase(by);
         self.notices.rebase(by);
         self.connected.rebase(by);

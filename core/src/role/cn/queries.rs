@@ -242,7 +242,7 @@ impl Cn {
         let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) = asked else { return };
         self.common.timers.clear(Timer::Query(req));
         let Some(guid) = self.sessions.get(client).map(|s| s.guid) else { return };
-        let offering = self.log_offered(cx, guid, &grant, &intros);
+        let offering = self.recording.log_offered(cx, &mut self.common, guid, &grant, &intros);
         let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
         match offering {
             Offering::NotKept => self.send_introductions(cx, client, query, offer),

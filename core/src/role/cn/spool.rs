@@ -3,9 +3,8 @@
 //! an offer. Records that the ledger has are deleted from the spool; those left after a crash are sent again under the
 //! same ids.
 
-use super::{Cn, Context, Metric, Output, Phase, Timer};
+use super::{Cn, Common, Context, Metric, Output, Phase, Timer};
 use crate::ids::{DownloadId, RecordId, ReqId};
-use crate::session::ledger_link;
 use crate::wire::records::LedgerRecord;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -75,80 +74,94 @@ impl Spool {
     }
 }
 
-impl Cn {
-    /// Sends to the ledger the records that the spool held at the start. Without a configured ledger they stay in the
-    /// spool.
-    pub(super) fn on_spool_restored(&mut self, cx: &mut Context<'_>, records: Vec<LedgerRecord>) {
-        if !cx.cfg.ledger {
-            return;
-        }
-        for record in records {
-            self.spool.held.insert(record.id());
-            self.with_ledger(cx, ledger_link::Input::Submit(record));
-        }
+impl Spool {
+    /// Notes that a record is on disk.
+    pub(super) fn hold(&mut self, id: RecordId) {
+        self.held.insert(id);
     }
 
     /// Writes a record to the spool, with the record of the grant that it depends on if given. Once durable, both go
     /// to the ledger, and the waiting query continues.
-    pub(super) fn spool(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: LedgerRecord) {
-        self.save(cx, granted, Some(record));
+    pub(super) fn add(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        granted: Option<LedgerRecord>,
+        record: LedgerRecord,
+    ) {
+        self.save(cx, common, granted, Some(record));
     }
 
-    fn save(&mut self, cx: &mut Context<'_>, granted: Option<LedgerRecord>, record: Option<LedgerRecord>) {
-        self.common.timers.clear(Timer::Spool);
-        let req = self.common.next_req.step();
-        let acked = core::mem::take(&mut self.spool.acked);
+    fn save(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        granted: Option<LedgerRecord>,
+        record: Option<LedgerRecord>,
+    ) {
+        common.timers.clear(Timer::Spool);
+        let req = common.next_req.step();
+        let acked = core::mem::take(&mut self.acked);
         let records = granted.iter().chain(&record).cloned().collect();
         cx.push(Output::Save { req, records, acked: acked.clone() });
-        self.spool.saving.insert(req, Saving { granted, record, acked });
+        self.saving.insert(req, Saving { granted, record, acked });
     }
 
-    /// Handles the end of a write to the spool, which is durable as a whole or not at all.
-    pub(super) fn on_spool_saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
-        let Some(Saving { granted, record, acked }) = self.spool.saving.remove(&req) else { return };
+    /// Notes the end of a write to the spool, which is durable as a whole or not at all. Returns the write, if there
+    /// was one of this number.
+    fn end_write(&mut self, cx: &mut Context<'_>, common: &mut Common, req: ReqId, ok: bool) -> Option<Saving> {
+        let mut saving = self.saving.remove(&req)?;
         if !ok {
             cx.push(Output::Count(Metric::SpoolFailed));
-            self.spool.acked.extend(acked);
+            self.acked.append(&mut saving.acked);
             // also while stopping: a failed write is not repeated at once
-            self.clear_after(cx, CLEAR_AFTER);
+            self.clear_after(cx, common, CLEAR_AFTER);
+            return Some(saving);
         }
-        let Some(record) = record else { return };
-        let id = record.id();
-        if ok {
-            if let Some(download) = granted.as_ref().and_then(LedgerRecord::download) {
-                self.spool.remember_granted(download);
-            }
-            for record in granted.into_iter().chain([record]) {
-                self.spool.held.insert(record.id());
-                self.with_ledger(cx, ledger_link::Input::Submit(record));
-            }
-            self.on_offer_recorded(cx, id);
-        } else {
-            self.on_offer_not_recorded(cx, id);
+        if let Some(download) = saving.granted.as_ref().and_then(LedgerRecord::download) {
+            self.remember_granted(download);
         }
+        self.held.extend(saving.granted.iter().chain(&saving.record).map(LedgerRecord::id));
+        Some(saving)
     }
 
     /// Schedules the deletion of a record that the ledger has.
-    pub(super) fn unspool(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        if self.spool.held.remove(&id) {
-            self.spool.acked.push(id);
-            let wait = if self.common.phase == Phase::Serving { CLEAR_AFTER } else { Duration::ZERO };
-            self.clear_after(cx, wait);
+    pub(super) fn remove(&mut self, cx: &Context<'_>, common: &mut Common, id: RecordId) {
+        if self.held.remove(&id) {
+            self.acked.push(id);
+            let wait = if common.phase == Phase::Serving { CLEAR_AFTER } else { Duration::ZERO };
+            self.clear_after(cx, common, wait);
         }
     }
 
-    fn clear_after(&mut self, cx: &Context<'_>, wait: Duration) {
-        if !self.spool.acked.is_empty() && self.common.timers.get(Timer::Spool).is_none_or(|at| at > cx.now.after(wait))
-        {
-            self.common.timers.set(Timer::Spool, Some(cx.now.after(wait)));
+    fn clear_after(&self, cx: &Context<'_>, common: &mut Common, wait: Duration) {
+        if !self.acked.is_empty() && common.timers.get(Timer::Spool).is_none_or(|at| at > cx.now.after(wait)) {
+            common.timers.set(Timer::Spool, Some(cx.now.after(wait)));
         }
     }
 
     /// Deletes acknowledged records from the spool.
-    pub(super) fn clear_spool(&mut self, cx: &mut Context<'_>) {
-        if !self.spool.acked.is_empty() {
-            self.save(cx, None, None);
+    pub(super) fn clear(&mut self, cx: &mut Context<'_>, common: &mut Common) {
+        if !self.acked.is_empty() {
+            self.save(cx, common, None, None);
         }
+    }
+}
+
+impl Cn {
+    /// Handles the end of a write to the spool. Records that are durable go to the ledger; the query that waits for
+    /// them is answered, or fails.
+    pub(super) fn on_spool_saved(&mut self, cx: &mut Context<'_>, req: ReqId, ok: bool) {
+        let ended = self.recording.spool.end_write(cx, &mut self.common, req, ok);
+        let Some(Saving { granted, record: Some(record), .. }) = ended else { return };
+        let id = record.id();
+        if !ok {
+            return self.on_offer_not_recorded(cx, id);
+        }
+        for record in granted.into_iter().chain([record]) {
+            self.recording.submit(cx, record);
+        }
+        self.on_offer_recorded(cx, id);
     }
 }
 

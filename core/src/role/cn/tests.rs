@@ -16,7 +16,7 @@ use crate::accounting::introductions::tests::CN_KEY;
 use crate::accounting::logs::{self, Log};
 use crate::bench::Bench;
 use crate::content::Policy;
-use crate::ids::{DownloadId, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId, VersionId};
+use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Attempt, Rung};
 use crate::wire::control::{

@@ -4,16 +4,15 @@
 //! once they are durable there the client gets an acknowledgement, with a signed checkpoint of the newest head. A
 //! record beyond the limits is dropped without acknowledgement, so its client keeps it and sends it again.
 
-use super::{Cn, Context, Metric, Output};
+use super::sessions::Sessions;
+use super::{Cn, Common, Context, Metric, Output};
 use crate::accounting::{introductions, logs};
 use crate::ids::{ConnId, Guid, RecordId, ReqId, Signature};
-use crate::machine::Machine as _;
-use crate::session::{LedgerLink, ledger_link};
 use crate::wire::control::{ToClient, Unreceipted, UsageAck};
 use crate::wire::directory::{self, ToDn};
 use crate::wire::records::{Checkpoint, LedgerRecord, Logged, SignedCheckpoint, SignedHead, SigningContext};
 use crate::wire::{List, Wire as _};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 /// Part of [`super::Config::usage_max`] that only log heads may use, as a divisor.
@@ -38,6 +37,107 @@ pub(super) struct Ack {
     checkpoint: Checkpoint,
 }
 
+/// Usage records of clients until these have their acknowledgements.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Usage {
+    /// Usage records on their way to the ledger, and whom to acknowledge them to.
+    pub(super) reported: BTreeMap<RecordId, Reported>,
+    /// GUIDs with a forked log of which the evidence was sent to the ledger.
+    pub(super) forked: BTreeSet<Guid>,
+    /// Acknowledgements whose checkpoints are being signed.
+    pub(super) acks: BTreeMap<ReqId, Ack>,
+}
+
+impl Usage {
+    /// Returns whether the evidence of a GUID's forked log was sent to the ledger.
+    pub(super) fn has_forked(&self, guid: Guid) -> bool {
+        self.forked.contains(&guid)
+    }
+
+    /// Notes that the evidence of a GUID's forked log is sent to the ledger.
+    pub(super) fn note_forked(&mut self, guid: Guid) {
+        if self.forked.len() >= FORKED_MAX {
+            // at worst its next fork is stored too
+            self.forked.pop_first();
+        }
+        self.forked.insert(guid);
+    }
+
+    /// Notes the connection of a record that has come again. The record keeps the log head that it was submitted
+    /// with: no checkpoint names a head that the ledger lacks.
+    fn repeat(&mut self, conn: ConnId, id: RecordId, head: &SignedHead) {
+        if let Some(reported) = self.reported.get_mut(&id).filter(|r| r.head.key == head.key) {
+            reported.conn = conn;
+        }
+    }
+
+    /// Has the checkpoint of an acknowledgement of durable records signed.
+    fn acknowledge(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        conn: ConnId,
+        records: &[(RecordId, SignedHead)],
+    ) {
+        let Some((_, newest)) = records.iter().max_by_key(|(_, head)| head.head.place) else { return };
+        let checkpoint = Checkpoint { head: newest.clone(), at_ms: common.now_ms(cx.now) };
+        let message = checkpoint.to_bytes();
+        let ids = List::truncated(records.iter().map(|(id, _)| *id));
+        let req = common.next_req.step();
+        self.acks.insert(req, Ack { conn, ids, checkpoint });
+        cx.push(Output::Sign { req, context: SigningContext::Checkpoint, message });
+    }
+
+    /// Returns whether a signature with this number is of an acknowledgement.
+    pub(super) fn is_signing(&self, req: ReqId) -> bool {
+        self.acks.contains_key(&req)
+    }
+
+    /// Returns the numbers of the signatures of acknowledgements.
+    pub(super) fn reqs(&self) -> impl Iterator<Item = ReqId> {
+        self.acks.keys().copied()
+    }
+
+    /// Returns the usage records on their way to the ledger.
+    pub(super) fn reports(&self) -> impl Iterator<Item = RecordId> {
+        self.reported.keys().copied()
+    }
+
+    /// Sends an acknowledgement, whose checkpoint is now signed.
+    pub(super) fn on_checkpoint_signed(
+        &mut self,
+        cx: &mut Context<'_>,
+        sessions: &Sessions,
+        req: ReqId,
+        signature: Signature,
+    ) {
+        let Some(Ack { conn, ids, checkpoint }) = self.acks.remove(&req) else { return };
+        if sessions.is_connected(conn) {
+            let checkpoint = Some(SignedCheckpoint { checkpoint, signature, cert: cx.cfg.cert.clone() });
+            cx.push(Output::ClientSend { conn, msg: ToClient::UsageAck(UsageAck { ids, checkpoint }) });
+        }
+    }
+
+    /// Asserts that the list of forked logs is bounded.
+    pub(super) fn check(&self) {
+        assert!(self.forked.len() <= FORKED_MAX, "the list of forked logs is bounded");
+    }
+}
+
+impl Sessions {
+    /// Compares a log head with the newest one known of the client's log, from its records or from the checkpoint in
+    /// `Hello`. Returns both if they contradict each other.
+    fn compare_log_head(&mut self, conn: ConnId, head: &SignedHead) -> Option<[SignedHead; 2]> {
+        let session = self.get_mut(conn)?;
+        let newer = |known: &SignedHead| known.head.start != head.head.start || known.head.place < head.head.place;
+        let forked = session.log.as_ref().filter(|known| logs::contradict(&known.head, &head.head)).cloned();
+        if session.log.as_ref().is_none_or(newer) {
+            session.log = Some(head.clone());
+        }
+        forked.map(|known| [known, head.clone()])
+    }
+}
+
 impl Cn {
     /// Forwards an uploader's report of missing receipts to the DNs. Only the uploader named in the introduction may
     /// report it, and only soon after.
@@ -51,140 +151,56 @@ impl Cn {
         }
     }
 
-    /// Forwards a usage record to the ledger. A record that is on its way already keeps the log head that it was
-    /// submitted with: no checkpoint names a head that the ledger lacks. A record beyond the limit costs no check of
-    /// its signature; so a CN that loses its client before the ledger is back never sees whether that record forks a
-    /// log.
+    /// Forwards a usage record to the ledger. If its log head contradicts the newest one known, both heads are evidence
+    /// and go to the ledger, and the client is ordered to rekey; one fork of a GUID is evidence enough. A record beyond
+    /// the limit costs no check of its signature; so a CN that loses its client before the ledger is back never sees
+    /// whether that record forks a log.
     pub(super) fn on_usage(&mut self, cx: &mut Context<'_>, conn: ConnId, logged: Logged) {
         if self.sessions.get(conn).is_none_or(|s| s.guid != logged.record.reporter) {
             return self.refuse_violation(cx, conn);
         }
         cx.push(Output::Count(Metric::UsageReceived));
         let (id, head) = (logged.record.id, logged.head.clone());
-        let is_pending = self.ledger.holds(id);
+        let is_pending = self.recording.ledger.holds(id);
         // a part of the room is reserved for the evidence of forked logs
         let most = cx.cfg.usage_max - cx.cfg.usage_max / EVIDENCE_SHARE;
-        if !is_pending && self.ledger.waiting() >= most as usize {
+        if !is_pending && self.recording.ledger.waiting() >= most as usize {
             return cx.push(Output::Count(Metric::UsageDeferred));
         }
         if logs::check(cx.cfg.verify, &logged).is_err() {
             return self.refuse_violation(cx, conn);
         }
-        self.compare_log_head(cx, conn, &head);
-        if is_pending {
-            if let Some(reported) = self.usage.get_mut(&id).filter(|r| r.head.key == head.key) {
-                reported.conn = conn;
-            }
-            return;
-        }
-        self.usage.insert(id, Reported { conn, head });
-        self.with_ledger(cx, ledger_link::Input::Submit(LedgerRecord::Usage(logged)));
-    }
-
-    /// Compares a log head with the newest one known of the client's log, from its records or from the checkpoint in
-    /// `Hello`. Two heads that contradict each other are evidence: both go to the ledger, and the client is ordered to
-    /// rekey. One fork of a GUID is evidence enough.
-    fn compare_log_head(&mut self, cx: &mut Context<'_>, conn: ConnId, head: &SignedHead) {
-        let Some(session) = self.sessions.get_mut(conn) else { return };
-        let guid = session.guid;
-        let newer = |known: &SignedHead| known.head.start != head.head.start || known.head.place < head.head.place;
-        let forked = session.log.as_ref().filter(|known| logs::contradict(&known.head, &head.head)).cloned();
-        if session.log.as_ref().is_none_or(newer) {
-            session.log = Some(head.clone());
-        }
-        if let Some(known) = forked {
+        if let Some(heads) = self.sessions.compare_log_head(conn, &head) {
             cx.push(Output::Count(Metric::LogForked));
-            self.keep_evidence(cx, guid, [known, head.clone()]);
+            self.recording.keep_evidence(cx, &self.common, logged.record.reporter, heads);
             self.sessions.order_rekey(cx, conn);
         }
-    }
-
-    /// Sends two contradicting log heads to the ledger, once for each GUID. Without room for both they are dropped, and
-    /// the next fork is kept in their place.
-    fn keep_evidence(&mut self, cx: &mut Context<'_>, guid: Guid, heads: [SignedHead; 2]) {
-        if !cx.cfg.ledger || !cx.cfg.logs || self.forked.contains(&guid) {
-            return;
+        if is_pending {
+            return self.recording.usage.repeat(conn, id, &head);
         }
-        if self.ledger.waiting() + heads.len() > cx.cfg.usage_max as usize {
-            return cx.push(Output::Count(Metric::LogDropped));
-        }
-        if self.forked.len() >= FORKED_MAX {
-            // at worst its next fork is stored too
-            self.forked.pop_first();
-        }
-        self.forked.insert(guid);
-        heads.into_iter().for_each(|head| self.log_head(cx, guid, head));
+        self.recording.usage.reported.insert(id, Reported { conn, head });
+        self.recording.submit(cx, LedgerRecord::Usage(logged));
     }
 
-    fn link_config(cx: &Context<'_>) -> ledger_link::Config {
-        ledger_link::Config::new(cx.cfg.cert.clone(), cx.cfg.backoff)
-    }
-
-    pub(super) fn with_ledger(&mut self, cx: &mut Context<'_>, input: ledger_link::Input) {
-        let cfg = Self::link_config(cx);
-        let ledger = &mut self.ledger;
-        let outputs = cx.child::<LedgerLink>(&cfg, |cx| ledger.handle_input(cx, input));
-        self.on_ledger_outputs(cx, outputs);
-    }
-
-    pub(super) fn on_ledger_timer(&mut self, cx: &mut Context<'_>) {
-        let cfg = Self::link_config(cx);
-        let ledger = &mut self.ledger;
-        let outputs = cx.child::<LedgerLink>(&cfg, |cx| ledger.handle_timeout(cx));
-        self.on_ledger_outputs(cx, outputs);
-    }
-
-    fn on_ledger_outputs(&mut self, cx: &mut Context<'_>, outputs: Vec<ledger_link::Output>) {
-        for output in outputs {
-            match output {
-                ledger_link::Output::Dial(conn) => cx.push(Output::LedgerDial { conn }),
-                ledger_link::Output::Send(conn, msg) => cx.push(Output::LedgerSend { conn, msg }),
-                ledger_link::Output::Close(conn) => cx.push(Output::LedgerClose { conn }),
-                ledger_link::Output::Acked(ids) => self.on_durable(cx, ids),
-                ledger_link::Output::Quarantined(guids) => self.on_quarantine(cx, guids),
-                // a blamed client has proven that it has the right bytes
-                ledger_link::Output::Proven(proven) => self.dns.tell(cx, &ToDn::Proven(proven)),
-            }
-        }
-    }
-
-    fn on_durable(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
+    /// Handles records that are now durable in the ledger: each is what a query, a rekey or an uploader waits for.
+    pub(super) fn on_durable(&mut self, cx: &mut Context<'_>, ids: Vec<RecordId>) {
         let mut by_conn: BTreeMap<ConnId, Vec<(RecordId, SignedHead)>> = BTreeMap::new();
         for id in ids {
             cx.push(Output::Count(Metric::UsageStored));
-            self.unspool(cx, id);
+            self.recording.spool.remove(cx, &mut self.common, id);
             self.on_offer_recorded(cx, id);
-            if let Some(conn) = self.rekeys.remove(&id) {
+            if let Some(conn) = self.recording.rekeys.remove(&id) {
                 self.sessions.on_rekey_durable(cx, conn);
             }
-            let reported = self.usage.remove(&id).filter(|r| self.sessions.is_connected(r.conn));
+            let reported = self.recording.usage.reported.remove(&id).filter(|r| self.sessions.is_connected(r.conn));
             if let Some(Reported { conn, head }) = reported {
                 by_conn.entry(conn).or_default().push((id, head));
             }
         }
         for (conn, records) in by_conn {
             for page in records.chunks(List::<RecordId, 256>::MAX) {
-                self.acknowledge(cx, conn, page);
+                self.recording.usage.acknowledge(cx, &mut self.common, conn, page);
             }
-        }
-    }
-
-    fn acknowledge(&mut self, cx: &mut Context<'_>, conn: ConnId, records: &[(RecordId, SignedHead)]) {
-        let Some((_, newest)) = records.iter().max_by_key(|(_, head)| head.head.place) else { return };
-        let checkpoint = Checkpoint { head: newest.clone(), at_ms: self.common.now_ms(cx.now) };
-        let message = checkpoint.to_bytes();
-        let ids = List::truncated(records.iter().map(|(id, _)| *id));
-        let req = self.common.next_req.step();
-        self.acks.insert(req, Ack { conn, ids, checkpoint });
-        cx.push(Output::Sign { req, context: SigningContext::Checkpoint, message });
-    }
-
-    /// Sends an acknowledgement, whose checkpoint is now signed.
-    pub(super) fn on_checkpoint_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
-        let Some(Ack { conn, ids, checkpoint }) = self.acks.remove(&req) else { return };
-        if self.sessions.is_connected(conn) {
-            let checkpoint = Some(SignedCheckpoint { checkpoint, signature, cert: cx.cfg.cert.clone() });
-            cx.push(Output::ClientSend { conn, msg: ToClient::UsageAck(UsageAck { ids, checkpoint }) });
         }
     }
 }

@@ -28,7 +28,10 @@ fn healthy() -> Cn {
     let secondary = List::truncated([SecondaryGuid::numbered(99)]);
     say(&mut b, 10, ToCn::Hello(Hello { secondary, ..hello(1) }));
     let cn = b.machine;
-    assert_eq!((cn.queries.reqs().count(), cn.acks.len(), cn.usage.len()), (3, 1, 1));
+    assert_eq!(
+        (cn.queries.reqs().count(), cn.recording.usage.acks.len(), cn.recording.usage.reported.len()),
+        (3, 1, 1)
+    );
     assert!(cn.sessions.len() == 2 && !cn.broker.is_empty() && !cn.introduced_uploaders.is_empty());
     cn
 }
@@ -102,7 +105,7 @@ fn each_clause_about_the_phase_of_a_cn_fires() {
             }),
             ("notices are sent again in time", |cn| cn.common.timers.set(Timer::Notices, Some(Time(1)))),
             ("the list of forked logs is bounded", |cn| {
-                cn.forked = (0..=few(FORKED_MAX)).map(Guid::numbered).collect();
+                cn.recording.usage.forked = (0..=few(FORKED_MAX)).map(Guid::numbered).collect();
             }),
             ("the list of quarantined clients is bounded", |cn| {
                 cn.sessions.quarantined = (0..=few(QUARANTINED_MAX)).map(Guid::numbered).collect();
@@ -120,12 +123,12 @@ fn each_clause_about_the_queries_and_meetings_of_a_cn_fires() {
             ("each query has a number that was given", |cn| cn.common.next_req = ReqId(0)),
             ("each query has a time-out", |cn| cn.common.timers.clear(Timer::Query(any_query(cn)))),
             ("each acknowledgement has a number that was given", |cn| {
-                let (_, ack) = cn.acks.pop_first().expect("one is being signed");
-                cn.acks.insert(cn.common.next_req, ack);
+                let (_, ack) = cn.recording.usage.acks.pop_first().expect("one is being signed");
+                cn.recording.usage.acks.insert(cn.common.next_req, ack);
             }),
             ("queries and acknowledgements share no number", |cn| {
-                let (_, ack) = cn.acks.pop_first().expect("one is being signed");
-                cn.acks.insert(any_query(cn), ack);
+                let (_, ack) = cn.recording.usage.acks.pop_first().expect("one is being signed");
+                cn.recording.usage.acks.insert(any_query(cn), ack);
             }),
             ("introduced uploaders are bounded", |cn| {
                 let (_, uploader) = cn.introduced_uploaders.pop_first().expect("an uploader");
@@ -152,10 +155,12 @@ fn each_clause_about_the_records_of_a_cn_fires() {
         Cn::check,
         &[
             ("the spool is cleared exactly when it must be", |cn| cn.common.timers.set(Timer::Spool, Some(Time(1)))),
-            ("each rekey is on its way to the ledger", |cn| _ = cn.rekeys.insert(RecordId::numbered(9), ConnId(1))),
+            ("each rekey is on its way to the ledger", |cn| {
+                _ = cn.recording.rekeys.insert(RecordId::numbered(9), ConnId(1))
+            }),
             ("each usage record is on its way to the ledger", |cn| {
-                let reported = cn.usage.values().next().expect("a record").clone();
-                cn.usage.insert(RecordId::numbered(9), reported);
+                let reported = cn.recording.usage.reported.values().next().expect("a record").clone();
+                cn.recording.usage.reported.insert(RecordId::numbered(9), reported);
             }),
         ],
     );

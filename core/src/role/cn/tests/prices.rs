@@ -172,7 +172,7 @@ fn each_kind_of_message_makes_no_more_work_than_it_pays_for() {
         let out: Vec<Output> = (0..5_000).flat_map(|n| say(&mut b, 1, msg(n))).collect();
         assert_eq!(refusal(&out, 1), None, "{:?}: nobody's session ends for it", msg(0));
         assert!(work(&out) <= most.min(5_000), "{:?}: {} of {most}", msg(0), work(&out));
-        assert!(b.machine.sessions() == 1 && b.machine.ledger.waiting() <= 240, "{:?}", msg(0));
+        assert!(b.machine.sessions() == 1 && b.machine.recording.ledger.waiting() <= 240, "{:?}", msg(0));
     }
 }
 

@@ -89,7 +89,7 @@ fn an_absent_ledger_delays_peers_by_half_a_second() {
     let (id, _) = recorded(&out);
     b.input(Input::LedgerClosed { conn: ledger });
     assert!(answered(&b.wait(Duration::from_millis(500))));
-    assert!(b.machine.ledger.holds(id), "it is kept until the ledger has it");
+    assert!(b.machine.recording.ledger.holds(id), "it is kept until the ledger has it");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn with_a_spool_peers_are_named_once_the_write_is_durable() {
     let (req, records, _) = save(&out).expect("a write");
     let out = b.input(Input::Saved { req, ok: true });
     assert!(answered(&out) && to_dn(&out).iter().any(|m| matches!(m, ToDn::Relay(_))));
-    assert!(b.machine.ledger.holds(records[0].id()), "it goes on to the ledger");
+    assert!(b.machine.recording.ledger.holds(records[0].id()), "it goes on to the ledger");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn with_a_failed_or_slow_spool_the_query_fails() {
     let out = b.input(Input::Saved { req, ok: false });
     assert!(out.contains(&Output::Count(Metric::SpoolFailed)));
     assert_eq!((failed(&out, 1), no_peers_sent(&out)), (Some(QueryError::Unavailable), true));
-    assert!(!b.machine.ledger.holds(records[0].id()), "an offer that nobody learned of is not recorded");
+    assert!(!b.machine.recording.ledger.holds(records[0].id()), "an offer that nobody learned of is not recorded");
 
     let (mut b, _, out) = signed_by(true, 100);
     let (req, ..) = save(&out).expect("a write");
@@ -141,7 +141,7 @@ fn the_first_peers_of_a_download_have_its_grant_recorded() {
     let mut again = |ok| {
         let (req, records, _) = save(&offered_by(&mut b, dn)).expect("a write");
         let out = b.input(Input::Saved { req, ok });
-        (records.contains(&granted), b.machine.ledger.holds(granted.id()), answered(&out))
+        (records.contains(&granted), b.machine.recording.ledger.holds(granted.id()), answered(&out))
     };
     assert_eq!(again(true), (true, true, true));
     assert_eq!(again(true), (false, true, true));

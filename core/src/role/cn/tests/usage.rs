@@ -90,7 +90,7 @@ fn a_record_is_acknowledged_with_a_checkpoint_once_it_is_durable() {
     assert_eq!(signed.checkpoint.head, logged.head);
     assert!(logs::is_checkpoint_of(Guid::of(&key(1)), &trust(), &signed));
     assert!(!logs::is_checkpoint_of(Guid::of(&key(2)), &trust(), &signed), "another's");
-    assert!(b.machine.usage.is_empty());
+    assert!(b.machine.recording.usage.reported.is_empty());
 }
 
 /// A client that starts anew sends its record again, in a new log, while the record is on its way.
@@ -210,13 +210,13 @@ fn evidence_of_forks_counts_against_the_limit_and_has_a_part_of_it() {
         say(&mut b, n.into(), forking(2_000 + n, n));
         assert!(b.machine.usage_waiting() <= 128);
     }
-    let forked = b.machine.forked.len();
+    let forked = b.machine.recording.usage.forked.len();
     assert!(forked > 20, "{forked} forks are kept");
     // a client whose fork found no room shows it again
     b.cfg.usage_max = 256;
     say(&mut b, 90, forking(1_090, 90));
     say(&mut b, 90, forking(2_090, 90));
-    assert_eq!(b.machine.forked.len(), forked + 1);
+    assert_eq!(b.machine.recording.usage.forked.len(), forked + 1);
 }
 
 #[test]
