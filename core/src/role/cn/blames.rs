@@ -2,7 +2,7 @@
 //! introduced the peer to the client, so that the introduction is on record, and the two have connected; once for each
 //! introduction. The DNs count it.
 
-use super::sessions::Sessions;
+use super::sessions::{Client, Sessions};
 use super::{Cn, Context, Metric, Output};
 use crate::holdings::{Amount, Holding, Holdings, Limits, Room};
 use crate::ids::{ConnId, Guid, IntroId};
@@ -46,6 +46,13 @@ pub(super) struct Connected {
 }
 
 impl Connected {
+    /// Remembers that a client of this CN has connected to an introduced peer.
+    pub(super) fn note(&mut self, now: Time, client: &Client, intro: IntroId, copy: CopyId) {
+        if let Some(guid) = client.session().map(|session| session.guid) {
+            self.add(now, intro, (guid, client.from.ip()), copy);
+        }
+    }
+
     fn add(&mut self, now: Time, intro: IntroId, (downloader, from): (Guid, IpAddr), copy: CopyId) {
         let prefix = prefix(from);
         loop {
@@ -91,19 +98,12 @@ impl Connected {
 }
 
 impl Cn {
-    /// Remembers that a client of this CN has connected to an introduced peer.
-    pub(super) fn note_connected(&mut self, cx: &Context<'_>, conn: ConnId, intro: IntroId, copy: CopyId) {
-        let Some(client) = self.sessions.client(conn) else { return };
-        let from = client.from.ip();
-        if let Some(guid) = client.session().map(|session| session.guid) {
-            self.connected.add(cx.now, intro, (guid, from), copy);
-        }
-    }
-
     /// Passes a client's blame on to the DNs and to the ledger.
     pub(super) fn on_blame(&mut self, cx: &mut Context<'_>, conn: ConnId, blame: &Blame) {
         let Some((session, guid)) = self.sessions.get(conn).map(|s| (s.id, s.guid)) else { return };
-        let Some(CopyId { holder, version }) = self.connected.take(cx.now, cx.cfg.serve_for, blame.intro, guid) else {
+        let Some(CopyId { holder, version }) =
+            self.meetings.connected.take(cx.now, cx.cfg.serve_for, blame.intro, guid)
+        else {
             return cx.push(Output::Count(Metric::BlameIgnored));
         };
         cx.push(Output::Count(Metric::Blamed));

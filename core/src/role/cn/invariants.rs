@@ -1,6 +1,5 @@
 //! Invariants of the CN, checked on its whole state.
 
-use super::meetings::INTRODUCED_UPLOADERS_MAX;
 use super::{Cn, Phase, Timer};
 use crate::ids::ConnId;
 use crate::machine::Machine as _;
@@ -24,7 +23,7 @@ impl Cn {
             self.check_client(conn);
         }
         self.check_queries();
-        self.check_meetings();
+        self.meetings.check(&self.common);
         self.dns.check(&self.common);
         self.recording.check(&self.common);
         self.check_timers();
@@ -56,16 +55,6 @@ impl Cn {
         }
     }
 
-    fn check_meetings(&self) {
-        self.broker.check();
-        self.connected.check();
-        assert!(self.introduced_uploaders.len() <= INTRODUCED_UPLOADERS_MAX, "introduced uploaders are bounded");
-        for intro in self.introduced_uploaders.keys() {
-            let waits = self.common.timers.get(Timer::IntroducedUploader(*intro)).is_some();
-            assert!(waits, "each introduced uploader has a time-out");
-        }
-    }
-
     fn check_timers(&self) {
         assert!(
             (self.common.phase == Phase::Draining) == self.common.timers.get(Timer::Stop).is_some(),
@@ -78,7 +67,7 @@ impl Cn {
                 }
                 Timer::Query(req) => self.queries.contains(req),
                 Timer::Dial(dn) | Timer::Ping(dn) | Timer::Register(dn) => self.dns.contains(dn),
-                Timer::IntroducedUploader(intro) => self.introduced_uploaders.contains_key(&intro),
+                Timer::IntroducedUploader(intro) => self.meetings.has_uploader(intro),
                 Timer::Notices | Timer::Spool | Timer::Stop => true,
             };
             assert!(is_owned, "each time-out is of something that waits");

@@ -34,17 +34,14 @@ pub use prices::{LEAD, Prices};
 
 use crate::ids::{ConnId, IntroId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
-use crate::nat::broker::Broker;
 use crate::nat::cookie::CookieKeys;
 use crate::notice;
 use crate::session::{Wall, ledger_link};
 use crate::wire::control::Refusal;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use blames::Connected;
 use core::time::Duration;
 use directories::Directories;
-use meetings::{IntroducedUploader, Party};
+use meetings::Meetings;
 use queries::Queries;
 use recording::Recording;
 use sessions::Sessions;
@@ -56,12 +53,7 @@ pub struct Cn {
     sessions: Sessions,
     dns: Directories,
     queries: Queries,
-    /// Broker of the introductions that answered this CN's queries: coordinates when both peers connect.
-    broker: Broker<Party>,
-    /// Uploaders among this CN's clients, by the introduction that was delivered to them.
-    introduced_uploaders: BTreeMap<IntroId, IntroducedUploader>,
-    /// Introduced pairs that have connected, and whose downloaders may blame their uploaders.
-    connected: Connected,
+    meetings: Meetings,
     /// Keys to check the STUN cookies that prove clients' reflexive addresses.
     cookies: CookieKeys,
     /// Newest notices of operator and providers, and who has yet to acknowledge which.
@@ -195,7 +187,7 @@ impl Cn {
         self.with_ledger(cx, ledger_link::Input::Stop);
         self.common.phase = Phase::Stopped;
         self.common.timers = Deadlines::default();
-        self.broker = Broker::default();
+        self.meetings.stop();
         cx.push(Output::Stopped);
     }
 
@@ -211,7 +203,7 @@ impl Cn {
                 }
             }
             Timer::Register(dn) => self.dns.register_more(cx, &mut self.common, &mut self.sessions, dn),
-            Timer::IntroducedUploader(intro) => self.on_uploader_timeout(intro),
+            Timer::IntroducedUploader(intro) => self.meetings.on_uploader_timeout(intro),
             Timer::Tell(conn) => self.publish_change(cx, conn),
             Timer::Readd(conn) => self.sessions.request_readd(cx, conn),
             Timer::Notices => self.on_notices_timer(cx),
@@ -280,7 +272,7 @@ impl Machine for Cn {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.common.timers.next(), self.broker.poll_timeout(), self.recording.poll_timeout()]
+        [self.common.timers.next(), self.meetings.poll_timeout(), self.recording.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -288,11 +280,10 @@ impl Machine for Cn {
 
     fn rebase(&mut self, by: Duration) {
         self.common.timers.rebase(by);
-        self.broker.rebase(by);
+        self.meetings.rebase(by);
         self.recording.rebase(by);
         self.sessions.rebase(by);
         self.notices.rebase(by);
-        self.connected.rebase(by);
     }
 
     fn check(&self) {

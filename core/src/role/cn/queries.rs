@@ -267,7 +267,7 @@ impl Cn {
             let key = cx.rng.nonce();
             let copy = CopyId { holder: peer.guid, version: intro.intro.version };
             let parties = [Party::Local(client), Party::ViaDn { dn, route: peer.route, copy }];
-            self.broker.offered(cx.now, &cx.cfg.broker, intro.intro.id, parties);
+            self.meetings.begin(cx, intro.intro.id, parties);
             let ticket = Some(Ticket { key, observed });
             let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };
             let relay = Relay { route: peer.route, from, introduce };
@@ -333,7 +333,7 @@ impl Cn {
         let Some(conn) = self.sessions.conn(deliver.session) else { return };
         if self.sessions.get(conn).is_some_and(Session::may_upload) {
             let uploader = IntroducedUploader { client: conn, dn, back: deliver.from };
-            self.add_uploader(cx, deliver.introduce.intro.intro.id, uploader);
+            self.meetings.add_uploader(cx, &mut self.common, deliver.introduce.intro.intro.id, uploader);
             cx.push(Output::ClientSend { conn, msg: ToClient::Introduce(deliver.introduce) });
         }
     }

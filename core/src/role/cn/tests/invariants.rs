@@ -32,7 +32,7 @@ fn healthy() -> Cn {
         (cn.queries.reqs().count(), cn.recording.usage.acks.len(), cn.recording.usage.reported.len()),
         (3, 1, 1)
     );
-    assert!(cn.sessions.len() == 2 && !cn.broker.is_empty() && !cn.introduced_uploaders.is_empty());
+    assert!(cn.sessions.len() == 2 && !cn.meetings.broker.is_empty() && !cn.meetings.introduced_uploaders.is_empty());
     cn
 }
 
@@ -131,12 +131,12 @@ fn each_clause_about_the_queries_and_meetings_of_a_cn_fires() {
                 cn.recording.usage.acks.insert(any_query(cn), ack);
             }),
             ("introduced uploaders are bounded", |cn| {
-                let (_, uploader) = cn.introduced_uploaders.pop_first().expect("an uploader");
+                let (_, uploader) = cn.meetings.introduced_uploaders.pop_first().expect("an uploader");
                 let all = (0..=few(INTRODUCED_UPLOADERS_MAX)).map(|n| (IntroId::numbered(n), uploader));
-                cn.introduced_uploaders.extend(all);
+                cn.meetings.introduced_uploaders.extend(all);
             }),
             ("each introduced uploader has a time-out", |cn| {
-                let intro = *cn.introduced_uploaders.keys().next().expect("an uploader");
+                let intro = *cn.meetings.introduced_uploaders.keys().next().expect("an uploader");
                 cn.common.timers.clear(Timer::IntroducedUploader(intro));
             }),
             ("exactly a DN without connection is dialled", |cn| cn.common.timers.set(Timer::Dial(0), Some(Time(1)))),
