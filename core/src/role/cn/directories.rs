@@ -240,7 +240,7 @@ impl Directories {
 impl Cn {
     pub(super) fn on_directory_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         self.dns.on_closed(cx, &mut self.common, conn);
-        self.fail_queries_of_dn(cx, conn);
+        self.queries.fail_of_dn(cx, &mut self.common, &self.sessions, conn);
     }
 
     pub(super) fn hang_up(&mut self, cx: &mut Context<'_>, conn: ConnId) {
@@ -255,9 +255,13 @@ impl Cn {
         }
         match msg {
             FromDn::Welcome(_) => self.dns.on_welcome(cx, &mut self.common, &mut self.sessions, conn),
-            FromDn::Selected(selected) => self.on_selected(cx, conn, selected),
-            FromDn::Nobody(nobody) => self.on_nobody(cx, conn, nobody),
-            FromDn::Deliver(deliver) => self.on_deliver(cx, conn, deliver),
+            FromDn::Selected(selected) => {
+                self.queries.on_selected(cx, &mut self.common, &self.sessions, conn, selected);
+            }
+            FromDn::Nobody(nobody) => self.queries.on_nobody(cx, &mut self.common, &self.sessions, conn, nobody),
+            FromDn::Deliver(deliver) => {
+                self.meetings.on_deliver(cx, &mut self.common, &self.sessions, conn, deliver);
+            }
             FromDn::Signalled(signalled) => self.on_signalled(cx, conn, signalled),
             FromDn::Challenge(of) => self.sessions.on_challenge(cx, &mut self.common, conn, of.session),
             FromDn::Cloned(of) => self.sessions.on_cloned(cx, of.session),

@@ -5,12 +5,12 @@
 //! and comes back, like any other.
 
 use super::logs::Offering;
-use super::meetings::{IntroducedUploader, Party};
-use super::sessions::Session;
-use super::{Cn, Context, Metric, Output, Timer};
+use super::meetings::{IntroducedUploader, Meetings, Party};
+use super::sessions::{Session, Sessions};
+use super::{Cn, Common, Context, Metric, Output, Timer};
 use crate::accounting::grants::{self, ShownError};
 use crate::accounting::introductions;
-use crate::ids::{ConnId, IntroId, PublicKey, RecordId, ReqId, Signature};
+use crate::ids::{ConnId, IntroId, PublicKey, RecordId, ReqId, SessionId, Signature};
 use crate::limits::EXCLUDED_MAX;
 use crate::nat::connectivity::Ticket;
 use crate::selection::blames::CopyId;
@@ -42,11 +42,18 @@ enum Step {
     /// The shell is opening the sealed grant.
     Opening { want: u8, exclude: List<PublicKey, EXCLUDED_MAX> },
     /// A DN is selecting peers.
-    Selecting { dn: ConnId, grant: Box<SignedGrant> },
+    Selecting(Selecting),
     /// The shell is signing the introductions.
     Signing { dn: ConnId, grant: Box<SignedGrant>, intros: Vec<Introduction>, peers: Vec<SelectedPeer> },
     /// The record of the introductions is being made durable.
     Recording { record: RecordId, offer: Offer },
+}
+
+/// Selection of peers by a DN: its connection, and the grant for which the peers are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Selecting {
+    dn: ConnId,
+    grant: Box<SignedGrant>,
 }
 
 /// Signed introductions that answer a query; neither side has been told of them yet.
@@ -57,12 +64,19 @@ struct Offer {
     peers: Vec<SelectedPeer>,
 }
 
+/// Answer to a query, which is not sent yet.
+struct Answer {
+    client: ConnId,
+    query: u32,
+    offer: Offer,
+}
+
 impl Pending {
     /// Returns the connection of the DN that selects the peers, or that forwards the introductions to them.
     const fn dn(&self) -> Option<ConnId> {
         match &self.step {
             Step::Opening { .. } => None,
-            Step::Selecting { dn, .. } | Step::Signing { dn, .. } => Some(*dn),
+            Step::Selecting(Selecting { dn, .. }) | Step::Signing { dn, .. } => Some(*dn),
             Step::Recording { offer, .. } => Some(offer.dn),
         }
     }
@@ -104,6 +118,12 @@ impl Queries {
         if self.pending.get(&req).is_some_and(|pending| is_in(&pending.step)) { self.take(req) } else { None }
     }
 
+    /// Ends a query in progress; its client may be gone already.
+    fn end(&mut self, common: &mut Common, req: ReqId) -> Option<Pending> {
+        common.timers.clear(Timer::Query(req));
+        self.take(req)
+    }
+
     /// Returns whether a query has this number.
     pub(super) fn contains(&self, req: ReqId) -> bool {
         self.pending.contains_key(&req)
@@ -125,81 +145,68 @@ impl Queries {
     pub(super) fn reqs(&self) -> impl Iterator<Item = ReqId> {
         self.pending.keys().copied()
     }
-}
 
-impl Cn {
-    pub(super) fn on_query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
-        cx.push(Output::Count(Metric::Query));
-        if self.sessions.is_edge_only(conn) {
-            cx.push(Output::Count(Metric::EdgeOnly));
-            return fail(cx, conn, query.query, QueryError::Limited, 0);
-        }
-        let req = self.common.next_req.step();
+    /// Begins a query: has its grant opened.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, common: &mut Common, client: ConnId, query: Query) {
+        let req = common.next_req.step();
         let step = Step::Opening { want: query.want, exclude: query.exclude };
-        self.queries.insert(req, Pending { client: conn, query: query.query, step });
-        self.common.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.select_within)));
+        self.insert(req, Pending { client, query: query.query, step });
+        common.timers.set(Timer::Query(req), Some(cx.now.after(cx.cfg.select_within)));
         cx.push(Output::OpenGrant { req, sealed: query.grant });
     }
 
-    /// Removes a query in progress; its client may be gone already.
-    fn take_query(&mut self, req: ReqId) -> Option<Pending> {
-        self.common.timers.clear(Timer::Query(req));
-        self.queries.take(req)
+    /// Returns the client of a query whose grant is being opened.
+    fn opening(&self, req: ReqId) -> Option<ConnId> {
+        let pending = self.pending.get(&req)?;
+        matches!(pending.step, Step::Opening { .. }).then_some(pending.client)
     }
 
-    pub(super) fn on_grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
-        let asked = self.queries.take_in(req, |step| matches!(step, Step::Opening { .. }));
+    /// Has a DN select the peers for a query, whose grant is opened and checked.
+    fn select(&mut self, cx: &mut Context<'_>, req: ReqId, session: SessionId, by: Selecting) {
+        let asked = self.take_in(req, |step| matches!(step, Step::Opening { .. }));
         let Some(Pending { client, query, step: Step::Opening { want, exclude } }) = asked else { return };
-        let Some(session) = self.sessions.get(client) else { return self.common.timers.clear(Timer::Query(req)) };
-        let checked = grant.ok_or(QueryError::Regrant).and_then(|g| {
-            match grants::check_shown(&cx.cfg.trust(), &g, session.guid, self.common.now_ms(cx.now)) {
-                Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
-                Err(ShownError::NotYours) => Err(QueryError::NotYours),
-                Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
-                Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::Withdrawn),
-                Ok(()) if !self.may_have_peers(g.grant.version) => Err(QueryError::PeersForbidden),
-                Ok(()) => Ok(g),
-            }
-        });
-        match (checked, self.dns.first_up()) {
-            (Ok(grant), Some(dn)) => {
-                let select = Select {
-                    req: req.0,
-                    session: session.id,
-                    download: grant.grant.download,
-                    version: grant.grant.version,
-                    want: want.min(cx.cfg.peers_max),
-                    exclude,
-                };
-                cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Select(select) });
-                let step = Step::Selecting { dn, grant };
-                self.queries.insert(req, Pending { client, query, step });
-            }
-            (checked, _) => {
-                self.common.timers.clear(Timer::Query(req));
-                let why = checked.err().unwrap_or(QueryError::Unavailable);
-                fail(cx, client, query, why, UNAVAILABLE_RETRY_MS);
-            }
-        }
+        let Selecting { dn, grant } = by;
+        let select = Select {
+            req: req.0,
+            session,
+            download: grant.grant.download,
+            version: grant.grant.version,
+            want: want.min(cx.cfg.peers_max),
+            exclude,
+        };
+        cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Select(select) });
+        self.insert(req, Pending { client, query, step: Step::Selecting(Selecting { dn, grant }) });
     }
 
-    pub(super) fn on_selected(&mut self, cx: &mut Context<'_>, conn: ConnId, selected: Selected) {
+    /// Has the introductions to the selected peers signed, or answers the query if there is none.
+    pub(super) fn on_selected(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        sessions: &Sessions,
+        conn: ConnId,
+        selected: Selected,
+    ) {
         let req = ReqId(selected.req);
-        let asked = self.queries.take_in(req, |step| matches!(step, Step::Selecting { dn, .. } if *dn == conn));
-        let Some(Pending { client, query, step: Step::Selecting { dn, grant } }) = asked else { return };
+        let asked = self.take_in(req, |step| matches!(step, Step::Selecting(by) if by.dn == conn));
+        let Some(Pending { client, query, step: Step::Selecting(Selecting { dn, grant }) }) = asked else { return };
+        let is_connected = sessions.is_connected(client);
         if let Some(retry_after_ms) = selected.edge_only_ms {
-            self.common.timers.clear(Timer::Query(req));
-            if self.sessions.is_connected(client) {
+            common.timers.clear(Timer::Query(req));
+            if is_connected {
                 fail(cx, client, query, QueryError::Unreceipted, retry_after_ms);
             }
             return;
         }
-        if selected.peers.is_empty() || !self.sessions.is_connected(client) {
-            self.common.timers.clear(Timer::Query(req));
-            return self.answer(cx, client, query, Vec::new());
+        if selected.peers.is_empty() || !is_connected {
+            common.timers.clear(Timer::Query(req));
+            if is_connected {
+                answer(cx, client, query, Vec::new());
+            }
+            return;
         }
         let peers = selected.peers.into_vec();
-        let now_ms = self.common.now_ms(cx.now);
+        let now_ms = common.now_ms(cx.now);
         let until = |d: Duration| now_ms.saturating_add(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         let intros: Vec<Introduction> = peers
             .iter()
@@ -215,17 +222,24 @@ impl Cn {
             })
             .collect();
         let message = introductions::root(&intros).0.to_vec();
-        self.queries.insert(req, Pending { client, query, step: Step::Signing { dn, grant, intros, peers } });
+        self.insert(req, Pending { client, query, step: Step::Signing { dn, grant, intros, peers } });
         cx.push(Output::Sign { req, context: SigningContext::Introductions, message });
     }
 
     /// Tells the client of a query why the DN has chosen nobody.
-    pub(super) fn on_nobody(&mut self, cx: &mut Context<'_>, conn: ConnId, nobody: Nobody) {
+    pub(super) fn on_nobody(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        sessions: &Sessions,
+        conn: ConnId,
+        nobody: Nobody,
+    ) {
         let req = ReqId(nobody.req);
-        let asked = self.queries.take_in(req, |step| matches!(step, Step::Selecting { dn, .. } if *dn == conn));
+        let asked = self.take_in(req, |step| matches!(step, Step::Selecting(by) if by.dn == conn));
         let Some(Pending { client, query, .. }) = asked else { return };
-        self.common.timers.clear(Timer::Query(req));
-        if self.sessions.is_connected(client) {
+        common.timers.clear(Timer::Query(req));
+        if sessions.is_connected(client) {
             let why = match nobody.why {
                 WhyNobody::NotShared => QueryError::NotShared,
                 WhyNobody::Unreachable => QueryError::Unreachable,
@@ -237,6 +251,140 @@ impl Cn {
         }
     }
 
+    /// Has an answer wait until the record of its introductions is durable.
+    fn record(&mut self, cx: &Context<'_>, common: &mut Common, req: ReqId, record: RecordId, answer: Answer) {
+        let Answer { client, query, offer } = answer;
+        self.insert(req, Pending { client, query, step: Step::Recording { record, offer } });
+        let within = if cx.cfg.spool { cx.cfg.select_within } else { cx.cfg.record_within };
+        common.timers.set(Timer::Query(req), Some(cx.now.after(within)));
+    }
+
+    /// Returns the record that a query waits for.
+    fn record_of(&self, req: ReqId) -> Option<RecordId> {
+        self.pending.get(&req).and_then(Pending::record)
+    }
+
+    /// Ends the query whose introductions this record names, and returns its answer.
+    fn take_recorded(&mut self, common: &mut Common, id: RecordId) -> Option<Answer> {
+        let &req = self.recording.get(&id)?;
+        let Pending { client, query, step: Step::Recording { offer, .. } } = self.end(common, req)? else {
+            return None;
+        };
+        Some(Answer { client, query, offer })
+    }
+
+    /// Fails the query whose introductions could not be recorded; nobody is told of them.
+    pub(super) fn fail_recorded(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        sessions: &Sessions,
+        id: RecordId,
+    ) {
+        if let Some(&req) = self.recording.get(&id) {
+            self.fail(cx, common, sessions, req);
+        }
+    }
+
+    /// Fails a query as `Unavailable`, for lack of a DN or of a durable record.
+    fn fail(&mut self, cx: &mut Context<'_>, common: &mut Common, sessions: &Sessions, req: ReqId) {
+        let Some(pending) = self.end(common, req) else { return };
+        if sessions.is_connected(pending.client) {
+            fail(cx, pending.client, pending.query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS);
+        }
+    }
+
+    /// Fails the queries that depend on a DN whose connection is lost, since the DN can neither select peers nor
+    /// forward introductions.
+    pub(super) fn fail_of_dn(&mut self, cx: &mut Context<'_>, common: &mut Common, sessions: &Sessions, conn: ConnId) {
+        let queries = self.pending.iter().filter(|(_, pending)| pending.dn() == Some(conn));
+        let lost: Vec<ReqId> = queries.map(|(req, _)| *req).collect();
+        for req in lost {
+            self.fail(cx, common, sessions, req);
+        }
+    }
+}
+
+impl Meetings {
+    /// Sends the introductions to both sides of each pair.
+    fn send_introductions(&mut self, cx: &mut Context<'_>, sessions: &Sessions, to: Answer) {
+        let Answer { client, query, offer: Offer { dn, intros, peers } } = to;
+        let Some(asking) = sessions.client(client) else { return };
+        let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
+        let observed = asking.from;
+        let mut introduced = Vec::new();
+        for (intro, peer) in intros.into_iter().zip(peers) {
+            cx.push(Output::Count(Metric::Introduced));
+            let key = cx.rng.nonce();
+            let copy = CopyId { holder: peer.guid, version: intro.intro.version };
+            let parties = [Party::Local(client), Party::ViaDn { dn, route: peer.route, copy }];
+            self.begin(cx, intro.intro.id, parties);
+            let ticket = Some(Ticket { key, observed });
+            let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };
+            let relay = Relay { route: peer.route, from, introduce };
+            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Relay(relay) });
+            let ticket = Some(Ticket { key, observed: peer.observed });
+            introduced.push(IntroducedPeer { intro, nat: peer.nat, ticket });
+        }
+        answer(cx, client, query, introduced);
+    }
+
+    /// Delivers an introduction to the uploader, a client of this CN.
+    pub(super) fn on_deliver(
+        &mut self,
+        cx: &mut Context<'_>,
+        common: &mut Common,
+        sessions: &Sessions,
+        dn: ConnId,
+        deliver: Deliver,
+    ) {
+        let Some(conn) = sessions.conn(deliver.session) else { return };
+        if sessions.get(conn).is_some_and(Session::may_upload) {
+            let uploader = IntroducedUploader { client: conn, dn, back: deliver.from };
+            self.add_uploader(cx, common, deliver.introduce.intro.intro.id, uploader);
+            cx.push(Output::ClientSend { conn, msg: ToClient::Introduce(deliver.introduce) });
+        }
+    }
+}
+
+impl Cn {
+    /// Begins a query, unless its client is edge-only.
+    pub(super) fn on_query(&mut self, cx: &mut Context<'_>, conn: ConnId, query: Query) {
+        cx.push(Output::Count(Metric::Query));
+        if self.sessions.is_edge_only(conn) {
+            cx.push(Output::Count(Metric::EdgeOnly));
+            return fail(cx, conn, query.query, QueryError::Limited, 0);
+        }
+        self.queries.begin(cx, &mut self.common, conn, query);
+    }
+
+    /// Checks the opened grant of a query, and has the first DN that is up select peers.
+    pub(super) fn on_grant_opened(&mut self, cx: &mut Context<'_>, req: ReqId, grant: Option<Box<SignedGrant>>) {
+        let Some(client) = self.queries.opening(req) else { return };
+        let Some(session) = self.sessions.get(client) else {
+            self.queries.end(&mut self.common, req);
+            return;
+        };
+        let checked = grant.ok_or(QueryError::Regrant).and_then(|g| {
+            match grants::check_shown(&cx.cfg.trust(), &g, session.guid, self.common.now_ms(cx.now)) {
+                Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
+                Err(ShownError::NotYours) => Err(QueryError::NotYours),
+                Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
+                Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::Withdrawn),
+                Ok(()) if !self.may_have_peers(g.grant.version) => Err(QueryError::PeersForbidden),
+                Ok(()) => Ok(g),
+            }
+        });
+        let dn = self.dns.first_up().ok_or(QueryError::Unavailable);
+        match checked.and_then(|grant| Ok(Selecting { dn: dn?, grant })) {
+            Ok(by) => self.queries.select(cx, req, session.id, by),
+            Err(why) => {
+                let Some(Pending { query, .. }) = self.queries.end(&mut self.common, req) else { return };
+                fail(cx, client, query, why, UNAVAILABLE_RETRY_MS);
+            }
+        }
+    }
+
     pub(super) fn on_introductions_signed(&mut self, cx: &mut Context<'_>, req: ReqId, signature: Signature) {
         let asked = self.queries.take_in(req, |step| matches!(step, Step::Signing { .. }));
         let Some(Pending { client, query, step: Step::Signing { dn, grant, intros, peers } }) = asked else { return };
@@ -244,99 +392,35 @@ impl Cn {
         let Some(guid) = self.sessions.get(client).map(|s| s.guid) else { return };
         let offering = self.recording.log_offered(cx, &mut self.common, guid, &grant, &intros);
         let offer = Offer { dn, intros: introductions::sign(intros, signature, &cx.cfg.cert), peers };
+        let answer = Answer { client, query, offer };
         match offering {
-            Offering::NotKept => self.send_introductions(cx, client, query, offer),
+            Offering::NotKept => self.meetings.send_introductions(cx, &self.sessions, answer),
             Offering::Refused => fail(cx, client, query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS),
-            Offering::Recording(record) => {
-                self.queries.insert(req, Pending { client, query, step: Step::Recording { record, offer } });
-                let within = if cx.cfg.spool { cx.cfg.select_within } else { cx.cfg.record_within };
-                self.common.timers.set(Timer::Query(req), Some(cx.now.after(within)));
-            }
+            Offering::Recording(record) => self.queries.record(cx, &mut self.common, req, record, answer),
         }
-    }
-
-    /// Sends the introductions to both sides of each pair.
-    fn send_introductions(&mut self, cx: &mut Context<'_>, client: ConnId, query: u32, offer: Offer) {
-        let Offer { dn, intros, peers } = offer;
-        let Some(asking) = self.sessions.client(client) else { return };
-        let Some((from, nat)) = asking.session().map(|s| (s.id, s.nat.clone())) else { return };
-        let observed = asking.from;
-        let mut answer = Vec::new();
-        for (intro, peer) in intros.into_iter().zip(peers) {
-            cx.push(Output::Count(Metric::Introduced));
-            let key = cx.rng.nonce();
-            let copy = CopyId { holder: peer.guid, version: intro.intro.version };
-            let parties = [Party::Local(client), Party::ViaDn { dn, route: peer.route, copy }];
-            self.meetings.begin(cx, intro.intro.id, parties);
-            let ticket = Some(Ticket { key, observed });
-            let introduce = Introduce { intro: intro.clone(), nat: nat.clone(), ticket };
-            let relay = Relay { route: peer.route, from, introduce };
-            cx.push(Output::DirectorySend { conn: dn, msg: ToDn::Relay(relay) });
-            let ticket = Some(Ticket { key, observed: peer.observed });
-            answer.push(IntroducedPeer { intro, nat: peer.nat, ticket });
-        }
-        self.answer(cx, client, query, answer);
     }
 
     /// Answers the query whose introductions are now durably recorded.
     pub(super) fn on_offer_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        let Some(&req) = self.queries.recording.get(&id) else { return };
-        if let Some(Pending { client, query, step: Step::Recording { offer, .. } }) = self.take_query(req) {
-            self.send_introductions(cx, client, query, offer);
-        }
-    }
-
-    /// Fails the query whose introductions could not be recorded; nobody is told of them.
-    pub(super) fn on_offer_not_recorded(&mut self, cx: &mut Context<'_>, id: RecordId) {
-        if let Some(&req) = self.queries.recording.get(&id) {
-            self.fail_query(cx, req);
-        }
-    }
-
-    fn answer(&self, cx: &mut Context<'_>, client: ConnId, query: u32, peers: Vec<IntroducedPeer>) {
-        if self.sessions.is_connected(client) {
-            cx.push(Output::Count(Metric::QueryAnswered));
-            let peers = List::truncated(peers);
-            cx.push(Output::ClientSend { conn: client, msg: ToClient::Introductions(Introductions { query, peers }) });
+        if let Some(answer) = self.queries.take_recorded(&mut self.common, id) {
+            self.meetings.send_introductions(cx, &self.sessions, answer);
         }
     }
 
     /// Handles the time-out of a query: fails it, or answers it if only the ledger without a spool is slow.
     pub(super) fn on_query_timeout(&mut self, cx: &mut Context<'_>, req: ReqId) {
-        match self.queries.pending.get(&req).and_then(Pending::record) {
+        match self.queries.record_of(req) {
             // no spool: the ledger may be away and will get the record when it is back, so the client is answered now
             Some(record) if !cx.cfg.spool => self.on_offer_recorded(cx, record),
-            Some(_) | None => self.fail_query(cx, req),
+            Some(_) | None => self.queries.fail(cx, &mut self.common, &self.sessions, req),
         }
     }
+}
 
-    /// Fails a query as `Unavailable`, for lack of a DN or of a durable record.
-    fn fail_query(&mut self, cx: &mut Context<'_>, req: ReqId) {
-        let Some(pending) = self.take_query(req) else { return };
-        if self.sessions.is_connected(pending.client) {
-            fail(cx, pending.client, pending.query, QueryError::Unavailable, UNAVAILABLE_RETRY_MS);
-        }
-    }
-
-    /// Fails the queries that depend on a DN whose connection is lost, since the DN can neither select peers nor
-    /// forward introductions.
-    pub(super) fn fail_queries_of_dn(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        let queries = self.queries.pending.iter().filter(|(_, pending)| pending.dn() == Some(conn));
-        let lost: Vec<ReqId> = queries.map(|(req, _)| *req).collect();
-        for req in lost {
-            self.fail_query(cx, req);
-        }
-    }
-
-    /// Delivers an introduction to the uploader, a client of this CN.
-    pub(super) fn on_deliver(&mut self, cx: &mut Context<'_>, dn: ConnId, deliver: Deliver) {
-        let Some(conn) = self.sessions.conn(deliver.session) else { return };
-        if self.sessions.get(conn).is_some_and(Session::may_upload) {
-            let uploader = IntroducedUploader { client: conn, dn, back: deliver.from };
-            self.meetings.add_uploader(cx, &mut self.common, deliver.introduce.intro.intro.id, uploader);
-            cx.push(Output::ClientSend { conn, msg: ToClient::Introduce(deliver.introduce) });
-        }
-    }
+fn answer(cx: &mut Context<'_>, conn: ConnId, query: u32, peers: Vec<IntroducedPeer>) {
+    cx.push(Output::Count(Metric::QueryAnswered));
+    let peers = List::truncated(peers);
+    cx.push(Output::ClientSend { conn, msg: ToClient::Introductions(Introductions { query, peers }) });
 }
 
 pub(super) fn fail(cx: &mut Context<'_>, conn: ConnId, query: u32, why: QueryError, retry_after_ms: u32) {

@@ -156,7 +156,7 @@ impl Cn {
         let Some(Saving { granted, record: Some(record), .. }) = ended else { return };
         let id = record.id();
         if !ok {
-            return self.on_offer_not_recorded(cx, id);
+            return self.queries.fail_recorded(cx, &mut self.common, &self.sessions, id);
         }
         for record in granted.into_iter().chain([record]) {
             self.recording.submit(cx, record);
