@@ -110,7 +110,7 @@ impl Cn {
         self.common.timers.clear(Timer::Readd(conn));
         let Some(session) = self.sessions.remove(conn) else { return };
         cx.push(Output::Count(Metric::SessionClosed));
-        self.tell_notices(cx, notice::server::Input::Closed(conn));
+        self.notices.tell(cx, &mut self.common, notice::server::Input::Closed(conn));
         self.dns.tell(cx, &ToDn::Gone(PeerGone { session: session.id }));
     }
 
@@ -156,7 +156,7 @@ impl Cn {
             ToCn::Ping => cx.push(Output::ClientSend { conn, msg: ToClient::Pong }),
             ToCn::Pong => self.on_pong(cx, conn),
             ToCn::Rekeyed(signed) => self.on_rekeyed(cx, conn, signed),
-            ToCn::NoticesHeld(list) => self.on_notices_held(cx, conn, list),
+            ToCn::NoticesHeld(list) => self.notices.on_held(cx, &mut self.common, conn, list),
             ToCn::Hello(_) => self.refuse_violation(cx, conn),
         }
     }
@@ -221,7 +221,7 @@ impl Cn {
         if let Some(entry) = self.sessions.entry(conn) {
             self.dns.tell(cx, &ToDn::Peer(entry));
         }
-        self.tell_notices(cx, notice::server::Input::Opened(conn));
+        self.notices.tell(cx, &mut self.common, notice::server::Input::Opened(conn));
         self.sessions.note_registered(conn);
         self.on_session_opened(cx, conn);
         self.recording.log_login(cx, &self.common, observed, location, hello);
@@ -236,7 +236,7 @@ impl Cn {
         if !self.sessions.forwards_page(&mut self.common, conn, &page) {
             return;
         }
-        let page = self.strip(page);
+        let page = self.notices.strip(page);
         let Some(session) = self.sessions.get(conn) else { return };
         let (id, guid) = (session.id, session.guid);
         self.recording.log_registered(cx, &self.common, guid, &page);

@@ -2,7 +2,6 @@
 
 use super::{Cn, Phase, Timer};
 use crate::ids::ConnId;
-use crate::machine::Machine as _;
 
 impl Cn {
     pub(super) fn check_state(&self) {
@@ -16,9 +15,7 @@ impl Cn {
             self.common.wall.is_some() || self.sessions.connections() == 0,
             "without the time there are no clients"
         );
-        self.notices.check();
-        let repeats = self.common.timers.get(Timer::Notices) == self.notices.poll_timeout();
-        assert!(repeats, "notices are sent again in time");
+        self.notices.check(&self.common);
         for (conn, _) in self.sessions.clients() {
             self.check_client(conn);
         }

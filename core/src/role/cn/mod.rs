@@ -35,13 +35,13 @@ pub use prices::{LEAD, Prices};
 use crate::ids::{ConnId, IntroId, ReqId};
 use crate::machine::{Cx, Deadlines, Machine, Time};
 use crate::nat::cookie::CookieKeys;
-use crate::notice;
 use crate::session::{Wall, ledger_link};
 use crate::wire::control::Refusal;
 use alloc::vec::Vec;
 use core::time::Duration;
 use directories::Directories;
 use meetings::Meetings;
+use notices::Notices;
 use queries::Queries;
 use recording::Recording;
 use sessions::Sessions;
@@ -56,8 +56,7 @@ pub struct Cn {
     meetings: Meetings,
     /// Keys to check the STUN cookies that prove clients' reflexive addresses.
     cookies: CookieKeys,
-    /// Newest notices of operator and providers, and who has yet to acknowledge which.
-    notices: notice::Server,
+    notices: Notices,
     recording: Recording,
 }
 
@@ -206,7 +205,7 @@ impl Cn {
             Timer::IntroducedUploader(intro) => self.meetings.on_uploader_timeout(intro),
             Timer::Tell(conn) => self.publish_change(cx, conn),
             Timer::Readd(conn) => self.sessions.request_readd(cx, conn),
-            Timer::Notices => self.on_notices_timer(cx),
+            Timer::Notices => self.notices.on_timer(cx, &mut self.common),
             Timer::Spool => self.recording.spool.clear(cx, &mut self.common),
             Timer::Stop => self.stop(cx),
         }
@@ -238,7 +237,7 @@ impl Machine for Cn {
             Input::Ledger { conn, msg } => self.with_ledger(cx, ledger_link::Input::Message(conn, msg)),
             Input::Restored { records } => self.recording.on_spool_restored(cx, records),
             Input::Saved { req, ok } => self.on_spool_saved(cx, req, ok),
-            Input::Notices(notices) => self.on_notices(cx, notices),
+            Input::Notices(notices) => self.notices.on_published(cx, &mut self.common, notices),
             Input::GrantOpened { req, grant } => self.on_grant_opened(cx, req, grant),
             Input::Signed { req, signature } if self.recording.usage.is_signing(req) => {
                 self.recording.usage.on_checkpoint_signed(cx, &self.sessions, req, signature)

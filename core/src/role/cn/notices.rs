@@ -1,7 +1,7 @@
 //! Notices to the fleet ([`crate::notice`]): this CN asks edges for new ones every few seconds, sends them to the
 //! clients that hold their subjects, and itself obeys those about versions.
 
-use super::{Cn, Context, Metric, Output, Timer};
+use super::{Common, Context, Metric, Output, Timer};
 use crate::content::Policy;
 use crate::ids::{ConnId, VersionId};
 use crate::machine::Machine as _;
@@ -10,53 +10,62 @@ use crate::wire::List;
 use crate::wire::control::{Inventory, NoticeList};
 use crate::wire::notice::{SignedNotice, Terms};
 use alloc::vec::Vec;
+use core::time::Duration;
 
-impl Cn {
+/// Notices to the fleet, as this CN knows and obeys them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Notices {
+    /// Newest notices of operator and providers, and who has yet to acknowledge which.
+    server: Server,
+}
+
+impl Notices {
     /// Takes notices that an edge has published.
-    pub(super) fn on_notices(&mut self, cx: &mut Context<'_>, notices: Vec<SignedNotice>) {
-        let now_ms = self.common.now_ms(cx.now);
-        self.tell_notices(cx, server::Input::Published { now_ms, notices });
+    pub(super) fn on_published(&mut self, cx: &mut Context<'_>, common: &mut Common, notices: Vec<SignedNotice>) {
+        let now_ms = common.now_ms(cx.now);
+        self.tell(cx, common, server::Input::Published { now_ms, notices });
     }
 
     /// Takes a client's report of the notices that it has.
-    pub(super) fn on_notices_held(&mut self, cx: &mut Context<'_>, conn: ConnId, list: NoticeList) {
-        self.tell_notices(cx, server::Input::Held { conn, held: list.notices.into_vec() });
+    pub(super) fn on_held(&mut self, cx: &mut Context<'_>, common: &mut Common, conn: ConnId, list: NoticeList) {
+        self.tell(cx, common, server::Input::Held { conn, held: list.notices.into_vec() });
     }
 
-    pub(super) fn tell_notices(&mut self, cx: &mut Context<'_>, input: server::Input) {
-        self.run_notices(cx, |notices, cx| notices.handle_input(cx, input));
+    pub(super) fn tell(&mut self, cx: &mut Context<'_>, common: &mut Common, input: server::Input) {
+        self.run(cx, common, |server, cx| server.handle_input(cx, input));
     }
 
     /// Sends again the notices that were not acknowledged.
-    pub(super) fn on_notices_timer(&mut self, cx: &mut Context<'_>) {
-        self.run_notices(cx, |notices, cx| notices.handle_timeout(cx));
+    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, common: &mut Common) {
+        self.run(cx, common, |server, cx| server.handle_timeout(cx));
     }
 
-    fn run_notices(
+    fn run(
         &mut self,
         cx: &mut Context<'_>,
+        common: &mut Common,
         run: impl FnOnce(&mut Server, &mut crate::machine::Cx<'_, Server>),
     ) {
         let cfg = server::Config { retry: cx.cfg.notice_retry, ..server::Config::new(cx.cfg.trust()) };
-        let notices = &mut self.notices;
-        for output in cx.child(&cfg, |cx| run(notices, cx)) {
+        let server = &mut self.server;
+        for output in cx.child(&cfg, |cx| run(server, cx)) {
             cx.push(match output {
                 server::Output::Send { conn, msg } => Output::ClientSend { conn, msg },
                 server::Output::Learned(_) => Output::Count(Metric::NoticeLearned),
                 server::Output::Refused(_) => Output::Count(Metric::NoticeRefused),
             });
         }
-        self.common.timers.set(Timer::Notices, self.notices.poll_timeout());
+        common.timers.set(Timer::Notices, self.server.poll_timeout());
     }
 
     /// Returns whether a version is withdrawn and may not be shared.
     pub(super) fn is_withdrawn(&self, version: VersionId) -> bool {
-        self.notices.terms(version) == Some(Terms::Withdrawn)
+        self.server.terms(version) == Some(Terms::Withdrawn)
     }
 
     /// Returns whether the newest notice about a version, if there is one, lets clients download it from peers.
     pub(super) fn may_have_peers(&self, version: VersionId) -> bool {
-        match self.notices.terms(version) {
+        match self.server.terms(version) {
             None => true,
             Some(Terms::Withdrawn) => false,
             Some(Terms::Policy(Policy { peer_download, .. })) => peer_download,
@@ -69,5 +78,16 @@ impl Cn {
         let add = page.add.into_vec().into_iter().filter(|s| !self.is_withdrawn(s.version));
         page.add = List::truncated(add);
         page
+    }
+
+    pub(super) fn rebase(&mut self, by: Duration) {
+        self.server.rebase(by);
+    }
+
+    /// Asserts that notices without acknowledgement are sent again.
+    pub(super) fn check(&self, common: &Common) {
+        self.server.check();
+        let repeats = common.timers.get(Timer::Notices) == self.server.poll_timeout();
+        assert!(repeats, "notices are sent again in time");
     }
 }

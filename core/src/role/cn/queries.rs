@@ -370,8 +370,8 @@ impl Cn {
                 Err(ShownError::Invalid(_)) => Err(QueryError::Regrant),
                 Err(ShownError::NotYours) => Err(QueryError::NotYours),
                 Err(ShownError::NoPeers) => Err(QueryError::PeersForbidden),
-                Ok(()) if self.is_withdrawn(g.grant.version) => Err(QueryError::Withdrawn),
-                Ok(()) if !self.may_have_peers(g.grant.version) => Err(QueryError::PeersForbidden),
+                Ok(()) if self.notices.is_withdrawn(g.grant.version) => Err(QueryError::Withdrawn),
+                Ok(()) if !self.notices.may_have_peers(g.grant.version) => Err(QueryError::PeersForbidden),
                 Ok(()) => Ok(g),
             }
         });

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::accounting::grants::tests::each_binding_changed;
+use crate::notice;
 use crate::wire::control::{NoticeList, Unreceipted};
 use crate::wire::notice::{Known, Notice, Subject, Terms};
 use crate::wire::records::Introduction;
