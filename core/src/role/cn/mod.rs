@@ -2,11 +2,19 @@
 //! peers, signs and delivers introductions, and forwards usage records to the ledger. Everything that it knows of
 //! clients is soft state.
 //!
-//! [`Cn`] is the machine; each module holds its handlers for one subject. `sessions` has the clients, `clients` their
-//! messages, `queries` the steps from a query to introductions, `meetings` the coordination of hole punching, `copies`
-//! the detection of copied installations, `blames` the reports of downloaders about wrong blocks, `prices` and
-//! `charges` the limits of each session, `notices` the notices of operator and providers to the fleet, and `spool`,
-//! `logs` and `usage` the records for the ledger.
+//! [`Cn`] is the machine. It consists of parts, and each part changes its own state only:
+//!
+//! - `Sessions`: the clients; `charges` has the limits of each session by the `prices` of its messages, `copies` the
+//!   detection of copied installations, `quarantine` the clients that nobody is introduced to.
+//! - `Directories`: the links to the DNs.
+//! - `Queries`: the steps from a query to introductions.
+//! - `Meetings`: the coordination of hole punching; `blames` has the pairs that have connected.
+//! - `Notices`: the notices of operator and providers to the fleet.
+//! - `Recording`: the records for the ledger, which `logs` makes, and of which `usage` and `spool` keep account.
+//!
+//! `Common` is the state that the steps of all parts use: the clock, the phase and the timers. The methods of [`Cn`]
+//! route: they pass an input to the part that it is for, and the part's answer to other parts. `clients` has those for
+//! the messages of clients.
 
 mod blames;
 mod charges;
@@ -46,7 +54,7 @@ use queries::Queries;
 use recording::Recording;
 use sessions::Sessions;
 
-/// State machine of the CN role.
+/// State machine of the CN role. Its methods route inputs, and what one part reports to others, between the parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cn {
     common: Common,
