@@ -3,9 +3,11 @@
 //! it proves to an edge that it has the bytes, under a new grant, since that of its download may have expired long ago.
 //! None of this affects a download.
 
-use super::edges::Ask;
-use super::io::{EdgeAnswer, EdgeAsk, EdgeError, Output};
-use super::{Client, Context};
+use super::common::Common;
+use super::edges::{Ask, Edges};
+use super::io::{EdgeAnswer, EdgeAsk, EdgeError, ObjectRef, Output};
+use super::job::Jobs;
+use super::{Context, Copies};
 use crate::ids::VersionId;
 use crate::wire::records::SealedGrant;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -42,54 +44,81 @@ impl Checks {
     }
 }
 
-impl Client {
+/// Copy that downloaders have blamed.
+#[derive(Clone, Debug)]
+pub(super) struct Blamed {
+    pub(super) version: VersionId,
+    /// Object that has this version; `None` if no download names one, so that no edge can be asked for a grant.
+    pub(super) object: Option<ObjectRef>,
+}
+
+impl Copies {
     /// Has the store hash a copy again, because downloaders have blamed it.
-    pub(super) fn on_check_copy(&mut self, cx: &mut Context<'_>, version: VersionId) {
-        let of_job = self.jobs.values().any(|job| job.granted().is_some_and(|g| g.version == version));
-        if (of_job || self.versions.is_cached(version)) && self.checks.hashing.insert(version) {
+    pub(super) fn on_check_copy(&mut self, jobs: &Jobs, cx: &mut Context<'_>, version: VersionId) {
+        if self.holds(jobs, version) && self.checks.hashing.insert(version) {
             cx.push(Output::CheckCopy { version });
         }
     }
 
     /// Handles the end of a check. Damage was reported before; a whole copy that is right is proven to an edge.
-    pub(super) fn on_copy_checked(&mut self, cx: &mut Context<'_>, version: VersionId, is_right: bool) {
+    pub(super) fn on_copy_checked(
+        &mut self,
+        common: &mut Common,
+        edges: &mut Edges,
+        cx: &mut Context<'_>,
+        blamed: Blamed,
+        is_right: bool,
+    ) {
+        let version = blamed.version;
         let awaited = self.checks.hashing.remove(&version);
         let whole = self.versions.pieces(version).is_some_and(crate::content::Bitfield::is_full);
         if awaited && is_right && whole && !self.checks.proving.contains_key(&version) {
-            self.prove_copy(cx, version, self.edges.current(), TRIES);
+            let proving = Proving { edge: edges.current(), tries: TRIES - 1, grant: None };
+            self.checks.prove_copy(common, edges, cx, blamed, proving);
         }
     }
+}
 
+impl Checks {
     /// Asks an edge for a new grant of a version.
-    fn prove_copy(&mut self, cx: &mut Context<'_>, version: VersionId, edge: u32, tries: u8) {
-        let of_version = self.jobs.values().find(|job| job.granted().is_some_and(|g| g.version == version));
-        let Some(object) = of_version.map(|job| job.record.object.clone()) else { return };
-        let tries = tries.saturating_sub(1);
-        self.checks.proving.insert(version, Proving { edge, tries, grant: None });
+    fn prove_copy(
+        &mut self,
+        common: &mut Common,
+        edges: &mut Edges,
+        cx: &mut Context<'_>,
+        blamed: Blamed,
+        proving: Proving,
+    ) {
+        let Blamed { version, object: Some(object) } = blamed else { return };
         let ask = EdgeAsk::Grant { object, renew: None, download: None, edge_only: false, version: Some(version) };
-        self.ask_edge(cx, edge, Ask::Recheck(version), ask);
+        edges.ask(common, cx, proving.edge, Ask::Recheck(version), ask);
+        self.proving.insert(version, proving);
     }
 
     /// Handles the answers of an edge on the way to the proof, or their failure.
-    pub(super) fn on_recheck_answer(
+    pub(super) fn on_answer(
         &mut self,
+        common: &mut Common,
+        edges: &mut Edges,
         cx: &mut Context<'_>,
-        version: VersionId,
+        blamed: Blamed,
         answer: Result<EdgeAnswer, EdgeError>,
     ) {
-        let Some(Proving { edge, tries, grant }) = self.checks.proving.remove(&version) else { return };
+        let version = blamed.version;
+        let Some(Proving { edge, tries, grant }) = self.proving.remove(&version) else { return };
         match (answer, grant) {
             (Ok(EdgeAnswer::Granted(granted)), None) if granted.version == version => {
                 let grant = Some((granted.sealed.clone(), granted.size));
-                self.checks.proving.insert(version, Proving { edge, tries, grant });
+                self.proving.insert(version, Proving { edge, tries, grant });
                 let ask = EdgeAsk::Completed { version, grant: granted.sealed, recheck: true };
-                self.ask_edge(cx, edge, Ask::Recheck(version), ask);
+                edges.ask(common, cx, edge, Ask::Recheck(version), ask);
             }
             (Ok(EdgeAnswer::Challenged(Some(challenge))), Some((grant, size))) if challenge.fits(size) => {
-                self.ask_edge(cx, edge, Ask::Proof, EdgeAsk::Prove { version, grant, challenge });
+                edges.ask(common, cx, edge, Ask::Proof, EdgeAsk::Prove { version, grant, challenge });
             }
             (Err(EdgeError::Unreachable | EdgeError::Unavailable), _) if tries > 0 => {
-                self.prove_copy(cx, version, self.edges.after(edge), tries);
+                let proving = Proving { edge: edges.after(edge), tries: tries - 1, grant: None };
+                self.prove_copy(common, edges, cx, blamed, proving);
             }
             (Ok(_) | Err(_), _) => {}
         }

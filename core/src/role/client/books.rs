@@ -131,7 +131,7 @@ impl Books {
     }
 
     /// Counts bytes sent to a peer. Returns the time when its count began; `None` if the bytes are not counted.
-    pub(super) fn on_sent(&mut self, to: &ServedTo, bytes: u64, now: Time) -> Option<Time> {
+    pub(super) fn count_sent(&mut self, to: &ServedTo, bytes: u64, now: Time) -> Option<Time> {
         if bytes == 0 && !self.served.contains_key(&to.download) {
             return None;
         }
@@ -145,7 +145,7 @@ impl Books {
 
     /// Stores a receipt of a downloader. Returns the time when its count began; `None` if too many downloads are
     /// counted.
-    pub(super) fn on_receipt(&mut self, to: &ServedTo, proof: ReceiptProof, now: Time) -> Option<Time> {
+    pub(super) fn count_receipt(&mut self, to: &ServedTo, proof: ReceiptProof, now: Time) -> Option<Time> {
         let served = self.count(to, now)?;
         served.on_receipt((to.intro, to.key), proof, now);
         Some(served.began)

@@ -1,10 +1,12 @@
 //! Edges that a client knows, and its pending requests to them.
 
 use super::Context;
-use super::io::{EdgeAsk, EdgeOutput, Output};
+use super::common::{Common, Timer};
+use super::io::{EdgeAnswer, EdgeAsk, EdgeError, EdgeOutput, Output};
 use crate::ids::{Handle, ReqId, VersionId};
 use crate::session::Backoff;
 use alloc::collections::BTreeMap;
+use core::time::Duration;
 
 /// Purpose of a pending request to an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,12 +15,23 @@ pub(super) enum Ask {
     Bootstrap,
     /// Request a grant, a renewal or the manifest for a download.
     Job(Handle),
-    /// Report to an edge that a download is complete; if that fails, up to `tries` other edges are tried.
-    Completed { handle: Handle, edge: u32, tries: u8 },
+    /// Report to an edge that a download is complete.
+    Completed(Report),
     /// Prove to an edge that a blamed copy of this version is right: get a grant, then a challenge.
     Recheck(VersionId),
     /// Send the proof of possession that an edge has asked for.
     Proof,
+}
+
+/// Report to an edge that a download is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Report {
+    /// Download that is complete.
+    pub(super) handle: Handle,
+    /// Edge that gets the report.
+    pub(super) edge: u32,
+    /// Number of other edges that are tried if this one fails.
+    pub(super) tries: u8,
 }
 
 /// Edges that the client knows, and its pending requests to them.
@@ -31,11 +44,22 @@ pub(super) struct Edges {
     pending: BTreeMap<ReqId, Ask>,
     /// Back-off between requests for the bootstrap.
     backoff: Backoff,
+    /// Whether the last request for the bootstrap has failed.
+    bootstrap_failed: bool,
+    /// Whether a request has failed to reach any edge, and none has succeeded since.
+    away: bool,
 }
 
 impl Default for Edges {
     fn default() -> Self {
-        Self { known: 1, current: 0, pending: BTreeMap::new(), backoff: Backoff::default() }
+        Self {
+            known: 1,
+            current: 0,
+            pending: BTreeMap::new(),
+            backoff: Backoff::default(),
+            bootstrap_failed: false,
+            away: false,
+        }
     }
 }
 
@@ -67,16 +91,65 @@ impl Edges {
         self.backoff.succeeded();
     }
 
-    /// Returns the back-off between requests for the bootstrap.
-    pub(super) const fn backoff(&mut self) -> &mut Backoff {
-        &mut self.backoff
-    }
-
-    /// Sends a request to an edge under the number `req`.
-    pub(super) fn ask(&mut self, cx: &mut Context<'_>, (req, edge): (ReqId, u32), purpose: Ask, ask: EdgeAsk) {
+    /// Sends a request to an edge; returns its number.
+    pub(super) fn ask(
+        &mut self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        edge: u32,
+        purpose: Ask,
+        ask: EdgeAsk,
+    ) -> ReqId {
+        let req = common.next_req();
         let before = self.pending.insert(req, purpose);
         debug_assert!(before.is_none(), "a request's number is given once");
         cx.push(Output::Edge(EdgeOutput::Ask { req, edge, ask }));
+        req
+    }
+
+    /// Requests the lists of CNs and edges, unless such a request is pending.
+    pub(super) fn bootstrap(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+        if !self.is_bootstrapping() {
+            self.ask(common, cx, self.current, Ask::Bootstrap, EdgeAsk::Bootstrap);
+        }
+    }
+
+    /// Handles the answer to the bootstrap request, or its failure, and sets the timer for the next one. Returns the
+    /// number of CNs and the edge's clock in Unix milliseconds; `None` after a failure.
+    pub(super) fn on_bootstrap_answer(
+        &mut self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        answer: Result<EdgeAnswer, EdgeError>,
+    ) -> Option<(u32, u64)> {
+        let Ok(EdgeAnswer::Bootstrap { cns, edges, now_ms }) = answer else {
+            let wait = self.backoff.failed(cx.cfg.ask_backoff, cx.rng).max(Duration::from_millis(1));
+            common.timers.set(Timer::Bootstrap, Some(cx.now.after(wait)));
+            self.bootstrap_failed = true;
+            return None;
+        };
+        common.timers.set(Timer::Bootstrap, Some(cx.now.after(cx.cfg.bootstrap_every)));
+        self.bootstrap_failed = false;
+        self.learn(edges);
+        Some((cns, now_ms))
+    }
+
+    /// Notes whether an edge has answered; the next one becomes the current one if this one cannot. Returns whether an
+    /// edge answers again after an outage, so that [`Edges::on_back`] is to be called.
+    pub(super) fn on_answer(&mut self, answer: &Result<EdgeAnswer, EdgeError>) -> bool {
+        if matches!(answer, Err(EdgeError::Unreachable | EdgeError::Unavailable | EdgeError::Busy { .. })) {
+            self.turn();
+        }
+        self.away |= matches!(answer, Err(EdgeError::Unreachable));
+        answer.is_ok() && self.away
+    }
+
+    /// Repeats the bootstrap request at once if it has failed, since an edge answers now or the network has changed.
+    pub(super) fn on_back(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+        let was_away = core::mem::take(&mut self.away);
+        if was_away && common.timers.get(Timer::Bootstrap).is_some() && self.bootstrap_failed {
+            self.bootstrap(common, cx);
+        }
     }
 
     /// Removes a pending request, which is answered or no longer needed, and returns its purpose.
@@ -94,11 +167,19 @@ impl Edges {
         &self.pending
     }
 
-    /// Asserts that the current edge is known, and that at most one bootstrap request is pending.
-    pub(super) fn check(&self) {
+    /// Returns the versions for whose proof of possession an answer is awaited.
+    pub(super) fn rechecked(&self) -> impl Iterator<Item = VersionId> {
+        self.pending.values().filter_map(|ask| if let Ask::Recheck(version) = ask { Some(*version) } else { None })
+    }
+
+    /// Asserts that the current edge is known, and that the bootstrap is asked for once, or will be.
+    pub(super) fn check(&self, common: &Common) {
         assert!(self.current < self.known, "the edge that is asked is known");
         let bootstraps = self.pending.values().filter(|ask| **ask == Ask::Bootstrap).count();
         assert!(bootstraps <= 1, "one bootstrap is asked for at a time");
+        let waits = common.timers.get(Timer::Bootstrap).is_some();
+        let started = common.timers.get(Timer::Start).is_none() && !common.is_stopped();
+        assert!(!started || waits || bootstraps == 1, "the bootstrap is asked for again");
     }
 }
 

@@ -10,6 +10,7 @@ mod search;
 pub(super) use end::{End, Stage};
 pub(super) use search::Search;
 
+use super::common::{Common, Timer};
 use super::io::{Meeting, NotTried, Notice, Output, PeerOutput, SourceName};
 use super::{Config, Context};
 use crate::ids::{ConnId, DownloadId, Handle, IntroId, PublicKey};
@@ -90,6 +91,34 @@ impl PeerLink {
             State::Open => Stage::Open,
         }
     }
+
+    /// Returns which machine the end of the link concerns.
+    pub(super) const fn consequence(&self, why: End) -> Consequence {
+        match self.stage() {
+            // the swarm that has dropped a peer does not know it any more
+            _ if matches!(why, End::Swarm(_)) => Consequence::None,
+            Stage::Sought if why.is_failure() => Consequence::Refused(self.intro),
+            Stage::Sought => Consequence::NotNeeded(self.intro),
+            Stage::Direct => Consequence::NotConnected(self.intro),
+            Stage::Greeting => Consequence::None,
+            Stage::Open => Consequence::PeerLeft,
+        }
+    }
+}
+
+/// Machine that an ended link concerns, and what it is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Consequence {
+    /// No machine knows the link.
+    None,
+    /// The connectivity machine has found a path, or seeks one, and the peer or the path has failed.
+    Refused(IntroId),
+    /// The connectivity machine seeks a path that is not needed any more.
+    NotNeeded(IntroId),
+    /// The CN is told that the peer could not be dialled.
+    NotConnected(IntroId),
+    /// The download's swarm has lost a peer.
+    PeerLeft,
 }
 
 /// Facts about a download that decide whether it can use another peer.
@@ -176,6 +205,7 @@ impl PeerLinks {
     /// with one, the parameters for connectivity checks are returned.
     pub(super) fn begin(
         &mut self,
+        common: &mut Common,
         cx: &mut Context<'_>,
         handle: Handle,
         peer: IntroducedPeer,
@@ -195,20 +225,33 @@ impl PeerLinks {
             return Some(Seek { conn, intro, ticket, nat });
         }
         let addrs = nat.candidates.iter().map(|c| c.addr).collect();
-        self.await_peer(cx, conn);
+        self.await_peer(common, cx, conn);
         cx.push(Output::Peer(PeerOutput::Dial { conn, download, key, addrs, along: Along::Udp }));
         None
     }
 
     /// Sets the time-out for the peer's next step.
-    fn await_peer(&mut self, cx: &Context<'_>, conn: ConnId) {
+    fn await_peer(&mut self, common: &mut Common, cx: &Context<'_>, conn: ConnId) {
         debug_assert!(self.has(conn), "only a link has a time-out");
         self.due.set(conn, Some(cx.now.after(cx.cfg.peer_within)));
+        self.set_timer(common);
+    }
+
+    /// Copies the time of the next time-out to the client's timer.
+    fn set_timer(&self, common: &mut Common) {
+        common.timers.set(Timer::Links, self.due.next());
     }
 
     /// Dials a peer along the path that connectivity checks have found. If the link waits for no path any more,
     /// nothing is dialled.
-    pub(super) fn dial_along(&mut self, cx: &mut Context<'_>, intro: IntroId, addr: SocketAddr, along: Along) {
+    pub(super) fn dial_along(
+        &mut self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        intro: IntroId,
+        addr: SocketAddr,
+        along: Along,
+    ) {
         let link = self.links.iter_mut().find(|(_, link)| link.intro == intro);
         let meeting = link.and_then(|(conn, link)| match &link.state {
             State::Meeting(signed, download) => Some((*conn, *download, signed.clone(), link)),
@@ -223,13 +266,18 @@ impl PeerLinks {
         let key = link.key;
         link.state = State::Dialing(signed);
         cx.push(Output::Notice(Notice::Meeting(intro, Meeting::Path(addr, along.over()))));
-        self.await_peer(cx, conn);
+        self.await_peer(common, cx, conn);
         cx.push(Output::Peer(PeerOutput::Dial { conn, download, key, addrs: alloc::vec![addr], along }));
     }
 
     /// Sends `Hello` with the introduction on a connection that has opened. Returns the introduction and the stage
     /// before, which tells how the path was found; `None` if the connection was not being dialled.
-    pub(super) fn greet(&mut self, cx: &mut Context<'_>, conn: ConnId) -> Option<(IntroId, Stage)> {
+    pub(super) fn greet(
+        &mut self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        conn: ConnId,
+    ) -> Option<(IntroId, Stage)> {
         let link = self.links.get_mut(&conn)?;
         let (intro, stage) = (link.intro, link.stage());
         let before = core::mem::replace(&mut link.state, State::Greeting);
@@ -239,19 +287,20 @@ impl PeerLinks {
         };
         let hello = PeerHello { protocol: PROTOCOL, intro: *signed };
         cx.push(Output::Peer(PeerOutput::Send { conn, msg: PeerMsg::Hello(hello) }));
-        self.await_peer(cx, conn);
+        self.await_peer(common, cx, conn);
         Some((intro, stage))
     }
 
     /// Handles a peer's message. Returns the handle of the link's download, and the meaning of the message; `None` if
     /// the connection has no link.
-    pub(super) fn hear(&mut self, conn: ConnId, msg: PeerMsg) -> Option<(Handle, Heard)> {
+    pub(super) fn hear(&mut self, common: &mut Common, conn: ConnId, msg: PeerMsg) -> Option<(Handle, Heard)> {
         let link = self.links.get_mut(&conn)?;
         let open = link.state == State::Open;
         let heard = match msg {
             PeerMsg::Welcome(w) if link.state == State::Greeting && w.protocol == PROTOCOL => {
                 link.state = State::Open;
                 self.due.clear(conn);
+                common.timers.set(Timer::Links, self.due.next());
                 Heard::Welcome { intro: link.intro, key: link.key, requests_max: w.requests_max }
             }
             PeerMsg::HaveMap(m) if open && m.first.0.is_multiple_of(8) => {
@@ -266,16 +315,30 @@ impl PeerLinks {
         Some((link.handle, heard))
     }
 
-    /// Removes a link and its time-out.
-    pub(super) fn remove(&mut self, conn: ConnId) -> Option<PeerLink> {
+    /// Ends the link of a connection, if there is one: removes it with its time-out, and tells the user. The caller
+    /// passes the end on to the download's search, and to the machine that [`PeerLink::consequence`] names.
+    pub(super) fn end(
+        &mut self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        conn: ConnId,
+        why: End,
+    ) -> Option<PeerLink> {
+        let link = self.links.remove(&conn)?;
         self.due.clear(conn);
-        self.links.remove(&conn)
+        self.set_timer(common);
+        if let Some(why) = why.notice() {
+            cx.push(Output::Notice(Notice::SourceDropped { handle: link.handle, source: link.name(), why }));
+        }
+        Some(link)
     }
 
     /// Removes the due time-outs and returns their connections: they have not opened, or `Hello` was not answered in
     /// time.
-    pub(super) fn take_late(&mut self, now: Time) -> alloc::vec::Vec<ConnId> {
-        core::iter::from_fn(|| self.due.pop_due(now)).collect()
+    pub(super) fn take_late(&mut self, common: &mut Common, now: Time) -> alloc::vec::Vec<ConnId> {
+        let late = core::iter::from_fn(|| self.due.pop_due(now)).collect();
+        self.set_timer(common);
+        late
     }
 
     /// Returns the time of the next time-out.
@@ -334,6 +397,12 @@ impl PeerLinks {
     /// Gives all links to a download that does not exist.
     pub(super) fn lose_download(&mut self) {
         self.links.values_mut().for_each(|link| link.handle = Handle(77));
+    }
+
+    /// Removes a link without telling anybody.
+    pub(super) fn remove(&mut self, conn: ConnId) {
+        self.due.clear(conn);
+        self.links.remove(&conn);
     }
 
     /// Sets in all links that the path was found by connectivity checks.

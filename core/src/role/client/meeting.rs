@@ -1,9 +1,10 @@
 //! Connection attempts between introduced peers: passes events of the session, the QUIC socket and the links to the
 //! connectivity machine, and performs its outputs.
 
+use super::common::Timer;
 use super::io::{Meeting, Notice, Output, PeerOutput};
 use super::links::End;
-use super::{Client, Context, Timer};
+use super::{Client, Context};
 use crate::Cx;
 use crate::Machine;
 use crate::ids::IntroId;
@@ -35,8 +36,7 @@ impl Client {
         f: impl FnOnce(&mut Connectivity, &mut Cx<'_, Connectivity>),
     ) {
         let cfg = &cx.cfg.connectivity;
-        let timer = (&mut self.timers, Timer::Connectivity);
-        for output in super::run_child(cx, cfg, timer, &mut self.connectivity, f) {
+        for output in self.common.run_child(cx, cfg, Timer::Connectivity, &mut self.connectivity, f) {
             self.on_connectivity_output(cx, output);
         }
     }
@@ -49,13 +49,15 @@ impl Client {
             connectivity::Output::Scatter(scatter) => cx.push(Output::Peer(PeerOutput::Scatter(scatter))),
             connectivity::Output::Opened(intro) => self.tell_session(cx, session::Input::NatOpened(intro)),
             connectivity::Output::RawTcp(command) => cx.push(Output::Peer(PeerOutput::RawTcp(command))),
-            connectivity::Output::Path { intro, addr, along } => self.dial_along(cx, intro, addr, along),
+            connectivity::Output::Path { intro, addr, along } => {
+                self.links.dial_along(&mut self.common, cx, intro, addr, along);
+            }
             connectivity::Output::Moved(nat) => self.tell_session(cx, session::Input::Network(nat)),
             connectivity::Output::Ended { intro, attempt } => {
                 let failure = attempt.failure;
                 self.attempt_ended(cx, intro, attempt);
-                if failure.is_some() {
-                    self.on_no_path(cx, intro);
+                if let Some(conn) = self.links.of_intro(intro).filter(|_| failure.is_some()) {
+                    self.end_link(cx, conn, End::NoPath);
                 }
             }
         }
@@ -91,13 +93,6 @@ impl Client {
         let addrs: Vec<_> = nat.candidates.iter().map(|c| c.addr).collect();
         if !addrs.is_empty() {
             cx.push(Output::Peer(PeerOutput::Expect { addrs }));
-        }
-    }
-
-    /// Ends the link to a peer to which no path was found; the peer may be introduced once more.
-    fn on_no_path(&mut self, cx: &mut Context<'_>, intro: IntroId) {
-        if let Some(conn) = self.links.of_intro(intro) {
-            self.end_link(cx, conn, End::NoPath);
         }
     }
 }

@@ -2,7 +2,6 @@
 //! another network. Silent connections are the first sign; a STUN query confirms it.
 
 use super::io::{EdgeOutput, Output, PeerOutput};
-use super::job::Job;
 use super::links::End;
 use super::{Client, Context};
 use crate::Time;
@@ -27,7 +26,39 @@ pub(super) struct Network {
     checked_at: Option<Time>,
 }
 
+/// Change of the network that an answer of a STUN server has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    /// Whether an address in use is gone.
+    has_moved: bool,
+    /// Whether a STUN server answers again after an outage.
+    is_back: bool,
+}
+
 impl Network {
+    /// Checks the network, unless that was done within half of `quiet_after`; returns whether it is checked now.
+    fn probe(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.checked_at.is_some_and(|at| cx.now.since(at) < cx.cfg.quiet_after / 2) {
+            return false;
+        }
+        self.checked_at = Some(cx.now);
+        cx.push(Output::Peer(PeerOutput::ProbePaths));
+        cx.push(Output::ProbeNetwork);
+        true
+    }
+
+    /// Stores the addresses of the network.
+    fn learn(&mut self, nat: &NatDescriptor) -> Change {
+        let now = addresses(nat);
+        let stays = |old: &(CandidateKind, SocketAddr)| now.iter().any(|new| is_same(*old, *new));
+        let has_moved = nat.udp && !self.addresses.iter().all(stays);
+        if nat.udp {
+            self.addresses = now;
+        }
+        let was_out = core::mem::replace(&mut self.is_out, !nat.udp);
+        Change { has_moved, is_back: was_out && nat.udp }
+    }
+
     pub(super) fn rebase(&mut self, by: Duration) {
         self.checked_at = self.checked_at.map(|at| at.rebased(by));
     }
@@ -57,46 +88,30 @@ impl Client {
         if quiet < cx.cfg.quiet_after {
             return;
         }
-        self.check_network(cx);
+        if self.network.probe(cx) {
+            self.tell_session(cx, session::Input::ProbePath);
+        }
         let is_lost = quiet >= cx.cfg.lost_after.max(round_trip * 4);
         if is_lost && self.links.is_connected(conn) {
             self.end_link(cx, conn, End::PathLost);
         }
     }
 
-    /// Checks the network, unless that was done within half of `quiet_after`.
-    fn check_network(&mut self, cx: &mut Context<'_>) {
-        if self.network.checked_at.is_some_and(|at| cx.now.since(at) < cx.cfg.quiet_after / 2) {
-            return;
-        }
-        self.network.checked_at = Some(cx.now);
-        cx.push(Output::Peer(PeerOutput::ProbePaths));
-        cx.push(Output::ProbeNetwork);
-        self.tell_session(cx, session::Input::ProbePath);
-    }
-
     /// Stores the addresses and the NAT type of the network. If an address in use is gone, connections that used it
     /// are dead: those to edges are dropped, and QUIC and the session probe theirs.
     pub(super) fn on_network(&mut self, cx: &mut Context<'_>, mut nat: NatDescriptor) {
         nat.birthday = cx.cfg.connectivity.birthday.is_some();
-        let now = addresses(&nat);
-        let stays = |old: &(CandidateKind, SocketAddr)| now.iter().any(|new| is_same(*old, *new));
-        let changed = nat.udp && !self.network.addresses.iter().all(stays);
-        if nat.udp {
-            self.network.addresses = now;
-        }
-        let back = core::mem::replace(&mut self.network.is_out, !nat.udp) && nat.udp;
+        let Change { has_moved, is_back } = self.network.learn(&nat);
         self.tell_connectivity(cx, connectivity::Input::Network(nat.clone()));
         self.tell_session(cx, session::Input::Network(nat));
-        if changed {
+        if has_moved {
             cx.push(Output::Peer(PeerOutput::ProbePaths));
             cx.push(Output::Edge(EdgeOutput::DropConnections));
-            let running: Vec<_> = self.jobs.iter().filter(|(_, j)| Job::is_active(j)).map(|(h, _)| *h).collect();
-            for handle in running {
+            for handle in self.jobs.active() {
                 self.tell_swarm(cx, handle, download::Input::Moved);
             }
         }
-        if changed || back {
+        if has_moved || is_back {
             self.on_edges_back(cx);
         }
     }

@@ -1,10 +1,13 @@
 //! Notices about the versions that the client holds: a provider's newest policy, or a withdrawal. Both take effect at
 //! once: for sharing, for uploads under way and for running downloads.
 
+use super::common::{Common, Saving};
 use super::io::{NoPeers, Save};
-use super::{Client, Context, Saving};
+use super::job::Jobs;
+use super::peers::tell_no_peers;
+use super::{Client, Context, Copies};
 use crate::content::Policy;
-use crate::ids::{Handle, VersionId};
+use crate::ids::VersionId;
 use crate::notice::{Holder, Received};
 use crate::session::client as session;
 use crate::swarm::download;
@@ -22,6 +25,41 @@ pub(super) struct Notices {
 }
 
 impl Notices {
+    /// Accepts notices about a version from now on. Returns what the CN is to be told, so that it sends the newest one;
+    /// `None` if notices were accepted already.
+    pub(super) fn hold(&mut self, version: VersionId) -> Option<Known> {
+        let none = Known { subject: Subject::version(version), serial: 0 };
+        self.holder.hold(none).then_some(none)
+    }
+
+    /// Returns the newest durable notice of every held version, which the CN is told after a login; it then sends newer
+    /// ones.
+    pub(super) fn durable(&self) -> Vec<Known> {
+        self.holder.durable()
+    }
+
+    /// Returns what the CN is to be told of versions with announced notices that are newer than the client's, so that
+    /// it sends them.
+    pub(super) fn outdated(&self, changed: &[Known]) -> Vec<Known> {
+        self.holder.outdated(changed)
+    }
+
+    /// Notes that a notice is durable. Returns the acknowledgement.
+    pub(super) fn on_saved(&mut self, known: Known) -> Option<Known> {
+        self.holder.saved(known)
+    }
+
+    /// Saves a notice. Returns the acknowledgement if there is nothing to be saved: the client has deleted its copy
+    /// because of this notice, so older notices about it no longer matter.
+    fn save(&self, common: &mut Common, cx: &mut Context<'_>, notice: Notice) -> Option<Known> {
+        let known = notice.known();
+        if self.holder.serial(known.subject).is_none() {
+            return Some(known);
+        }
+        common.save(cx, Save::Notice(notice), Saving::Notice(known));
+        None
+    }
+
     /// Returns the policy in the newest notice about a version; `None` without a notice.
     pub(super) fn policy(&self, version: VersionId) -> Option<&Policy> {
         self.policies.get(&version)
@@ -50,24 +88,16 @@ impl Notices {
     }
 }
 
-impl Client {
-    /// Returns the serial number of the newest accepted notice about a version; `None` if the version is not held.
-    #[must_use]
-    pub fn notice_serial(&self, version: VersionId) -> Option<u64> {
-        self.notices.holder.serial(Subject::version(version))
-    }
-
+impl Copies {
     /// Restores the notices from the store; after the login the CN sends the missing and newer ones.
-    pub(super) fn restore_notices(&mut self, kept: &[Notice]) {
-        let granted = self.jobs.values().filter_map(|j| j.granted()).map(|g| g.version);
-        let held: Vec<_> = granted.chain(self.versions.cached().map(|(version, ..)| version)).collect();
-        for version in held {
-            self.notices.holder.hold(Known { subject: Subject::version(version), serial: 0 });
+    pub(super) fn restore_notices(&mut self, jobs: &Jobs, kept: &[Notice]) {
+        let cached = self.versions.cached().map(|(version, ..)| version);
+        for version in jobs.versions().chain(cached) {
+            self.notices.hold(version);
         }
         for notice in kept {
-            let Some((version, terms)) = notice.terms().filter(|(v, _)| self.notice_serial(*v).is_some()) else {
-                continue;
-            };
+            let is_held = |version: VersionId| self.notices.holder.serial(Subject::version(version)).is_some();
+            let Some((version, terms)) = notice.terms().filter(|(version, _)| is_held(*version)) else { continue };
             self.notices.holder.hold(notice.known());
             match terms {
                 Terms::Withdrawn => self.versions.withdraw(version),
@@ -76,18 +106,9 @@ impl Client {
         }
     }
 
-    /// Accepts notices about a version from now on, and asks the CN for the newest one.
-    pub(super) fn hold_notices(&mut self, cx: &mut Context<'_>, version: VersionId) {
-        let none = Known { subject: Subject::version(version), serial: 0 };
-        if self.notices.holder.hold(none) {
-            self.tell_session(cx, session::Input::NoticesHeld(vec![none]));
-        }
-    }
-
     /// Returns whether the client has a version in its cache or downloads it.
-    pub(super) fn holds(&self, version: VersionId) -> bool {
-        self.versions.is_cached(version)
-            || self.jobs.values().any(|j| j.granted().is_some_and(|g| g.version == version))
+    pub(super) fn holds(&self, jobs: &Jobs, version: VersionId) -> bool {
+        self.versions.is_cached(version) || jobs.has_version(version)
     }
 
     /// Sets the policy of a version from its newest notice, in place of the policy in the terms of the copy and in any
@@ -98,53 +119,41 @@ impl Client {
     }
 
     /// Forgets the terms and notices of a version that is neither cached nor being downloaded.
-    pub(super) fn release(&mut self, version: VersionId) {
-        if !self.holds(version) {
+    pub(super) fn release(&mut self, jobs: &Jobs, version: VersionId) {
+        if !self.holds(jobs, version) {
             self.versions.forget_terms(version);
             self.notices.holder.release(Subject::version(version));
             self.notices.policies.remove(&version);
             self.versions.publish(version);
         }
     }
+}
 
-    /// Reports the newest notice of every held version to the CN after a login; the CN then sends newer ones.
-    pub(super) fn report_all_notices(&mut self, cx: &mut Context<'_>) {
-        let held = self.notices.holder.durable();
-        self.tell_session(cx, session::Input::NoticesHeld(held));
-    }
-
-    /// Asks the CN for the announced notices that are newer than the client's.
-    pub(super) fn on_notices_changed(&mut self, cx: &mut Context<'_>, changed: &[Known]) {
-        let outdated = self.notices.holder.outdated(changed);
-        self.tell_session(cx, session::Input::NoticesHeld(outdated));
+impl Client {
+    /// Returns the serial number of the newest accepted notice about a version; `None` if the version is not held.
+    #[must_use]
+    pub fn notice_serial(&self, version: VersionId) -> Option<u64> {
+        self.copies.notices.holder.serial(Subject::version(version))
     }
 
     /// Handles a notice from a CN or an edge: if it is valid and newer, obeys it and makes it durable.
     pub(super) fn on_notice(&mut self, cx: &mut Context<'_>, signed: &SignedNotice) {
-        let Some(wall) = self.wall else { return };
-        match self.notices.holder.receive(&cx.cfg.upload.trust, wall.at(cx.now), signed) {
+        let Some(now_ms) = self.common.wall_ms(cx.now) else { return };
+        let acknowledged = match self.copies.notices.holder.receive(&cx.cfg.upload.trust, now_ms, signed) {
             Received::Newer(notice) => {
                 self.obey(cx, &notice);
-                self.save_notice(cx, notice);
+                self.copies.notices.save(&mut self.common, cx, notice)
             }
-            Received::NotDurable(notice) => self.save_notice(cx, notice),
-            Received::Durable(known) => self.tell_session(cx, session::Input::NoticesHeld(vec![known])),
-            Received::Refused(_) => {}
-        }
+            Received::NotDurable(notice) => self.copies.notices.save(&mut self.common, cx, notice),
+            Received::Durable(known) => Some(known),
+            Received::Refused(_) => None,
+        };
+        self.tell_held(cx, acknowledged);
     }
 
-    fn save_notice(&mut self, cx: &mut Context<'_>, notice: Notice) {
-        let known = notice.known();
-        if self.notices.holder.serial(known.subject).is_none() {
-            // the client has deleted its copy because of this notice, so older notices about it no longer matter
-            return self.tell_session(cx, session::Input::NoticesHeld(vec![known]));
-        }
-        self.save(cx, Save::Notice(notice), Saving::Notice(known));
-    }
-
-    /// Acknowledges a notice that is durable.
-    pub(super) fn on_notice_saved(&mut self, cx: &mut Context<'_>, known: Known) {
-        if let Some(known) = self.notices.holder.saved(known) {
+    /// Tells the CN of the newest notice about a version that the client has, if `known` names one.
+    pub(super) fn tell_held(&mut self, cx: &mut Context<'_>, known: Option<Known>) {
+        if let Some(known) = known {
             self.tell_session(cx, session::Input::NoticesHeld(vec![known]));
         }
     }
@@ -154,8 +163,8 @@ impl Client {
             None => {}
             Some((version, Terms::Withdrawn)) => self.withdraw(cx, vec![version]),
             Some((version, Terms::Policy(policy))) => {
-                self.versions.publish(version);
-                self.set_policy(version, &policy);
+                self.copies.versions.publish(version);
+                self.copies.set_policy(version, &policy);
                 self.share_anew(cx, version);
                 self.expire_copies(cx);
                 self.change_downloads(cx, version, &policy);
@@ -165,17 +174,15 @@ impl Client {
 
     /// Applies a version's new policy to its running downloads. A grant that permits no peers overrides the policy.
     fn change_downloads(&mut self, cx: &mut Context<'_>, version: VersionId, policy: &Policy) {
-        let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
-        let handles: Vec<Handle> = of_version.map(|(handle, _)| *handle).collect();
-        for handle in handles {
+        for handle in self.jobs.of_version(version) {
             self.tell_swarm(cx, handle, download::Input::RateMin(policy.rate_min));
-            let Some(job) = self.jobs.get_mut(&handle) else { continue };
+            let Some(job) = self.jobs.get_mut(handle) else { continue };
             let granted = job.granted().is_some_and(|g| g.policy.peer_download);
             let before = core::mem::replace(&mut job.peers_allowed, granted && policy.peer_download);
             let forbidden = !job.peers_allowed;
             self.want_peers(cx, handle);
             if before && forbidden {
-                Self::tell_no_peers(cx, handle, NoPeers::Policy);
+                tell_no_peers(cx, handle, NoPeers::Policy);
             }
             if forbidden {
                 self.end_links_of(cx, handle);

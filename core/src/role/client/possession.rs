@@ -2,51 +2,65 @@
 //! challenge the client to prove that it has the bytes. A failed report or proof does not affect the download; it is
 //! not repeated, and the challenge counts as unanswered.
 
-use super::edges::Ask;
+use super::Context;
+use super::common::Common;
+use super::edges::{Ask, Edges, Report};
 use super::io::{EdgeAnswer, EdgeAsk, EdgeError, SourceName};
-use super::{Client, Context};
+use super::job::Jobs;
 use crate::accounting::possession::Challenge;
 use crate::ids::Handle;
 
 /// Maximum number of edges that get the report of a completed download, one after another, until one answers.
 const TRIES: u8 = 3;
 
-impl Client {
+impl Jobs {
     /// Reports a completed download to an edge, if peers have delivered some of it.
-    pub(super) fn tell_completed(&mut self, cx: &mut Context<'_>, handle: Handle) {
+    pub(super) fn tell_completed(&self, common: &mut Common, edges: &mut Edges, cx: &mut Context<'_>, handle: Handle) {
         let from_peers = |(name, bytes): &(SourceName, u64)| *name != SourceName::Edge && *bytes > 0;
-        if self.jobs.get(&handle).is_some_and(|job| job.counted_bytes().iter().any(from_peers)) {
-            self.tell_edge(cx, handle, self.edges.current(), TRIES);
+        if self.get(handle).is_some_and(|job| job.counted_bytes().iter().any(from_peers)) {
+            let report = Report { handle, edge: edges.current(), tries: TRIES - 1 };
+            self.tell_edge(common, edges, cx, report);
         }
     }
 
-    fn tell_edge(&mut self, cx: &mut Context<'_>, handle: Handle, edge: u32, tries: u8) {
-        let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
+    fn tell_edge(&self, common: &mut Common, edges: &mut Edges, cx: &mut Context<'_>, report: Report) {
+        let Some(granted) = self.get(report.handle).and_then(|job| job.granted()) else { return };
         let ask = EdgeAsk::Completed { version: granted.version, grant: granted.sealed.clone(), recheck: false };
-        self.ask_edge(cx, edge, Ask::Completed { handle, edge, tries: tries.saturating_sub(1) }, ask);
+        edges.ask(common, cx, report.edge, Ask::Completed(report), ask);
     }
 
     /// Handles an edge's answer to the report of a completed download, or its failure.
     pub(super) fn on_completed_answer(
-        &mut self,
+        &self,
+        common: &mut Common,
+        edges: &mut Edges,
         cx: &mut Context<'_>,
-        (handle, edge, tries): (Handle, u32, u8),
+        report: Report,
         answer: Result<EdgeAnswer, EdgeError>,
     ) {
         match answer {
-            Ok(EdgeAnswer::Challenged(Some(challenge))) => self.prove(cx, handle, edge, challenge),
-            Err(EdgeError::Unreachable | EdgeError::Unavailable) if tries > 0 => {
-                self.tell_edge(cx, handle, self.edges.after(edge), tries);
+            Ok(EdgeAnswer::Challenged(Some(challenge))) => self.prove(common, edges, cx, report, challenge),
+            Err(EdgeError::Unreachable | EdgeError::Unavailable) if report.tries > 0 => {
+                let report = Report { edge: edges.after(report.edge), tries: report.tries - 1, ..report };
+                self.tell_edge(common, edges, cx, report);
             }
             Ok(_) | Err(_) => {}
         }
     }
 
-    fn prove(&mut self, cx: &mut Context<'_>, handle: Handle, edge: u32, challenge: Challenge) {
-        let Some(granted) = self.jobs.get(&handle).and_then(|job| job.granted()) else { return };
+    /// Sends the proof for which an edge has asked after a report.
+    fn prove(
+        &self,
+        common: &mut Common,
+        edges: &mut Edges,
+        cx: &mut Context<'_>,
+        report: Report,
+        challenge: Challenge,
+    ) {
+        let Some(granted) = self.get(report.handle).and_then(|job| job.granted()) else { return };
         if challenge.fits(granted.size) {
             let ask = EdgeAsk::Prove { version: granted.version, grant: granted.sealed.clone(), challenge };
-            self.ask_edge(cx, edge, Ask::Proof, ask);
+            edges.ask(common, cx, report.edge, Ask::Proof, ask);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Receipts that this client signs as a downloader.
 
+use super::common::Timer;
 use super::io::{KeyOutput, Output, PeerOutput};
 use super::links::End;
-use super::{Client, Context, Timer};
+use super::{Client, Context};
 use crate::Machine as _;
 use crate::swarm::{Receipts, receipting};
 
@@ -17,7 +18,7 @@ impl Client {
         f: impl FnOnce(&mut Receipts, &mut crate::Cx<'_, Receipts>),
     ) {
         let cfg = receipting::Config { credit: cx.cfg.upload.credit, part_within: cx.cfg.part_within };
-        for output in super::run_child(cx, &cfg, (&mut self.timers, Timer::Receipts), &mut self.receipts, f) {
+        for output in self.common.run_child(cx, &cfg, Timer::Receipts, &mut self.receipts, f) {
             match output {
                 receipting::Output::Sign(req, receipt) => cx.push(Output::Key(KeyOutput::SignReceipt { req, receipt })),
                 receipting::Output::Send(conn, msg) => cx.push(Output::Peer(PeerOutput::Send { conn, msg })),

@@ -1,12 +1,13 @@
 //! Restoring a client from its store.
 
+use super::Client;
 use super::books::Books;
+use super::common::Timer;
 use super::config::Config;
 use super::io::{CopyTerms, DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use super::job::Job;
-use super::rekey::Owner;
+use super::rekey::{Owner, Rekey};
 use super::versions::Versions;
-use super::{Client, Timer};
 use crate::Time;
 use crate::content::{Bitfield, Layout};
 use crate::ids::{Guid, Handle, VersionId};
@@ -72,16 +73,14 @@ impl Client {
         let mut client = Self {
             session: crate::session::ClientSession::new(allowed).with_checkpoint(restore.checkpoint),
             uploads: Uploads::new(allowed),
-            owner,
-            new_key: restore.new_key,
+            rekey: Rekey::restored(owner, restore.new_key),
             kept_servers: restore.servers,
             ..Self::default()
         };
-        client.versions = Versions::restored(restore.cached, restore.terms);
+        client.copies.versions = Versions::restored(restore.cached, restore.terms);
         let mut sources = restore.sources;
         for (mut record, have) in restore.downloads {
             let handle = record.handle;
-            client.next_handle = Handle(client.next_handle.0.max(handle.0.saturating_add(1)));
             let download = record.granted.as_ref().map(|g| g.download);
             let is_of_download = |r: &&UsageRecord| r.side == Side::Downloader && Some(r.download) == download;
             let seq = restore.usage.iter().filter(is_of_download).map(|r| r.seq).max().unwrap_or(0);
@@ -89,18 +88,19 @@ impl Client {
             if record.state == DownloadState::Running && record.granted.is_none() {
                 record.state = DownloadState::Starting;
             }
-            if let Some(granted) = record.granted.as_ref().filter(|g| client.versions.terms(g.version).is_none()) {
-                client.versions.set_policy(granted.version, &granted.policy);
+            if let Some(granted) = record.granted.as_ref().filter(|g| client.copies.versions.terms(g.version).is_none())
+            {
+                client.copies.versions.set_policy(granted.version, &granted.policy);
             }
             let counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
-            client.jobs.insert(handle, Job::new(record, have, counted, Time::ZERO));
+            client.jobs.restore(Job::new(record, have, counted, Time::ZERO));
         }
-        client.restore_notices(&restore.notices);
+        client.copies.restore_notices(&client.jobs, &restore.notices);
         client.books = Books::restored(cfg.identity.guid, restore.usage, &restore.receipts);
         if owner == Owner::Other {
-            client.void_grants();
+            client.jobs.void_grants();
         }
-        client.timers.set(Timer::Start, Some(Time::ZERO));
+        client.common.timers.set(Timer::Start, Some(Time::ZERO));
         client
     }
 }

@@ -1,8 +1,10 @@
 //! Sharing with peers: cached versions, and the durable pieces of downloads.
 
+use super::common::{Common, Saving, Timer};
 use super::io::{CopyTerms, DownloadState, Save};
 use super::job::Job;
-use super::{Client, Context, Saving, Timer};
+use super::versions::Versions;
+use super::{Client, Context};
 use crate::content::{Bitfield, Layout};
 use crate::ids::{Handle, PieceIndex, VersionId};
 use crate::session::client as session;
@@ -13,15 +15,47 @@ use core::time::Duration;
 /// Delay before the counts of bytes sent to peers are saved; a crash loses at most the counts of this time.
 const TERMS_WAIT: Duration = Duration::from_secs(1);
 
+impl Versions {
+    /// Returns the terms under which a version may be shared; `None` if it may not be shared.
+    fn sharing_terms(&self, now_ms: Option<u64>, version: VersionId) -> Option<&CopyTerms> {
+        let terms = self.terms(version).filter(|_| !self.is_withdrawn(version))?;
+        let has_expired = now_ms.is_some_and(|now_ms| terms.policy.has_expired(now_ms));
+        (terms.policy.peer_upload && !has_expired).then_some(terms)
+    }
+
+    /// Returns the versions that have expired, and sets the timer for the next one.
+    fn expire(&self, common: &mut Common, cx: &Context<'_>) -> Vec<VersionId> {
+        let Some(now_ms) = common.wall_ms(cx.now) else { return Vec::new() };
+        let (over, later): (Vec<_>, Vec<_>) = self.expiries().partition(|(_, at_ms)| *at_ms <= now_ms);
+        let next = later.iter().map(|(_, at_ms)| at_ms.saturating_sub(now_ms)).min();
+        common.timers.set(Timer::Expiry, next.map(|ms| cx.now.after(Duration::from_millis(ms.max(1)))));
+        over.into_iter().map(|(version, _)| version).collect()
+    }
+
+    /// Counts bytes of a version that were sent to peers; the count is saved after `TERMS_WAIT` at the latest.
+    pub(super) fn on_spent(&mut self, common: &mut Common, cx: &Context<'_>, version: VersionId, bytes: u64) {
+        self.spent(version, bytes);
+        if common.timers.get(Timer::Terms).is_none() {
+            common.timers.set(Timer::Terms, Some(cx.now.after(TERMS_WAIT)));
+        }
+    }
+
+    /// Saves the terms of copies that have changed.
+    pub(super) fn save_terms(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+        common.timers.clear(Timer::Terms);
+        for (version, terms) in self.take_unsaved() {
+            common.save(cx, Save::Copy { version, terms }, Saving::Nothing);
+        }
+    }
+}
+
 impl Client {
     /// Stops serving versions that the provider has withdrawn, and deletes cached copies that no download needs.
     pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, versions: Vec<VersionId>) {
         for version in versions {
-            self.versions.withdraw(version);
-            let needed = |j: &Job| {
-                j.granted().is_some_and(|g| g.version == version) && j.record.state != DownloadState::Completed
-            };
-            if self.versions.is_cached(version) && !self.jobs.values().any(needed) {
+            self.copies.versions.withdraw(version);
+            let needed = |job: &Job| job.is_of(version) && job.record.state != DownloadState::Completed;
+            if self.copies.versions.is_cached(version) && self.jobs.handles(needed).is_empty() {
                 self.uncache(cx, version, Saving::Nothing);
             } else {
                 self.unshare(cx, version);
@@ -29,55 +63,25 @@ impl Client {
         }
     }
 
-    /// Returns the terms under which a version may be shared; `None` if it may not be shared.
-    fn sharing_terms(&self, cx: &Context<'_>, version: VersionId) -> Option<&CopyTerms> {
-        let terms = self.versions.terms(version).filter(|_| !self.versions.is_withdrawn(version))?;
-        let has_expired = self.wall.is_some_and(|wall| terms.policy.has_expired(wall.at(cx.now)));
-        (terms.policy.peer_upload && !has_expired).then_some(terms)
-    }
-
     /// Stops sharing versions that have expired, and sets the timer for the next one.
     pub(super) fn expire_copies(&mut self, cx: &mut Context<'_>) {
-        let Some(wall) = self.wall else { return };
-        let now_ms = wall.at(cx.now);
-        let (over, later): (Vec<_>, Vec<_>) = self.versions.expiries().partition(|(_, at_ms)| *at_ms <= now_ms);
-        let next = later.iter().map(|(_, at_ms)| at_ms.saturating_sub(now_ms)).min();
-        self.timers.set(Timer::Expiry, next.map(|ms| cx.now.after(Duration::from_millis(ms.max(1)))));
-        for (version, _) in over {
+        for version in self.copies.versions.expire(&mut self.common, cx) {
             if self.uploads.shares(&version) {
                 self.unshare(cx, version);
             }
         }
     }
 
-    /// Counts bytes of a version that were sent to peers; the count is saved after `TERMS_WAIT` at the latest.
-    pub(super) fn on_spent(&mut self, cx: &mut Context<'_>, version: VersionId, bytes: u64) {
-        self.versions.spent(version, bytes);
-        if self.timers.get(Timer::Terms).is_none() {
-            self.timers.set(Timer::Terms, Some(cx.now.after(TERMS_WAIT)));
-        }
-    }
-
-    /// Saves the terms of copies that have changed.
-    pub(super) fn save_terms(&mut self, cx: &mut Context<'_>) {
-        self.timers.clear(Timer::Terms);
-        for (version, terms) in self.versions.take_unsaved() {
-            self.save(cx, Save::Copy { version, terms }, Saving::Nothing);
-        }
-    }
-
     /// Applies a version's new policy: shares the version under it, or stops sharing.
     pub(super) fn share_anew(&mut self, cx: &mut Context<'_>, version: VersionId) {
-        if self.sharing_terms(cx, version).is_none() {
+        if self.copies.versions.sharing_terms(self.common.wall_ms(cx.now), version).is_none() {
             return self.unshare(cx, version);
         }
-        let cached = self.versions.cached().find(|(v, ..)| *v == version);
+        let cached = self.copies.versions.cached().find(|(v, ..)| *v == version);
         if let Some((_, layout, have)) = cached.map(|(v, layout, have)| (v, *layout, have.clone())) {
             self.share(cx, version, layout, have);
         } else {
-            let of_version = self.jobs.iter().filter(|(_, j)| j.granted().is_some_and(|g| g.version == version));
-            let handles: Vec<_> = of_version.map(|(handle, _)| *handle).collect();
-            for handle in handles {
+            for handle in self.jobs.of_version(version) {
                 self.share_job(cx, handle);
             }
         }
@@ -89,7 +93,11 @@ impl Client {
 
     /// Offers the pieces of a version to peers, and registers the version at the CN.
     fn share(&mut self, cx: &mut Context<'_>, version: VersionId, layout: Layout, have: Bitfield) {
-        let Some(CopyTerms { policy, spent }) = self.sharing_terms(cx, version).cloned() else { return };
+        let Some(CopyTerms { policy, spent }) =
+            self.copies.versions.sharing_terms(self.common.wall_ms(cx.now), version).cloned()
+        else {
+            return;
+        };
         let (complete, something) = (have.is_full(), !have.is_empty());
         self.tell_uploads(cx, upload::Input::Share { version, layout, have, policy, spent });
         if something && self.uploads.allowed() && self.uploads.offers(&version) {
@@ -99,7 +107,7 @@ impl Client {
 
     /// Offers the durable pieces of a download to peers.
     pub(super) fn share_job(&mut self, cx: &mut Context<'_>, handle: Handle) {
-        let Some(job) = self.jobs.get(&handle) else { return };
+        let Some(job) = self.jobs.get(handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
         let (version, layout, have) = (granted.version, *swarm.layout(), swarm.have().clone());
         self.share(cx, version, layout, have);
@@ -107,22 +115,22 @@ impl Client {
 
     /// Offers every cached version and every download to peers: at the start, and when uploads are switched on.
     pub(super) fn share_all(&mut self, cx: &mut Context<'_>) {
-        let cached: Vec<_> = self.versions.cached().map(|(v, layout, have)| (v, *layout, have.clone())).collect();
+        let cached: Vec<_> =
+            self.copies.versions.cached().map(|(v, layout, have)| (v, *layout, have.clone())).collect();
         for (version, layout, have) in cached {
             self.share(cx, version, layout, have);
         }
-        let handles: Vec<_> = self.jobs.keys().copied().collect();
-        for handle in handles {
+        for handle in self.jobs.all() {
             self.share_job(cx, handle);
         }
     }
 
     /// Offers a piece of a download to peers, since it has become durable.
     pub(super) fn share_piece(&mut self, cx: &mut Context<'_>, handle: Handle, piece: PieceIndex) {
-        let Some(job) = self.jobs.get(&handle) else { return };
+        let Some(job) = self.jobs.get(handle) else { return };
         let (Some(granted), Some(swarm)) = (job.granted(), &job.swarm) else { return };
         let (version, have) = (granted.version, swarm.have());
-        if !have.contains(piece) || self.sharing_terms(cx, version).is_none() {
+        if !have.contains(piece) || self.copies.versions.sharing_terms(self.common.wall_ms(cx.now), version).is_none() {
             return;
         }
         let (complete, first) = (have.is_full(), have.count() == 1);
@@ -144,8 +152,8 @@ impl Client {
         if on {
             return self.share_all(cx);
         }
-        let versions = self.jobs.values().filter_map(|j| j.granted()).map(|g| g.version);
-        let all: Vec<_> = versions.chain(self.versions.cached().map(|(version, ..)| version)).collect();
+        let all: Vec<_> =
+            self.jobs.versions().chain(self.copies.versions.cached().map(|(version, ..)| version)).collect();
         for version in all {
             self.tell_session(cx, session::Input::Unshare { version });
         }

@@ -2,13 +2,14 @@
 
 use super::super::books::Books;
 use super::super::edges::{Ask, Edges};
+use super::super::job::Jobs;
 use super::super::links::{PeerLinks, Search};
-use super::super::rekey::{Owner, Rekey};
+use super::super::rekey::{Owner, Step};
 use super::super::versions::Versions;
 use super::super::{Client, Need, Timer};
 use super::*;
 use crate::bench::{Clause, assert_clause_fires, assert_each_clause_fires};
-use crate::ids::{ConnId, ReqId, XferId};
+use crate::ids::{ConnId, ReqId};
 use crate::nat::connectivity::Connectivity;
 use crate::swarm::Receipts;
 use crate::{Machine, Time};
@@ -64,29 +65,19 @@ fn served_over_0(client: &mut Client) {
     client.uploads = world.client.uploads;
 }
 
-fn job(client: &mut Client) -> &mut super::super::Job {
-    client.jobs.get_mut(&HANDLE).expect("the download")
+fn job(client: &mut Client) -> &mut super::super::job::Job {
+    client.jobs.get_mut(HANDLE).expect("the download")
 }
 
 #[test]
 fn each_clause_about_numbers_and_downloads_fires() {
-    let corruptions: [Corruption; 10] = [
+    for (clause, corrupt) in Jobs::CORRUPTIONS {
+        assert_clause_fires(&fetching(), Client::check, clause, |c: &mut Client| corrupt(&mut c.jobs));
+    }
+    let corruptions: [Corruption; 2] = [
         ("a request's number is given once", |c| {
-            c.next_req = ReqId(0);
+            c.common.next_req = ReqId(0);
             c.edges.note(ReqId(0), Ask::Proof);
-        }),
-        ("a handle is given once", |c| c.next_handle = Handle(0)),
-        ("a record has the handle of its download", |c| job(c).record.handle = Handle(77)),
-        ("a transfer of a swarm has not ended", |c| c.fetches.clear()),
-        ("a transfer has a download", |c| {
-            c.fetches.insert(XferId(77 << 32), Source::Edge(0));
-        }),
-        ("only a granted download has a swarm", |c| job(c).record.granted = None),
-        ("a download that is not active needs nothing", |c| job(c).record.state = DownloadState::Paused),
-        ("fetching time runs only while fetching", |c| job(c).record.state = DownloadState::Starting),
-        ("a download that is not active wants no peers", |c| {
-            job(c).record.state = DownloadState::Paused;
-            job(c).fetching_since = None;
         }),
         ("what a download needs is asked for, or will be", |c| job(c).need = Some(Need::Renewal)),
     ];
@@ -109,7 +100,7 @@ fn each_clause_about_links_fires() {
             c.connectivity = Connectivity::default();
         }),
         ("a connection serves or is served", served_over_0),
-        ("a child's deadline is the client's", |c| c.timers.clear(Timer::Links)),
+        ("a child's deadline is the client's", |c| c.common.timers.clear(Timer::Links)),
     ];
     assert_each_clause_fires(&dialling(), Client::check, &corruptions);
     let corruptions: [Corruption; 2] = [
@@ -128,7 +119,7 @@ fn each_clause_about_books_and_versions_fires() {
         assert_clause_fires(&reporting(), Client::check, clause, |c: &mut Client| corrupt(&mut c.books));
     }
     for (clause, corrupt) in Versions::CORRUPTIONS {
-        assert_clause_fires(&reporting(), Client::check, clause, |c: &mut Client| corrupt(&mut c.versions));
+        assert_clause_fires(&reporting(), Client::check, clause, |c: &mut Client| corrupt(&mut c.copies.versions));
     }
 }
 
@@ -136,25 +127,25 @@ fn each_clause_about_books_and_versions_fires() {
 fn each_clause_about_requests_to_edges_fires() {
     for (clause, corrupt) in Edges::CORRUPTIONS {
         assert_clause_fires(&asking(), Client::check, clause, |c: &mut Client| {
-            c.next_req = ReqId(u64::MAX);
+            c.common.next_req = ReqId(u64::MAX);
             corrupt(&mut c.edges);
         });
     }
     let corruptions: [Corruption; 2] = [
         ("a download's request is pending", |c| job(c).asked = Some(ReqId(77))),
-        ("a request that is pending is not repeated", |c| c.timers.set(Timer::Ask(HANDLE), AT)),
+        ("a request that is pending is not repeated", |c| c.common.timers.set(Timer::Ask(HANDLE), AT)),
     ];
     assert_each_clause_fires(&asking(), Client::check, &corruptions);
     let corruptions: [Corruption; 3] = [
         ("exactly a copy that is being proven waits for an edge", |c| {
-            let req = c.next_req.step();
+            let req = c.common.next_req.step();
             c.edges.note(req, Ask::Recheck(VersionId::numbered(9)));
         }),
         ("a download waits for its request", |c| {
-            let req = c.next_req.step();
+            let req = c.common.next_req.step();
             c.edges.note(req, Ask::Job(HANDLE));
         }),
-        ("the bootstrap is asked for again", |c| c.timers.clear(Timer::Bootstrap)),
+        ("the bootstrap is asked for again", |c| c.common.timers.clear(Timer::Bootstrap)),
     ];
     assert_each_clause_fires(&fetching(), Client::check, &corruptions);
 }
@@ -162,15 +153,15 @@ fn each_clause_about_requests_to_edges_fires() {
 #[test]
 fn each_clause_about_deadlines_fires() {
     let corruptions: [Corruption; 9] = [
-        ("a child's deadline is the client's", |c| c.timers.set(Timer::Session, AT)),
-        ("a swarm's deadline is the client's", |c| c.timers.set(Timer::Download(HANDLE), Some(Time(1)))),
-        ("a swarm that waits has a deadline", |c| c.timers.clear(Timer::Download(HANDLE))),
-        ("only an active download waits for an edge", |c| c.timers.set(Timer::Renew(Handle(77)), AT)),
-        ("a rekey that waits has a deadline", |c| c.timers.set(Timer::Rekey, AT)),
-        ("the first call has claimed the store", |c| c.owner = Owner::Unset),
-        ("an active download's status is reported", |c| c.timers.clear(Timer::Status)),
-        ("usage is reported in time", |c| c.timers.clear(Timer::Usage)),
-        ("a client that takes a new key has stopped", |c| c.rekey = Rekey::Done),
+        ("a child's deadline is the client's", |c| c.common.timers.set(Timer::Session, AT)),
+        ("a swarm's deadline is the client's", |c| c.common.timers.set(Timer::Download(HANDLE), Some(Time(1)))),
+        ("a swarm that waits has a deadline", |c| c.common.timers.clear(Timer::Download(HANDLE))),
+        ("only an active download waits for an edge", |c| c.common.timers.set(Timer::Renew(Handle(77)), AT)),
+        ("a rekey that waits has a deadline", |c| c.common.timers.set(Timer::Rekey, AT)),
+        ("the first call has claimed the store", |c| c.rekey.owner = Owner::Unset),
+        ("an active download's status is reported", |c| c.common.timers.clear(Timer::Status)),
+        ("usage is reported in time", |c| c.common.timers.clear(Timer::Usage)),
+        ("a client that takes a new key has stopped", |c| c.rekey.step = Step::Done),
     ];
     assert_each_clause_fires(&fetching(), Client::check, &corruptions);
 }

@@ -191,8 +191,8 @@ fn each_clause_about_notices_fires() {
     let mut world = seeder(1);
     publish(&mut world, 7, limited(100));
     let clauses: [Clause<super::super::Client>; 2] = [
-        ("each policy is of a version about which notices are taken", |c| c.notices.policy_of_stranger()),
-        ("notices are taken about held versions only", |c| c.notices.hold_stranger()),
+        ("each policy is of a version about which notices are taken", |c| c.copies.notices.policy_of_stranger()),
+        ("notices are taken about held versions only", |c| c.copies.notices.hold_stranger()),
     ];
     assert_each_clause_fires(&world.client, crate::Machine::check, &clauses);
 }
