@@ -107,7 +107,7 @@ pub struct Said {
 pub struct Court {
     /// First blame of each client.
     said: BTreeMap<u32, Said>,
-    /// Blames that the DN has counted, and when.
+    /// Blames that the DN has counted, and until when each is to count.
     counted: BTreeMap<Said, Time>,
     /// Clients that have moved.
     moved: BTreeSet<u32>,
@@ -115,8 +115,8 @@ pub struct Court {
     telling: Option<Said>,
     /// Whether the holder was told to check its copy.
     holder_told: bool,
-    /// Time at which the copy was last taken off the lists.
-    unlisted_at: Option<Time>,
+    /// Time until which the copy may be suspended since it was last taken off the lists.
+    suspended_until: Option<Time>,
     /// Whether a proof has brought the copy back.
     cleared: bool,
     /// Whether the holder has proven its possession since the copy was last taken off the lists.
@@ -226,8 +226,8 @@ impl System for Court {
     }
 
     fn rebase_env(&mut self, by: Duration) {
-        self.counted.values_mut().for_each(|at| *at = at.rebased(by));
-        self.unlisted_at = self.unlisted_at.map(|at| at.rebased(by));
+        self.counted.values_mut().for_each(|until| *until = until.rebased(by));
+        self.suspended_until = self.suspended_until.map(|until| until.rebased(by));
     }
 
     fn perform(world: &mut World<Self>, cfg: &Cfg, _: NodeIx, output: Output) {
@@ -239,10 +239,13 @@ impl System for Court {
             }
             Output::Count(Metric::Blamed) => {
                 if let Some(said) = court.telling.take() {
-                    court.counted.insert(said, now);
+                    court.counted.insert(said, now.after(cfg.rules.vote_life));
                 }
             }
-            Output::Count(Metric::Unlisted) => (court.unlisted_at, court.proven) = (Some(now), false),
+            Output::Count(Metric::Unlisted) => {
+                court.suspended_until = Some(now.after(cfg.rules.suspend_for));
+                court.proven = false;
+            }
             Output::Count(Metric::Cleared) => court.cleared = true,
             Output::CnSend { .. } | Output::CnClose { .. } | Output::Count(_) => {}
         }

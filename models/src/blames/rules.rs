@@ -11,17 +11,16 @@ fn networks_said(w: &World<Court>) -> usize {
 }
 
 /// Returns the AS and /24 of the counted blames that have not expired.
-fn alive<'a>(cfg: &'a Cfg, w: &'a World<Court>) -> impl Iterator<Item = (u32, u8)> + 'a {
-    let is_alive = |at: &swarmedge_core::machine::Time| at.after(cfg.rules.vote_life) > w.now;
-    w.env.counted.iter().filter(move |(_, at)| is_alive(at)).map(|(said, _)| (said.asn, said.net))
+fn alive(w: &World<Court>) -> impl Iterator<Item = (u32, u8)> {
+    w.env.counted.iter().filter(|(_, until)| **until > w.now).map(|(said, _)| (said.asn, said.net))
 }
 
-fn networks_alive(cfg: &Cfg, w: &World<Court>) -> usize {
-    alive(cfg, w).map(|(asn, _)| asn).collect::<BTreeSet<_>>().len()
+fn networks_alive(w: &World<Court>) -> usize {
+    alive(w).map(|(asn, _)| asn).collect::<BTreeSet<_>>().len()
 }
 
-fn is_suspended_lately(cfg: &Cfg, w: &World<Court>) -> bool {
-    w.env.unlisted_at.is_some_and(|at| w.now.since(at) < cfg.rules.suspend_for)
+fn is_suspended_lately(w: &World<Court>) -> bool {
+    w.env.suspended_until.is_some_and(|until| until > w.now)
 }
 
 /// Returns whether the DN has not handled yet that votes have expired or a suspension has ended.
@@ -30,7 +29,7 @@ fn is_late(w: &World<Court>) -> bool {
 }
 
 fn is_delisted(cfg: &Cfg, w: &World<Court>) -> bool {
-    networks_alive(cfg, w) >= cfg.rules.delist_at
+    networks_alive(w) >= cfg.rules.delist_at
 }
 
 /// Rules of the model of blames, checked in its reachable states.
@@ -39,14 +38,14 @@ pub const RULES: &[Rule<Court>] = &[
         networks_said(w) >= cfg.rules.suspend_at || is_offered(w, STRANGER)
     }),
     Rule::always("a suspended copy is offered again in time", |cfg: &Cfg, w| {
-        is_offered(w, STRANGER) || is_delisted(cfg, w) || is_suspended_lately(cfg, w) || is_late(w)
+        is_offered(w, STRANGER) || is_delisted(cfg, w) || is_suspended_lately(w) || is_late(w)
     }),
     Rule::always(
         "a copy that clients of many networks blame is offered to nobody, whatever its holder proves",
         |cfg: &Cfg, w| !is_delisted(cfg, w) || !is_offered(w, STRANGER),
     ),
     Rule::always("a copy that several prefixes of a network blame is not offered to that network", |cfg: &Cfg, w| {
-        let blamed: BTreeSet<_> = alive(cfg, w).filter(|(asn, _)| *asn == w.env.place(NEIGHBOUR).1).collect();
+        let blamed: BTreeSet<_> = alive(w).filter(|(asn, _)| *asn == w.env.place(NEIGHBOUR).1).collect();
         blamed.len() < cfg.rules.hide_at || !is_offered(w, NEIGHBOUR)
     }),
     Rule::always("a proof ends a suspension", |cfg: &Cfg, w| {
@@ -59,6 +58,6 @@ pub const RULES: &[Rule<Court>] = &[
     }),
     Rule::sometimes("a proof brings a suspended copy back", |_, w| w.env.cleared && is_offered(w, STRANGER)),
     Rule::sometimes("a delisted copy comes back when votes have expired", |cfg: &Cfg, w| {
-        w.env.counted.len() >= cfg.rules.delist_at && networks_alive(cfg, w) == 0 && is_offered(w, NEIGHBOUR)
+        w.env.counted.len() >= cfg.rules.delist_at && networks_alive(w) == 0 && is_offered(w, NEIGHBOUR)
     }),
 ];
