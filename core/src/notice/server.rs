@@ -77,8 +77,26 @@ struct Newest {
     signed: SignedNotice,
 }
 
-/// Notices that a session has not acknowledged, each with the number of times that it was sent.
-type Waiting = BTreeMap<Subject, u8>;
+/// A notice that a session has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Unacked {
+    /// Serial number of the notice.
+    serial: u64,
+    /// Number of times that the notice was sent.
+    sent: u8,
+}
+
+impl Unacked {
+    /// Takes the place of an older notice, if the newest has another serial number; it was not sent yet.
+    const fn renew(&mut self, newest: u64) {
+        if self.serial != newest {
+            *self = Self { serial: newest, sent: 0 };
+        }
+    }
+}
+
+/// Unacknowledged notices of a session, by subject.
+type Waiting = BTreeMap<Subject, Unacked>;
 
 /// The newest notices, and each session's unacknowledged ones. Invariants: a subject's serial number never decreases
 /// while its notice is kept; when there are too many notices, the oldest are dropped.
@@ -149,14 +167,16 @@ impl Server {
 
     fn on_held(&mut self, cx: &mut Context<'_>, conn: ConnId, held: &[Known]) {
         for known in held {
-            let is_newer = self.serial(known.subject) > known.serial;
+            let newest = self.serial(known.subject);
             let has_room = self.waiting < ALL_NOTICES_WAITING_MAX;
             let Some(waiting) = self.sessions.get_mut(&conn) else { return };
             let before = waiting.len();
-            if !is_newer {
+            if newest <= known.serial {
                 waiting.remove(&known.subject);
+            } else if let Some(unacked) = waiting.get_mut(&known.subject) {
+                unacked.renew(newest);
             } else if waiting.len() < NOTICES_WAITING_MAX && has_room {
-                waiting.entry(known.subject).or_insert(0);
+                waiting.insert(known.subject, Unacked { serial: newest, sent: 0 });
             }
             self.waiting = self.waiting.saturating_add(waiting.len()).saturating_sub(before);
         }
@@ -166,10 +186,10 @@ impl Server {
     /// Sends a session's waiting notices, while the number sent and not acknowledged is below its limit.
     fn send_waiting(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(waiting) = self.sessions.get_mut(&conn) else { return };
-        let sent = waiting.values().filter(|tries| **tries > 0).count();
-        let unsent = waiting.iter_mut().filter(|(_, tries)| **tries == 0);
-        for (subject, tries) in unsent.take(NOTICES_UNACKED_MAX.saturating_sub(sent)) {
-            *tries = 1;
+        let sent = waiting.values().filter(|unacked| unacked.sent > 0).count();
+        let unsent = waiting.iter_mut().filter(|(_, unacked)| unacked.sent == 0);
+        for (subject, unacked) in unsent.take(NOTICES_UNACKED_MAX.saturating_sub(sent)) {
+            unacked.sent = 1;
             if let Some(newest) = self.newest.get(subject) {
                 cx.push(Output::Send { conn, msg: ToClient::Notice(newest.signed.clone()) });
             }
@@ -182,15 +202,19 @@ impl Server {
     }
 
     /// Sends a session's unacknowledged notices again, and drops those that were sent `tries` times: the client reports
-    /// its notices at its next login.
+    /// its notices at its next login. A newer notice takes the place of an older one, and is sent as often as that.
     fn retry(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(waiting) = self.sessions.get_mut(&conn) else { return };
         let before = waiting.len();
         let (max, newest) = (cx.cfg.tries, &self.newest);
-        waiting.retain(|subject, tries| *tries < max && newest.contains_key(subject));
+        waiting.retain(|subject, unacked| {
+            let Some(newest) = newest.get(subject) else { return false };
+            unacked.renew(newest.notice.serial);
+            unacked.sent < max
+        });
         self.waiting = self.waiting.saturating_add(waiting.len()).saturating_sub(before);
-        for (subject, tries) in waiting.iter_mut().filter(|(_, tries)| **tries > 0) {
-            *tries = tries.saturating_add(1);
+        for (subject, unacked) in waiting.iter_mut().filter(|(_, unacked)| unacked.sent > 0) {
+            unacked.sent = unacked.sent.saturating_add(1);
             if let Some(newest) = newest.get(subject) {
                 cx.push(Output::Send { conn, msg: ToClient::Notice(newest.signed.clone()) });
             }
@@ -259,7 +283,8 @@ impl Server {
         }),
         ("each notice stands in both orders", |s| s.by_serial.clear()),
         ("what a session waits for is bounded", |s| {
-            let many: Waiting = (0..).take(NOTICES_WAITING_MAX + 1).map(|n| (numbered(n), 0)).collect();
+            let unacked = Unacked { serial: 1, sent: 0 };
+            let many: Waiting = (0..).take(NOTICES_WAITING_MAX + 1).map(|n| (numbered(n), unacked)).collect();
             s.sessions.values_mut().for_each(|w| w.clone_from(&many));
         }),
         ("what all sessions wait for is counted", |s| s.waiting = 7),

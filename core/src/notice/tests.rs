@@ -167,6 +167,28 @@ fn a_new_notice_is_told_to_all_and_sent_to_holders_until_durable() {
 }
 
 #[test]
+fn each_newer_notice_is_sent_at_once_and_as_often_as_the_first() {
+    let tries = usize::from(Config::new(trust()).tries);
+    let mut b = Bench::new();
+    b.publish(vec![signed(1, 5)]);
+    b.input(Input::Opened(CONN));
+    assert_eq!(b.held(vec![known(1, 0)]), [5]);
+    for _ in 1..tries {
+        assert_eq!(b.wait(), [5], "the client's disk refuses it");
+    }
+    b.publish(vec![signed(1, 9)]);
+    assert_eq!(b.held(vec![known(1, 0)]), [9], "the client reports that its own is older");
+    assert_eq!(b.held(vec![known(1, 0)]), [] as [u64; 0], "it is on its way");
+    b.wait();
+    // announced, but no report has come yet
+    b.publish(vec![signed(1, 12)]);
+    for _ in 0..tries {
+        assert_eq!(b.wait(), [12]);
+    }
+    assert_eq!((b.wait(), b.server.poll_timeout()), (Vec::new(), None));
+}
+
+#[test]
 fn a_notice_is_sent_a_few_times_in_a_session_and_again_in_the_next() {
     let mut b = Bench::new();
     b.publish(vec![signed(1, 5)]);
