@@ -3,7 +3,7 @@
 use crate::rule::{Demand, Rule};
 use crate::shim::Checked;
 use crate::trace;
-use crate::world::{System, World};
+use crate::world::{Action, System, World};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -151,7 +151,10 @@ where
         let path = checker.discovery(rule.name);
         let failure = match (rule.demand, path) {
             (Demand::Always, Some(path)) => {
-                Some(trace::print(&self.cfg, &(self.start)(&self.cfg), &path.into_actions()))
+                let mut actions = path.into_actions();
+                actions.truncate(self.first(&self.cfg, rule, &actions));
+                let steps = trace::print(&self.cfg, &(self.start)(&self.cfg), &actions);
+                Some(if steps.is_empty() { "in the first state".into() } else { steps })
             }
             (Demand::Sometimes, None) => Some("never reached".into()),
             (Demand::Always, None) | (Demand::Sometimes, Some(_)) => None,
@@ -159,11 +162,26 @@ where
         RuleReport { name: rule.name, demand: rule.demand, failure }
     }
 
+    /// Returns the number of steps of a path to the first state that breaks the rule, or that a rule requires. The
+    /// checker's path leads to the last such state that it has found, and may go through others.
+    fn first(&self, cfg: &S::Cfg, rule: &Rule<S>, path: &[Action<S::Move>]) -> usize {
+        let mut world = (self.start)(cfg);
+        for (steps, action) in path.iter().enumerate() {
+            if (rule.holds)(cfg, &world) == (rule.demand == Demand::Sometimes) {
+                return steps;
+            }
+            world = world.next(cfg, action);
+        }
+        path.len()
+    }
+
     fn bite(&self, tooth: &Tooth<S>, threads: usize) -> ToothReport {
         let began = Instant::now();
         let stop = HasDiscoveries::AnyOf([tooth.rule].into());
         let checker = self.under(&tooth.cfg).checker().threads(threads).finish_when(stop).spawn_bfs().join();
-        let steps = checker.discovery(tooth.rule).map(|path| path.into_actions().len());
+        let rule = self.rules.iter().find(|rule| rule.name == tooth.rule);
+        let path = checker.discovery(tooth.rule).map(|path| path.into_actions());
+        let steps = rule.zip(path).map(|(rule, path)| self.first(&tooth.cfg, rule, &path));
         ToothReport {
             defect: tooth.defect,
             rule: tooth.rule,
@@ -171,5 +189,24 @@ where
             states: checker.unique_state_count(),
             time: began.elapsed(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy::{Toy, model};
+
+    #[test]
+    fn a_rule_is_shown_to_break_where_it_first_does() {
+        const RULES: &[Rule<Toy>] = &[
+            Rule::always("there is no state", |_, _| false),
+            Rule::always("nothing happens", |_, world| world.is_quiet()),
+        ];
+        let spec = Spec { rules: RULES, teeth: Vec::new(), ..model::spec() };
+        let failures: Vec<_> = spec.check(1).rules.into_iter().filter_map(|rule| rule.failure).collect();
+        let [first, second] = &failures[..] else { panic!("both break: {failures:?}") };
+        assert_eq!(first, "in the first state");
+        assert_eq!(second.lines().count(), 1, "{second}");
     }
 }

@@ -26,6 +26,8 @@ const STEADY: NodeIx = 1;
 const SHAKY: NodeIx = 2;
 /// Serial number of the newest notice that is published.
 const NEWEST: u64 = 2;
+/// Number of times that a notice is sent in one session: one more than a disk refuses it.
+const TRIES: u8 = 2;
 /// Serial number of the forged notice.
 const FORGED: u64 = 9;
 
@@ -222,7 +224,7 @@ impl System for Notices {
             (Node::Client(holder), Some(input)) => run_client(cfg, holder, input),
             (Node::Cn(cn), input) => {
                 let usual = server::Config::new(trust(cfg));
-                let tries = if cfg.defect == Some(Defect::SentOnce) { 1 } else { usual.tries };
+                let tries = if cfg.defect == Some(Defect::SentOnce) { 1 } else { TRIES };
                 let mut out = Vec::new();
                 let mut cx = Cx { now, cfg: &server::Config { tries, ..usual }, rng, out: &mut out };
                 match input {
@@ -391,6 +393,13 @@ fn is_told(w: &World<Notices>, client: NodeIx) -> bool {
     !w.env.is_connected(client) || holder.serial(subject()) >= Some(cn.serial(subject()))
 }
 
+/// Returns whether the CN's newest notice is on a client's disk, or the client is not connected.
+fn is_durable(w: &World<Notices>, client: NodeIx) -> bool {
+    let Some(Node::Cn(cn)) = w.node(CN) else { return false };
+    let disk = w.env.clients.get(&client).map_or(0, |c| c.disk);
+    !w.env.is_connected(client) || disk >= cn.serial(subject())
+}
+
 fn logins(w: &World<Notices>, client: NodeIx) -> u8 {
     w.env.clients.get(&client).map_or(0, |c| c.logins)
 }
@@ -407,11 +416,7 @@ pub const RULES: &[Rule<Notices>] = &[
         w.env.clients.values().all(|c| c.acknowledged <= c.disk)
     }),
     Rule::always("a notice is sent until it is durable", |cfg, w| {
-        let durable = |w: &World<Notices>, ix: NodeIx| match (w.node(CN), w.env.clients.get(&ix)) {
-            (Some(Node::Cn(cn)), Some(client)) => !client.connected || client.disk >= cn.serial(subject()),
-            _ => false,
-        };
-        settles(cfg, w, 60, |w| durable(w, STEADY) && durable(w, SHAKY))
+        settles(cfg, w, 60, |w| is_durable(w, STEADY) && is_durable(w, SHAKY))
     }),
     Rule::sometimes("a client that crashed has the newest notice", |_, w| {
         w.budget.crashes == 0 && logins(w, SHAKY) > 1 && w.env.clients.get(&SHAKY).is_some_and(|c| c.disk == NEWEST)

@@ -31,3 +31,15 @@ pub fn spec() -> Spec<Notices> {
         ],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::broken;
+
+    #[test]
+    fn no_rule_is_broken_before_anything_has_happened() {
+        let cfg = Cfg::default();
+        assert_eq!(broken(RULES, &cfg, &start(&cfg)), None);
+    }
+}

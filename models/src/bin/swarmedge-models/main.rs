@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use swarmedge_models::check::AnyModel;
 use swarmedge_models::month::{Config, Defect};
 use swarmedge_models::{
-    blames, clones, control, discovery, download, grants, logs, mapping, offers, punching, quarantine, receipts, rekey,
-    spool, toy, usage,
+    blames, clones, control, discovery, download, grants, logs, mapping, notices, offers, punching, quarantine,
+    receipts, rekey, spool, toy, usage,
 };
 
 /// Proofs of Swarmedge's state machines.
@@ -95,7 +95,7 @@ fn models() -> Vec<Box<dyn AnyModel>> {
         Box::new(rekey::model::copies()),
         Box::new(rekey::model::alone()),
         Box::new(quarantine::model::spec()),
-        // not `notices` yet: it breaks its rule that a notice is sent until it is durable
+        Box::new(notices::model::spec()),
         Box::new(blames::model::spec()),
         Box::new(discovery::model::home()),
         Box::new(discovery::model::listening()),
