@@ -266,10 +266,16 @@ impl Endpoint<'_> {
         self.hosts().any(|a| a == observed)
     }
 
-    /// Returns the client's own IP addresses, and private ones at which STUN servers see it.
+    /// Returns the client's own IP addresses. What a STUN server or a router reports is none of them, even if it is
+    /// private: between a NAT and the servers may be a private network.
     fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let own = |c: &&Candidate| c.kind == CandidateKind::Host || is_private(c.addr.ip());
+        let own = |c: &&Candidate| c.kind == CandidateKind::Host;
         self.nat.candidates.iter().filter(own).map(|c| c.addr.ip().to_canonical())
+    }
+
+    /// Returns whether the client has an own address that routers of a site may know (RFC 1918).
+    fn is_on_lan(&self) -> bool {
+        self.hosts().any(|ip| if let IpAddr::V4(v4) = ip { v4.is_private() } else { false })
     }
 
     fn has_ipv6(&self) -> bool {
@@ -282,7 +288,32 @@ impl Endpoint<'_> {
 #[must_use]
 pub fn compatible(a: Endpoint<'_>, b: Endpoint<'_>) -> bool {
     let same = a.observed.to_canonical() == b.observed.to_canonical();
-    if same { meet_at_home(a, b) } else { Class::of(a).meets(Class::of(b)) }
+    if same { home(a, b) != Home::Apart } else { Class::of(a).meets(Class::of(b)) }
+}
+
+/// Relation of two clients behind one public address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The clients probably can connect.
+    Near,
+    /// The clients are in different private subnets. Only a connectivity check shows whether a router connects these,
+    /// as in an office, or the clients merely share a carrier's NAT.
+    Routed,
+    /// The clients cannot connect.
+    Apart,
+}
+
+/// Returns the relation of two clients behind one public address.
+#[must_use]
+pub fn home(a: Endpoint<'_>, b: Endpoint<'_>) -> Home {
+    let udp = a.nat.udp && b.nat.udp;
+    if meet_at_home(a, b) {
+        Home::Near
+    } else if udp && a.is_on_lan() && b.is_on_lan() {
+        Home::Routed
+    } else {
+        Home::Apart
+    }
 }
 
 /// Returns whether two clients behind one public address can connect: over UDP if they share a local network or their
@@ -360,6 +391,12 @@ mod tests {
         let b = Endpoint { observed: b.0.parse().expect("an address"), nat: b.1 };
         assert_eq!(compatible(a, b), compatible(b, a), "compatibility is mutual");
         compatible(a, b)
+    }
+
+    fn at_home(a: &NatDescriptor, b: &NatDescriptor) -> Home {
+        let [a, b] = [a, b].map(|nat| Endpoint { observed: "192.0.2.1".parse().expect("an address"), nat });
+        assert_eq!((home(a, b), compatible(a, b)), (home(b, a), home(a, b) != Home::Apart));
+        home(a, b)
     }
 
     use NatBehaviour::{AddressAndPortDependent as Apd, EndpointIndependent as Ei, Unknown};
@@ -455,19 +492,45 @@ mod tests {
         let a = nat(Unknown, Unknown, &["192.168.0.2:5000"]);
         let b = nat(Unknown, Unknown, &["192.168.0.3:5000"]);
         let other = nat(Ei, Ei, &["10.0.0.3:5000"]);
-        assert!(pair(("192.0.2.1", &a), ("192.0.2.1", &b)));
-        assert!(!pair(("192.0.2.1", &a), ("192.0.2.1", &other)));
+        assert_eq!(at_home(&a, &b), Home::Near);
+        assert_eq!(at_home(&a, &other), Home::Routed, "whether a router connects the subnets, the checks find out");
         let l = nat(Unknown, Unknown, &["127.0.0.1:5000"]);
         assert!(pair(("127.0.0.1", &l), ("127.0.0.1", &l)));
+        let public = nat(Unknown, Unknown, &["198.51.100.7:5000"]);
+        let blocked = NatDescriptor { udp: false, ..other };
+        let [link, v6] = ["169.254.1.1:5000", "[fd00::1]:5000"].map(|host| nat(Ei, Ei, &[host]));
+        for stranger in [&l, &public, &nat(Ei, Ei, &[]), &link, &v6, &blocked] {
+            assert_eq!(at_home(&a, stranger), Home::Apart, "{stranger:?}");
+        }
+    }
+
+    #[test]
+    fn only_host_candidates_are_the_hosts_own_addresses() {
+        let seen = |kind, addr: &str| Candidate { kind, addr: addr.parse().expect("an address") };
+        let behind = |lan: &str, kind| {
+            let mut nat = nat(Apd, Apd, &[lan]);
+            let candidates = nat.candidates.iter().cloned().chain([seen(kind, "10.9.0.1:40000")]);
+            nat.candidates = List::truncated(candidates);
+            nat
+        };
+        // a backbone of private addresses between symmetric NATs
+        let symmetric = behind("192.168.0.2:5000", CandidateKind::ServerReflexive);
+        let cone = nat(Ei, Apd, &["192.168.7.2:5000"]);
+        assert!(!pair(("10.9.0.1", &symmetric), ("10.9.0.2", &cone)), "behind a NAT in spite of its private address");
+        assert!(pair(("10.9.0.1", &nat(Apd, Apd, &["10.9.0.1:5000"])), ("10.9.0.2", &cone)), "its own address");
+        let mapped = behind("192.168.0.2:5000", CandidateKind::Mapped);
+        assert!(!Endpoint { observed: "10.9.0.1".parse().expect("an address"), nat: &mapped }.is_public());
+        let other = behind("192.168.7.2:5000", CandidateKind::ServerReflexive);
+        assert_eq!(at_home(&symmetric, &other), Home::Routed, "the NAT's address is no network of theirs");
     }
 
     #[test]
     fn behind_one_address_a_nat_that_hairpins_will_do() {
         let flat = |host| NatDescriptor { hairpin: true, ..nat(Ei, Apd, &[host]) };
         let (a, b) = (flat("192.168.0.2:5000"), flat("10.0.0.3:5000"));
-        assert!(pair(("192.0.2.1", &a), ("192.0.2.1", &b)));
+        assert_eq!(at_home(&a, &b), Home::Near);
         let deaf = NatDescriptor { hairpin: false, ..b };
-        assert!(!pair(("192.0.2.1", &a), ("192.0.2.1", &deaf)));
+        assert_eq!(at_home(&a, &deaf), Home::Routed);
     }
 
     #[test]

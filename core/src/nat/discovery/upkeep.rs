@@ -33,8 +33,11 @@ impl Discovery {
     pub(super) fn moved(&mut self, cx: &mut Cx<'_, Self>, mapped: SocketAddr) {
         let mut candidates = core::mem::take(&mut self.nat.candidates).into_vec();
         let old = |c: &Candidate| c.kind == CandidateKind::ServerReflexive && c.addr.is_ipv6() == mapped.is_ipv6();
-        candidates.retain(|c| !old(c) && c.addr != mapped);
-        candidates.push(Candidate { kind: CandidateKind::ServerReflexive, addr: mapped });
+        candidates.retain(|c| !old(c));
+        // an address of the host itself stays one
+        if !candidates.iter().any(|c| c.addr == mapped) {
+            candidates.push(Candidate { kind: CandidateKind::ServerReflexive, addr: mapped });
+        }
         self.nat.candidates = List::truncated(candidates);
         self.nat.proven = List::truncated(self.proven());
         self.nat.epoch = self.nat.epoch.wrapping_add(1);
@@ -67,5 +70,26 @@ impl Discovery {
         for (server, v6) in servers {
             self.ask(cx, Probe::Refresh, v6, server);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::io::Config;
+    use super::*;
+    use CandidateKind::{Host, ServerReflexive};
+
+    #[test]
+    fn an_external_address_that_is_the_hosts_own_stays_its_own() {
+        let [own, outside] = [1, 9].map(|n| SocketAddr::from(([192, 0, 2, n], 5000)));
+        let of = |kind, addr| Candidate { kind, addr };
+        let mut m = Discovery::default();
+        m.nat.candidates = List::truncated([of(Host, own), of(ServerReflexive, outside)]);
+        let (cfg, rng, mut out) = (Config::default(), &mut crate::seeded::Seeded::new(1), Vec::new());
+        let mut cx = Cx { now: Time(1), cfg: &cfg, rng, out: &mut out };
+        m.moved(&mut cx, own);
+        assert_eq!(m.nat.candidates[..], [of(Host, own)], "without a NAT");
+        m.moved(&mut cx, outside);
+        assert_eq!(m.nat.candidates[..], [of(Host, own), of(ServerReflexive, outside)]);
     }
 }

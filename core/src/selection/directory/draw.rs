@@ -12,7 +12,7 @@ use super::lists::{Bucket, Listing};
 use super::{Choice, Directory, Peer, PeerKey};
 use crate::ids::{PublicKey, VersionId};
 use crate::limits::{EXCLUDED_MAX, PEERS_PER_ANSWER_MAX};
-use crate::nat::{self, Class, is_private};
+use crate::nat::{self, Class, Home, is_private};
 use crate::selection::learned::{Learned, Side};
 use crate::selection::locality::{Set, prefix};
 use alloc::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -23,6 +23,10 @@ use core::net::IpAddr;
 /// Maximum number of copies behind one public address that one selection examines, so that many unsuitable clients
 /// behind an address cannot make selections slow.
 pub(super) const LOOKS_AT_ADDRESS: usize = 512;
+
+/// Divisor of the wanted number: the quotient is the number of places that peers of other private subnets behind the
+/// querier's own address have before farther peers. Behind a carrier's NAT these peers cannot be reached.
+const ROUTED_PART: usize = 4;
 
 const _: () = assert!(LOOKS_AT_ADDRESS > EXCLUDED_MAX + PEERS_PER_ANSWER_MAX);
 
@@ -52,6 +56,8 @@ pub(super) struct Draw<'a> {
     prefixes: BTreeMap<IpAddr, u32>,
     /// NAT classes examined so far, and whether peers of each may be chosen.
     classes: BTreeMap<Class, bool>,
+    /// Suitable peers of other private subnets behind the querier's own address, in order of rank.
+    routed: Vec<(PeerKey, &'a Peer)>,
     /// Whether this selection has already chosen a peer of a kind with which connections usually fail, as a trial.
     has_tried: bool,
 }
@@ -76,14 +82,16 @@ impl<'a> Draw<'a> {
             keys: BTreeSet::new(),
             prefixes: BTreeMap::new(),
             classes: BTreeMap::new(),
+            routed: Vec::new(),
             has_tried: false,
         }
     }
 
     /// Chooses up to `want` peers, nearest first; the last `kept` places are for peers from anywhere, those that were
-    /// offered longest ago.
+    /// offered longest ago. Peers of other private subnets behind the querier's own address fill what is left.
     pub(super) fn choose(&mut self, want: usize, kept: usize) {
         self.behind(want - kept);
+        self.take_routed((self.chosen.len() + want / ROUTED_PART).min(want - kept));
         let mut walked = None;
         for set in self.me.place.sets.iter().rev() {
             // a prefix stands in for the AS where that is not known
@@ -97,17 +105,30 @@ impl<'a> Draw<'a> {
             self.walk(Set::WORLD, None, want);
             self.behind(want);
         }
+        self.take_routed(want);
+    }
+
+    /// Chooses peers of other private subnets behind the querier's own address, until `want` peers are chosen in all.
+    fn take_routed(&mut self, want: usize) {
+        for (key, peer) in core::mem::take(&mut self.routed) {
+            if self.chosen.len() < want {
+                self.consider(key, peer);
+            } else {
+                self.routed.push((key, peer));
+            }
+        }
     }
 
     fn side(&self) -> Side {
         (self.me.place.class, self.me.place.network())
     }
 
-    /// Chooses suitable peers behind the querier's own public address, in order of rank. If there are too many to
-    /// examine, the next selection continues where this one ends.
+    /// Chooses suitable peers behind the querier's own public address, in order of rank, and notes those of other
+    /// private subnets. If there are too many to examine, the next selection continues where this one ends.
     fn behind(&mut self, want: usize) {
         let (Some(address), from) = (self.me.place.address(), self.next_behind) else { return };
         let directory = self.directory;
+        self.routed.clear();
         for (looked, (rank, key)) in directory.lists.behind(self.version, address, from).enumerate() {
             if self.chosen.len() >= want {
                 return;
@@ -116,10 +137,11 @@ impl<'a> Draw<'a> {
                 self.next_behind = rank;
                 return;
             }
-            if let Some(peer) = directory.offered(key, self.version)
-                && nat::compatible(self.me.endpoint(), peer.endpoint())
-            {
-                self.consider(key, peer);
+            let Some(peer) = directory.offered(key, self.version) else { continue };
+            match nat::home(self.me.endpoint(), peer.endpoint()) {
+                Home::Near => _ = self.consider(key, peer),
+                Home::Routed => self.routed.push((key, peer)),
+                Home::Apart => {}
             }
         }
         self.next_behind = 0;

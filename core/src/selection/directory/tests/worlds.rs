@@ -327,13 +327,45 @@ fn neighbours_that_meet_are_found_behind_a_crowd_of_those_that_do_not() {
         PeerEntry { nat, ..entry(n, "192.0.2.1") }
     };
     for n in 1..=2_000 {
-        d.register(LINK, lan(n, if n <= 1_990 { "10.9.9.9:5000" } else { "10.1.1.1:5000" }));
+        d.register(LINK, lan(n, if n <= 1_990 { "198.51.100.9:5000" } else { "10.1.1.1:5000" }));
         d.share(key(n), true, &shared(V), &[]);
     }
     d.register(LINK, lan(0, "10.1.1.9:5000"));
     let found: Vec<usize> = (0..8).map(|_| choose(&mut d, WANT).len()).collect();
     assert!(found.contains(&10), "{found:?}: some draw's looks reach them");
     assert!(found.iter().filter(|n| **n == 10).count() >= 2, "{found:?}: again and again");
+}
+
+#[test]
+fn neighbours_of_other_subnets_are_offered_but_take_few_places_of_others() {
+    let lan = |n: u32, host: &str| {
+        let host = Candidate { kind: CandidateKind::Host, addr: host.parse().expect("an endpoint") };
+        let nat = NatDescriptor { candidates: List::truncated([host]), ..entry(n, "192.0.2.1").nat };
+        PeerEntry { nat, ..entry(n, "192.0.2.1") }
+    };
+    let office = |near: u32, routed: u32, far: u32| {
+        let mut d = Directory::default();
+        d.register(LINK, lan(0, "10.5.2.2:5000"));
+        let all = (1..=routed).map(|n| lan(n, &format!("10.5.1.{n}:5000")));
+        let all = all.chain((101..101 + near).map(|n| lan(n, "10.5.2.9:5000")));
+        for e in all.chain((201..201 + far).map(|n| entry(n, &format!("198.51.{n}.1")))) {
+            let key = PeerKey { link: LINK, session: e.session };
+            d.register(LINK, e);
+            d.share(key, true, &shared(V), &[]);
+        }
+        d
+    };
+    let of = |chosen: &[u64]| [1..101, 101..201, 201..301].map(|r| chosen.iter().filter(|n| r.contains(*n)).count());
+    assert_eq!(choose(&mut office(0, 1, 0), 1), [1], "nobody else holds it");
+    assert_eq!(choose(&mut office(0, 1, 1), 1), [201], "one place goes to the one that can be reached");
+    assert_eq!(of(&choose(&mut office(0, 50, 50), 8)), [2, 0, 6]);
+    assert_eq!(of(&choose(&mut office(3, 50, 50), 8)), [2, 3, 3], "beside those of the own subnet");
+    assert_eq!(of(&choose(&mut office(3, 50, 2), 8)), [3, 3, 2], "they fill what is left");
+    let spread = Choice { diversity: 1, ..CHOICE };
+    assert_eq!(of(&choose_with(&mut office(0, 50, 50), 16, &[], spread)), [4, 0, 12]);
+    let mut d = office(0, 50, 50);
+    let [first, next] = [(); 2].map(|()| choose(&mut d, 8));
+    assert!(first.iter().all(|n| !next.contains(n)), "others have their turn next: {first:?}, {next:?}");
 }
 
 #[test]
