@@ -263,7 +263,7 @@ impl Client {
             }
             session::Output::Disconnected => cx.push(Output::Notice(Notice::Session { connected: false })),
             session::Output::NoServers => self.edges.bootstrap(&mut self.common, cx),
-            session::Output::Outdated => cx.push(Output::Notice(Notice::Outdated)),
+            session::Output::Outdated => self.on_version_refused(cx),
             session::Output::Introduced { download, peers } => self.on_introduced(cx, download, peers),
             session::Output::Regrant { download } => {
                 if let Some(handle) = self.jobs.of_download(download) {

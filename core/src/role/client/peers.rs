@@ -22,13 +22,13 @@ pub(super) fn tell_no_peers(cx: &mut Context<'_>, handle: Handle, why: NoPeers) 
 
 impl Jobs {
     /// Returns how many more peers a download could use, as the control session is to be told; `None` if it knows.
-    /// `connected`: whether there is a control session.
+    /// `unconnected`: why there is no control session; `None` if there is one.
     fn want(
         &mut self,
         links: &PeerLinks,
         cx: &mut Context<'_>,
         handle: Handle,
-        connected: bool,
+        unconnected: Option<NoPeers>,
     ) -> Option<session::Want> {
         let job = self.get_mut(handle).filter(|job| job.is_fetching())?;
         let wanted = links.wanted(cx.cfg, handle, job.nameable(links.of(handle).count()));
@@ -36,8 +36,10 @@ impl Jobs {
         let more = if job.peers_allowed && !job.search.is_exhausted() { wanted } else { 0 };
         let more = u8::try_from(more).unwrap_or(u8::MAX);
         let (exclude, soon) = job.search.want(more)?;
-        if more > 0 && !connected {
-            tell_no_peers(cx, handle, NoPeers::NotConnected);
+        if more > 0
+            && let Some(why) = unconnected
+        {
+            tell_no_peers(cx, handle, why);
         }
         Some(session::Want {
             download: granted.download,
@@ -62,9 +64,19 @@ impl Jobs {
 impl Client {
     /// Tells the control session how many more peers a download could use.
     pub(super) fn want_peers(&mut self, cx: &mut Context<'_>, handle: Handle) {
-        let connected = self.session.is_open();
-        if let Some(want) = self.jobs.want(&self.links, cx, handle, connected) {
+        let refused = self.session.is_version_refused();
+        let why = if refused { NoPeers::VersionRefused } else { NoPeers::NotConnected };
+        let unconnected = Some(why).filter(|_| !self.session.is_open());
+        if let Some(want) = self.jobs.want(&self.links, cx, handle, unconnected) {
             self.tell_session(cx, session::Input::Want(want));
+        }
+    }
+
+    /// Tells the user that a CN refuses this version of the client, also as the reason why downloads are without peers.
+    pub(super) fn on_version_refused(&mut self, cx: &mut Context<'_>) {
+        cx.push(Output::Notice(Notice::Outdated));
+        for (handle, _) in self.jobs.iter().filter(|(_, job)| job.is_fetching() && job.peers_allowed) {
+            tell_no_peers(cx, handle, NoPeers::VersionRefused);
         }
     }
 

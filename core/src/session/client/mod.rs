@@ -63,6 +63,8 @@ pub struct ClientSession {
     path_in_doubt: bool,
     /// Whether `uploads` or `nat` has changed since the `Hello` of this session.
     outdated: bool,
+    /// Whether a CN has refused this version of the client, and none has accepted it since.
+    version_refused: bool,
     inventory: Inventory,
     queries: Queries,
     usage: Outbox,
@@ -144,6 +146,12 @@ impl ClientSession {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Returns whether a CN has refused this version of the client, and none has accepted it since.
+    #[must_use]
+    pub const fn is_version_refused(&self) -> bool {
+        self.version_refused
     }
 
     /// Returns the client's source address as the last CN saw it.
@@ -241,6 +249,7 @@ impl ClientSession {
         self.wall = Wall::showing(w.now_ms, cx.now);
         self.observed = Some(w.observed);
         self.failed = 0;
+        self.version_refused = false;
         self.backoff.succeeded();
         self.timers.clear(Timer::Welcome);
         self.timers.set(Timer::Ping, Some(cx.now.after(ping)));
@@ -403,6 +412,7 @@ impl ClientSession {
                 if refused.why == Refusal::Outdated {
                     // the other CNs ask for the same version, and an update begins a new session
                     self.not_before.insert(link.cn, cx.now.after(RETRY_MAX));
+                    self.version_refused = true;
                     cx.push(Output::Outdated);
                 }
                 self.hang_up(cx);

@@ -53,6 +53,8 @@ pub enum NoPeers {
     EdgesAlone,
     /// The control plane, which makes introductions, is not connected.
     NotConnected,
+    /// The CNs refuse this version of the client.
+    VersionRefused,
     /// The CN has answered the download's last query without peers.
     Refused(QueryError),
 }

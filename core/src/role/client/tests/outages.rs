@@ -3,11 +3,11 @@
 use super::super::KeptServers;
 use super::serving::{CONN, ask, connect, seeder};
 use super::world::{MIB, START_MS, World};
-use super::{FAST, FakePeer};
-use crate::content::Policy;
-use crate::ids::{ConnId, Handle, PieceIndex, XferId};
+use super::{FAST, FakePeer, no_peers};
+use crate::content::{Layout, Policy};
+use crate::ids::{ConnId, Handle, PieceIndex, VersionId, XferId};
 use crate::role::client::io::{
-    CommandKind, DownloadState, EdgeError, FailReason, Input, Notice, Output, PeerOutput, StoreError,
+    CommandKind, DownloadState, EdgeError, FailReason, Input, NoPeers, Notice, Output, PeerOutput, StoreError,
 };
 use crate::wire::control::{Refusal, Refused, ToClient, ToCn};
 use crate::wire::peer::{PieceRequest, RefuseCode};
@@ -281,4 +281,31 @@ fn a_client_refused_for_its_version_says_so_and_the_edge_serves_it() {
     assert_eq!(hellos(&world), before, "the CN is left alone for some minutes");
     let handles: Vec<Handle> = world.client.downloads().map(|(handle, _)| handle).collect();
     assert_eq!(handles.len(), 1);
+}
+
+#[test]
+fn downloads_without_peers_for_the_clients_version_say_so() {
+    let mut world = World::with_peers(40 * MIB, &[]);
+    let first = world.get();
+    world.run_until(first, DownloadState::Running);
+    let conn = world.sent_on.expect("a control connection");
+    assert_ne!(no_peers(&world).last(), Some(&NoPeers::VersionRefused));
+    world.input(Input::Control { conn, msg: ToClient::Refused(Refused { why: Refusal::Outdated }) });
+    assert_eq!(no_peers(&world).last(), Some(&NoPeers::VersionRefused), "of a running download");
+    world.run_until(first, DownloadState::Completed);
+    world.outputs.clear();
+    world.version = VersionId::numbered(2);
+    world.layouts.insert(world.version, Layout::for_size(20 * MIB).expect("a layout"));
+    let second = world.get();
+    world.run_until(second, DownloadState::Completed);
+    let why = no_peers(&world);
+    assert!(!why.is_empty() && why.iter().all(|why| *why == NoPeers::VersionRefused), "{why:?}: of a new one");
+    // an update of the operator's setting
+    world.run_for(Duration::from_secs(600));
+    world.outputs.clear();
+    world.version = VersionId::numbered(3);
+    world.layouts.insert(world.version, Layout::for_size(20 * MIB).expect("a layout"));
+    let third = world.get();
+    world.run_until(third, DownloadState::Completed);
+    assert!(!no_peers(&world).contains(&NoPeers::VersionRefused), "a CN accepts the version again");
 }

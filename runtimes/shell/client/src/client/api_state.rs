@@ -2,6 +2,7 @@
 //! commands. The client's thread writes it, the API's threads wait for changes and read. No queue can overflow: a
 //! slow reader sees only the newest figures.
 
+mod edges;
 mod why;
 
 use super::meetings::{Meetings, left};
@@ -9,10 +10,9 @@ use super::protocol::{Answer, CheckpointLine, DownloadLine, Failure, StatusLine,
 use super::rate::RateMeter;
 use super::slots::{Slots, Waited};
 use super::turns::Turns;
-use crate::edge_client::News;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use swarmedge_core::ids::{DownloadId, Handle, RecordId, ReqId, VersionId};
 use swarmedge_core::role::client::io::{
@@ -23,6 +23,7 @@ use swarmedge_core::wire::notice::{self, Terms};
 use swarmedge_core::wire::records::{Side, UsageRecord};
 use swarmedge_ground::error::Code;
 use swarmedge_ground::http::Origin;
+use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::nat::NatLine;
 
 /// Time-out for the machine's answer to a command, which takes at most one durable write.
@@ -46,6 +47,8 @@ struct Shared {
     turns: Turns<ObjectRef, String>,
     /// Queues an input for the machine; `false` if it has ended or its queue is full.
     submit: Box<dyn Fn(Input) -> bool + Send + Sync>,
+    /// Queue of names of edges whose own URLs are to be found out.
+    identify: OnceLock<Sender<Origin>>,
 }
 
 struct State {
@@ -60,6 +63,8 @@ struct State {
     dropped: VecDeque<(u64, Answer)>,
     /// Whether a bootstrap response has named the edges, and the known edges as `host:port`.
     edges: (bool, Vec<String>),
+    /// Names that users have given of edges, and the edges' own URLs, as `host:port`; `None`: no edge answers there.
+    names: BTreeMap<String, Option<String>>,
     /// The newest failure of the edges; `None` once an edge has answered.
     trouble: Option<Told>,
     meetings: Meetings,
@@ -143,6 +148,7 @@ impl ApiState {
             no_room: None,
             dropped: VecDeque::new(),
             edges: (false, Vec::new()),
+            names: BTreeMap::new(),
             trouble: None,
             meetings: Meetings::default(),
             expiries: BTreeMap::new(),
@@ -159,6 +165,7 @@ impl ApiState {
             slots: Slots::new(),
             turns: Turns::new(OBJECTS_MAX),
             submit: Box::new(submit),
+            identify: OnceLock::new(),
         }))
     }
 
@@ -236,8 +243,7 @@ impl ApiState {
             Notice::Session { connected } => {
                 state.client.control_connected = connected;
                 if connected {
-                    state.client.outdated = None;
-                    state.meetings.connected();
+                    state.session_opened();
                 }
             }
             // the port reports this in words, since it knows the lowest accepted version
@@ -260,63 +266,6 @@ impl ApiState {
         let mut state = self.lock();
         state.no_room = Some(why.clone());
         state.not_placed.insert(handle, why);
-    }
-
-    /// Sets the edges named by the install bundle, known before any bootstrap.
-    pub fn bundle_edges(&self, edges: impl Iterator<Item = Origin>) {
-        self.lock().edges = (false, edges.map(|edge| edge.authority()).collect());
-    }
-
-    /// Updates the state from a report of the edge connections.
-    pub fn edge_news(&self, news: News) {
-        let mut state = self.lock();
-        match news {
-            News::Edges(edges) => state.edges = (true, edges.iter().map(Origin::authority).collect()),
-            News::Answered => state.trouble = None,
-            News::Trouble(trouble) => {
-                let code = if trouble.wrong { Code::Failed } else { Code::Unreachable };
-                let failure = Failure::new(code, trouble.what, trouble.next);
-                let now = Instant::now();
-                // an unchanged failure is repeated only every TROUBLE_EVERY
-                let old = |t: &Told| t.failure == failure && now.duration_since(t.at) < TROUBLE_EVERY;
-                if state.trouble.as_ref().is_some_and(old) {
-                    return;
-                }
-                state.revision += 1;
-                state.trouble = Some(Told { failure, at: now, revision: state.revision });
-            }
-        }
-        drop(state);
-        self.0.changed.notify_all();
-    }
-
-    /// Refuses an edge (`host:port`) that is none of the deployment's. Waits up to `patience` for a bootstrap to name
-    /// these; without one, only the install bundle's edges are accepted.
-    pub fn expect_edge(&self, edge: &str, patience: Duration) -> Result<(), Failure> {
-        let until = Instant::now() + patience;
-        let mut state = self.lock();
-        loop {
-            let (named, edges) = &state.edges;
-            let left = until.saturating_duration_since(Instant::now());
-            if edges.iter().any(|known| known == edge) {
-                return Ok(());
-            }
-            if *named || self.is_over() || left.is_zero() {
-                let known = edges.join(", ");
-                let next = "use one of them, or PROVIDER/PATH alone; another operator's objects need its bundle and a \
-                            --state of their own";
-                return Err(Failure::new(
-                    Code::Usage,
-                    format!(
-                        "{edge} is no edge of this client's operator, whose \
-                     edges are {known}"
-                    ),
-                    next,
-                ));
-            }
-            let waited = self.0.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
     }
 
     /// Stores that the CNs refuse this version of the client, with a sentence for the user. Returns whether this was

@@ -92,9 +92,11 @@ impl Meetings {
         self.without_peers.insert(handle, why);
     }
 
-    /// Records that the control plane is connected, so that its absence is no reason any more.
-    pub(super) fn connected(&mut self) {
-        self.without_peers.retain(|_, why| *why != WithoutPeers::NotConnected);
+    /// Records that the control plane is connected, so that its absence is no reason any more for a download that is
+    /// not over.
+    pub(super) fn connected(&mut self, is_over: impl Fn(Handle) -> bool) {
+        let was_absent = |why| matches!(why, WithoutPeers::NotConnected | WithoutPeers::VersionRefused);
+        self.without_peers.retain(|handle, why| is_over(*handle) || !was_absent(*why));
     }
 
     /// Returns the last recorded reason why a download was without peers.

@@ -108,7 +108,7 @@ pub async fn run<R: Rt>(
     let _serving = serve_commands(&config, &api_state, &store, parts.edges.tokens().clone())?;
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, way, raw, datagrams, doors, called } = parts;
-    report_news(&edges, api_state.clone());
+    let stopped = report_news(&edges, &api_state);
     let key_of_day = identity.clone();
     let (looks, looked_for) = mailbox(1);
     let leaves = Signal::default();
@@ -128,7 +128,6 @@ pub async fn run<R: Rt>(
     let closing_peers = peers.clone();
     let control = Inlet { inbox: inbox.clone(), links: Links::default(), wrap: control_input, cap: Cap::CLIENT };
     let links = control.links.clone();
-    let stopped = Signal::default();
     let port = ClientPort {
         rt: rt.clone(),
         api_state: api_state.clone(),
@@ -211,9 +210,23 @@ fn serve_commands(
     Ok((Server::start(&config.state, api)?, view))
 }
 
-/// Passes the results of requests to edges to the local API.
-fn report_news<R: Rt>(edges: &EdgeClient<R>, api_state: ApiState) {
-    edges.on_news(move |news| api_state.edge_news(news));
+/// Passes the results of requests to edges to the local API, and asks edges for their own URLs where a user names them
+/// otherwise, until the returned signal is set.
+fn report_news<R: Rt>(edges: &EdgeClient<R>, api_state: &ApiState) -> Signal {
+    let (hears, stopped) = (api_state.clone(), Signal::default());
+    edges.on_news(move |news| hears.edge_news(news));
+    let (names, mut given) = mailbox(NAMES_GIVEN_MAX);
+    api_state.identify_by(names);
+    let (asking, until) = (edges.clone(), stopped.clone());
+    edges.spawn(async move {
+        let asks = async {
+            while let Some(name) = given.recv().await {
+                asking.identify(name).await;
+            }
+        };
+        or(asks, until.wait()).await;
+    });
+    stopped
 }
 
 /// Opens the store, and has it inform the machine when pieces of a version are lost.
@@ -304,6 +317,8 @@ impl<R: Rt> Parts<R> {
     }
 }
 
+/// Capacity of the queue of names that users have given of edges; further ones are refused.
+const NAMES_GIVEN_MAX: usize = 8;
 /// Length of the kernel's queue of TCP connections from peers that are not accepted yet.
 const TCP_BACKLOG: i32 = 64;
 /// Capacity of the queue of STUN messages that arrived on TCP ports; more are dropped.

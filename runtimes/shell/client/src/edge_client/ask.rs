@@ -76,6 +76,9 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
     edges.keep(reply.clone()).await;
     let now = edges.0.rt.now();
     let mut directory = edges.0.directory.borrow_mut();
+    if let Some(own) = own_url(&reply) {
+        directory.answers(origin, &own);
+    }
     directory.learn(now, reply.now_ms, edges_of(&reply), cns_of(&reply), stun);
     directory.client_version_min = reply.client_version_min;
     edges.tell(News::Edges(directory.edges.clone()));
@@ -86,6 +89,11 @@ async fn bootstrap<R: Rt>(edges: &EdgeClient<R>, origin: &Origin) -> Result<Edge
         edges: count(directory.edges.len()),
         now_ms: reply.now_ms,
     })
+}
+
+/// Returns the URL that an edge calls its own in its bootstrap answer.
+pub(super) fn own_url(bootstrap: &Bootstrap) -> Option<Origin> {
+    bootstrap.edges.first().and_then(|url| Origin::parse(url))
 }
 
 struct GrantParams {
@@ -115,14 +123,18 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     let rt = &edges.0.rt;
     or(edges.known(), rt.sleep_until(rt.now() + BOOTSTRAP_WITHIN)).await;
     // a fresh nonce for each attempt
-    let request = || grant_request(edges, origin, &what, &own, renewal.is_some());
+    let request = |origin: &Origin| grant_request(edges, origin, &what, &own, renewal.is_some());
     // without a grant in the request, a 401 means that the provider's token is missing
     let missing = |why| if why == EdgeError::GrantExpired && renewal.is_none() { EdgeError::Forbidden } else { why };
-    let mut sent = get(edges, origin, request, JSON_LEN_MAX).await;
-    if sent.is_err() && edges.0.clock_is_off.take() {
-        // this host's clock may be off, after sleep for example: a bootstrap answer has the edge's time
+    // an edge grants only what it is asked for by its own URL
+    let edge = edges.directory().own(origin);
+    let mut sent = get(edges, &edge, || request(&edge), JSON_LEN_MAX).await;
+    if sent.is_err() && edges.0.needs_bootstrap.take() {
+        // this host's clock may be off, after sleep for example, or the edge has another name: a bootstrap answer has
+        // the edge's time and its own URL
         bootstrap(edges, origin).await?;
-        sent = get(edges, origin, request, JSON_LEN_MAX).await;
+        let edge = edges.directory().own(origin);
+        sent = get(edges, &edge, || request(&edge), JSON_LEN_MAX).await;
     }
     let body = sent.map_err(missing)?;
     let reply: GrantReply = serde_json::from_slice(&body).map_err(|_| EdgeError::Invalid)?;

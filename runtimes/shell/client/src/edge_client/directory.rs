@@ -1,5 +1,6 @@
 //! Addresses of edges, CNs and STUN servers from the last bootstrap. The client machine names a server by its index.
 
+use super::names::Names;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use swarmedge_core::limits::SERVERS_MAX;
@@ -8,8 +9,8 @@ use swarmedge_ground::http::Origin;
 /// The known edges, CNs and STUN servers of a deployment.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    /// Edges. Before any bootstrap answer: those of the install bundle; afterwards those of the answer, then the
-    /// bundle's other edges.
+    /// Edges, each once whatever its names. Before any bootstrap answer: those of the install bundle; afterwards those
+    /// of the answer, then the bundle's other edges.
     pub edges: Vec<Origin>,
     /// Addresses of CNs, `host:port`, nearest first.
     pub cns: Vec<String>,
@@ -18,6 +19,7 @@ pub struct Directory {
     /// Lowest client version that the CNs let take part, as an edge names it; empty if none has.
     pub client_version_min: String,
     bundle: Vec<Origin>,
+    names: Names,
     /// Whether any bootstrap, of an edge or kept, has named the servers.
     named: bool,
     clock: Option<(u64, Instant)>,
@@ -65,13 +67,25 @@ impl Directory {
         }
     }
 
+    /// Stores the own URL of the edge that answers by `name`, as its bootstrap says.
+    pub fn answers(&mut self, name: &Origin, own: &Origin) {
+        self.names.note(name, own);
+    }
+
+    /// Returns the own URL of the edge with this name; the name itself if no other is known.
+    #[must_use]
+    pub fn own(&self, name: &Origin) -> Origin {
+        self.names.own(name).clone()
+    }
+
+    /// Replaces the name of an edge that could not be reached by it, if the edge has another.
+    pub fn unreachable(&mut self, name: &Origin) {
+        let next = self.names.next(name);
+        self.edges.iter_mut().filter(|edge| *edge == name).for_each(|edge| edge.clone_from(&next));
+    }
+
     fn name(&mut self, edges: Vec<Origin>, mut cns: Vec<String>) {
-        self.edges = edges;
-        for edge in &self.bundle {
-            if !self.edges.contains(edge) {
-                self.edges.push(edge.clone());
-            }
-        }
+        self.edges = self.names.list(edges.iter().chain(&self.bundle));
         self.edges.truncate(SERVERS_MAX);
         cns.truncate(SERVERS_MAX);
         self.cns = cns;
@@ -112,6 +126,23 @@ mod tests {
         d.rotate();
         assert_eq!(d.edges[0], origin(3));
         assert_eq!(d.now_ms(start + Duration::from_secs(2)), Some(3_000));
+    }
+
+    #[test]
+    fn two_names_of_one_edge_are_one_edge() {
+        let mut d = Directory::new(vec![origin(1), origin(2)]);
+        d.answers(&origin(1), &origin(3));
+        d.learn(Instant::now(), 1_000, vec![origin(3), origin(4), origin(3)], vec![], vec![]);
+        assert_eq!(d.edges, [origin(3), origin(4), origin(2)], "the bundle's first name leads to it too");
+        assert_eq!((d.own(&origin(1)), d.own(&origin(2))), (origin(3), origin(2)));
+        d.unreachable(&origin(3));
+        assert_eq!(d.edges, [origin(1), origin(4), origin(2)], "its other name may still lead to it");
+        d.unreachable(&origin(4));
+        d.unreachable(&origin(1));
+        assert_eq!(d.edges, [origin(3), origin(4), origin(2)]);
+        d.answers(&origin(4), &origin(3));
+        d.learn(Instant::now(), 1_000, vec![origin(3), origin(4)], vec![], vec![]);
+        assert_eq!(d.edges, [origin(3), origin(2)], "also a name that the edge itself lists");
     }
 
     #[test]

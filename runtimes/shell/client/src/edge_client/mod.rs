@@ -6,6 +6,7 @@ mod ask;
 mod content;
 mod directory;
 mod kept;
+mod names;
 mod possession;
 mod request;
 pub mod tokens;
@@ -16,18 +17,25 @@ pub use trouble::{News, Trouble};
 
 use crate::edge_client::tokens::Tokens;
 use crate::store::Store;
+use futures_lite::future::or;
+use hyper::Request;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 use swarmedge_core::ids::XferId;
 use swarmedge_core::role::client::io::{EdgeError, EdgeOutput, FetchEnd, Input};
 use swarmedge_ground::edge_api::Bootstrap;
-use swarmedge_ground::http::{Client, Origin, Signal};
+use swarmedge_ground::http::{Body, Client, Origin, Signal};
 use swarmedge_ground::keys::Key;
 use swarmedge_ground::mailbox::Sender;
 use swarmedge_ground::reach::Way;
 use swarmedge_ground::rt::Rt;
+
+/// Time-out of the question by which a name's edge is found out.
+const IDENTIFIED_WITHIN: Duration = Duration::from_secs(2);
 
 /// HTTP client of all edges; clones share its state.
 pub struct EdgeClient<R: Rt>(Rc<Inner<R>>);
@@ -52,8 +60,9 @@ struct Inner<R: Rt> {
     directory: RefCell<Directory>,
     /// Set once an edge has answered a bootstrap request.
     known: Signal,
-    /// Whether an edge has refused a request because of its timestamp since the last bootstrap.
-    clock_is_off: Cell<bool>,
+    /// Whether an edge has refused a request since the last bootstrap because of its timestamp, or because the edge
+    /// calls itself otherwise.
+    needs_bootstrap: Cell<bool>,
     /// Set once the STUN servers of the kept bootstrap may be used.
     located: Signal,
     /// Directory in which bootstraps are kept, and the one that is kept there.
@@ -89,7 +98,7 @@ impl<R: Rt> EdgeClient<R> {
             inbox,
             directory: RefCell::new(Directory::new(bundle)),
             known: Signal::default(),
-            clock_is_off: Cell::new(false),
+            needs_bootstrap: Cell::new(false),
             located: Signal::default(),
             kept_in: RefCell::default(),
             kept: RefCell::default(),
@@ -137,6 +146,28 @@ impl<R: Rt> EdgeClient<R> {
         if let Some(listener) = self.0.listener.borrow().as_ref() {
             listener(news);
         }
+    }
+
+    /// Asks the edge that is reached by `name`, which a user has given, for its own URL; [`News::Name`] is the answer.
+    pub async fn identify(&self, name: Origin) {
+        let request = || Request::get("/v1/bootstrap").body(Body::empty()).unwrap_or_default();
+        let asked = async {
+            let answer = self.0.http.send(&name, request).await.ok()?;
+            let body = answer.collect(request::JSON_LEN_MAX).await.ok()?;
+            ask::own_url(&serde_json::from_slice(&body).ok()?)
+        };
+        let rt = &self.0.rt;
+        let too_late = async {
+            rt.sleep_until(rt.now() + IDENTIFIED_WITHIN).await;
+            None
+        };
+        let own = or(asked, too_late).await;
+        self.tell(News::Name { name, own });
+    }
+
+    /// Starts a task on the client's runtime.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.rt.spawn(task);
     }
 
     /// Returns the known servers of the deployment.

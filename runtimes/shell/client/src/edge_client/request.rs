@@ -28,17 +28,21 @@ pub(super) fn refusal(status: StatusCode) -> EdgeError {
     }
 }
 
-/// Returns whether an edge refuses a request because its time differs too much from the edge's clock: this host has
-/// slept, or its clock was set.
-fn is_clock_problem(status: StatusCode, body: &[u8]) -> bool {
+/// Returns whether an edge refuses a request for a reason that a new bootstrap removes: the request's time differs too
+/// much from the edge's clock (this host has slept, or its clock was set), or the edge calls itself otherwise.
+fn needs_bootstrap(status: StatusCode, body: &[u8]) -> bool {
     let problem: Option<Problem> = serde_json::from_slice(body).ok();
-    status == StatusCode::BAD_REQUEST && problem.is_some_and(|p| p.name() == "clock")
+    let name = problem.as_ref().map_or("", Problem::name);
+    matches!((status, name), (StatusCode::BAD_REQUEST, "clock") | (StatusCode::MISDIRECTED_REQUEST, "wrong-edge"))
 }
 
 /// Converts a failure of connection, TLS or HTTP framing to the machine's error, and reports it to the user.
 pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
     edges.tell(News::Trouble(Trouble::of(origin, edges.0.http.proxy(origin), error)));
     tracing::info!(edge = %origin.authority(), %error, "a connection to an edge failed");
+    if let HttpError::Connect(_) | HttpError::Silent = error {
+        edges.0.directory.borrow_mut().unreachable(origin);
+    }
     match error {
         HttpError::Connect(_) | HttpError::Http(_) | HttpError::Silent => EdgeError::Unreachable,
         HttpError::Tls(_) | HttpError::TooLong => EdgeError::Invalid,
@@ -62,8 +66,8 @@ pub(super) async fn get<R: Rt>(
     let body = answer.collect(len_max).await.map_err(|e| failure(edges, origin, &e))?;
     if !status.is_success() {
         tracing::debug!(edge = %origin.authority(), %status, body = %String::from_utf8_lossy(&body), "refused");
-        if is_clock_problem(status, &body) {
-            edges.0.clock_is_off.set(true);
+        if needs_bootstrap(status, &body) {
+            edges.0.needs_bootstrap.set(true);
         }
         let why = match (refusal(status), retry_after_s) {
             (EdgeError::Unavailable, Some(seconds)) => {
@@ -85,11 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_for_the_time_is_told_from_other_bad_requests() {
+    fn refusals_for_the_time_or_the_edges_name_are_told_from_others() {
         let body = |name: &str| serde_json::to_vec(&Problem::new(StatusCode::BAD_REQUEST, name, "")).expect("plain");
-        assert!(is_clock_problem(StatusCode::BAD_REQUEST, &body("clock")));
-        assert!(!is_clock_problem(StatusCode::BAD_REQUEST, &body("replayed")));
-        assert!(!is_clock_problem(StatusCode::FORBIDDEN, &body("clock")));
-        assert!(!is_clock_problem(StatusCode::BAD_REQUEST, b"clock"));
+        assert!(needs_bootstrap(StatusCode::BAD_REQUEST, &body("clock")));
+        assert!(needs_bootstrap(StatusCode::MISDIRECTED_REQUEST, &body("wrong-edge")));
+        assert!(!needs_bootstrap(StatusCode::BAD_REQUEST, &body("wrong-edge")));
+        assert!(!needs_bootstrap(StatusCode::BAD_REQUEST, &body("replayed")));
+        assert!(!needs_bootstrap(StatusCode::FORBIDDEN, &body("clock")));
+        assert!(!needs_bootstrap(StatusCode::BAD_REQUEST, b"clock"));
     }
 }

@@ -12,6 +12,14 @@ use swarmedge_ground::reach::ProxyError;
 pub enum News {
     /// The edges of the deployment, as a bootstrap names them.
     Edges(Vec<Origin>),
+    /// The edge that is reached by a name which the user gave calls itself `own`; `None`: no edge of the deployment
+    /// answers there.
+    Name {
+        /// The name, as the user gave it.
+        name: Origin,
+        /// The own URL of the edge.
+        own: Option<Origin>,
+    },
     /// An edge answered a request successfully.
     Answered,
     /// An edge failed; another edge or a retry may succeed.

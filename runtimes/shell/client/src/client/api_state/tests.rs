@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::protocol::WithoutPeers;
-use crate::edge_client::Trouble;
+use crate::edge_client::{News, Trouble};
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::ProviderId;
 use swarmedge_core::role::client::io::{NoPeers, ObjectRef};
@@ -116,8 +116,16 @@ fn the_reason_for_no_peers_follows_the_download() {
     assert_eq!(told(&api_state), Some(WithoutPeers::NotConnected));
     api_state.notice(Notice::Session { connected: true });
     assert_eq!(told(&api_state), Some(WithoutPeers::NotAnswered), "that was so before");
+    api_state.notice(Notice::NoPeers { handle: Handle(1), why: NoPeers::VersionRefused });
+    api_state.notice(Notice::Session { connected: true });
+    assert_eq!(told(&api_state), Some(WithoutPeers::NotAnswered), "an update of the client has been accepted");
     put(DownloadState::Completed, 9);
     assert_eq!(told(&api_state), Some(WithoutPeers::EndedBefore));
+    for why in [NoPeers::VersionRefused, NoPeers::NotConnected] {
+        api_state.notice(Notice::NoPeers { handle: Handle(1), why });
+        api_state.notice(Notice::Session { connected: true });
+        assert_eq!(told(&api_state), Some(why.into()), "a session after the end changes nothing");
+    }
     api_state.notice(Notice::NoPeers { handle: Handle(1), why: NoPeers::Refused(QueryError::Limited) });
     let kept = api_state.why_to_keep(Handle(1)).expect("new");
     assert_eq!((api_state.why_to_keep(Handle(1)), api_state.why_to_keep(Handle(2))), (None, None));
@@ -154,4 +162,30 @@ fn the_disk_that_is_full_is_named() {
     let failure = told(StatusLine { background: true, ..client }, Some("the disk of the output"));
     assert_eq!((failure.code, &failure.reason[..]), (Code::Disk, "the disk is full: the disk of the output"));
     assert!(failure.next_step.contains("goes on by itself"), "{}", failure.next_step);
+}
+
+#[test]
+fn a_user_may_name_an_edge_by_any_name_that_leads_to_it() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let api_state = ApiState::new(StatusLine::default(), |_| true);
+    let origin = |host: &str| Origin { host: host.into(), port: 1 };
+    api_state.edge_news(News::Edges(vec![origin("own")]));
+    let (names, mut given) = swarmedge_ground::mailbox::mailbox(1);
+    api_state.identify_by(names);
+    let hears = api_state.clone();
+    std::thread::spawn(move || {
+        while let Some(name) = futures_lite::future::block_on(given.recv()) {
+            let own = match name.host.as_str() {
+                "other" => Some(origin("own")),
+                "foreign" => Some(origin("foreign")),
+                _ => None,
+            };
+            hears.edge_news(News::Name { name, own });
+        }
+    });
+    let is_taken = |name: &str| api_state.expect_edge(name, PATIENCE).is_ok();
+    assert!(is_taken("own:1") && is_taken("other:1") && is_taken("other:1"));
+    assert!(!is_taken("foreign:1"), "an edge of the same operator that no bootstrap names");
+    let refusal = api_state.expect_edge("nobody:1", PATIENCE).expect_err("no edge answers there");
+    assert!(refusal.reason.ends_with("whose edges are own:1"), "{refusal:?}");
 }

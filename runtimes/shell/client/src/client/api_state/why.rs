@@ -3,6 +3,7 @@
 use super::{ApiState, Entry, Instant};
 use crate::client::protocol::{Answer, DownloadLine, State, WhyLine, WithoutPeers};
 use swarmedge_core::ids::Handle;
+use swarmedge_core::role::client::io::DownloadState;
 
 impl ApiState {
     /// Explains the peers of one download or of all; `addresses`: with the addresses of running downloads' peers.
@@ -45,6 +46,17 @@ impl ApiState {
         if let Ok(kept) = serde_json::from_slice(kept) {
             self.lock().meetings.restore(handle, kept);
         }
+    }
+}
+
+impl super::State {
+    /// Updates the state when a session with a CN opens: its absence is no reason any more, but for what is over.
+    pub(super) fn session_opened(&mut self) {
+        self.client.outdated = None;
+        let downloads = &self.downloads;
+        let state = |handle: Handle| downloads.get(&handle).map(|entry| &entry.status.state);
+        let is_over = |handle| matches!(state(handle), Some(DownloadState::Completed | DownloadState::Failed(_)));
+        self.meetings.connected(is_over);
     }
 }
 

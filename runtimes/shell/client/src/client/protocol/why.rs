@@ -47,6 +47,8 @@ pub enum WithoutPeers {
     EdgesAlone,
     /// The control plane was not connected.
     NotConnected,
+    /// The CNs refuse this version of the client.
+    VersionRefused,
     /// The grant was refused: it is void, or another client's.
     GrantRefused,
     /// The client has asked more often than it may.
@@ -81,6 +83,9 @@ impl WithoutPeers {
             Self::Policy => "its provider's policy allows no peers",
             Self::EdgesAlone => "the edges could not count its bytes any more, and served the rest alone",
             Self::NotConnected => "the connection node, which introduces peers, could not be reached",
+            Self::VersionRefused => {
+                "the operator refuses this version of the client, which is below `client_version_min`: update it"
+            }
             Self::GrantRefused => "the connection node did not take its grant",
             Self::QueryLimit => "this client has asked for peers more often than it may; it asks again",
             Self::DirectoryAway => "no database node could be asked who has it; the client asks again",
@@ -103,6 +108,7 @@ impl From<NoPeers> for WithoutPeers {
             NoPeers::Policy => Self::Policy,
             NoPeers::EdgesAlone => Self::EdgesAlone,
             NoPeers::NotConnected => Self::NotConnected,
+            NoPeers::VersionRefused => Self::VersionRefused,
             NoPeers::Refused(why) => match why {
                 QueryError::Regrant | QueryError::NotYours => Self::GrantRefused,
                 QueryError::PeersForbidden => Self::Policy,
