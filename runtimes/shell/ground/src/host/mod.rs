@@ -3,6 +3,7 @@
 //! A server first opens its sockets and files, so that every error is known before the process reports itself ready;
 //! the resulting [`Server`] then runs until its stop signal. [`crew`] runs several servers in one process.
 
+mod clock;
 pub mod crew;
 mod live;
 mod role;
@@ -10,22 +11,18 @@ pub mod sockets;
 pub mod space;
 pub mod watched;
 
+pub use clock::{send_clock, unix_ms};
 pub use live::{Live, LiveTls, Lives, load_tls};
 pub use role::{Role, certificate};
 
 use crate::error::Error;
-use crate::mailbox::Sender;
-use crate::rt::Rt;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Capacity of a server's mailbox, in inputs.
 pub const INBOX_MAX: usize = 1024;
-/// Interval at which machines are told the time of day, since clocks are set and drift.
-const CLOCK_EVERY: Duration = Duration::from_secs(30);
 
 /// A server whose sockets and files are open.
 pub struct Server {
@@ -77,18 +74,5 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({})", self.addr)
-    }
-}
-
-/// Returns the current Unix time in milliseconds.
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Sends a machine the Unix time in milliseconds now and every 30 s, until its mailbox is closed.
-pub async fn send_clock<R: Rt, I: Send>(rt: R, inbox: Sender<I>, wrap: fn(u64) -> I) {
-    while inbox.send(wrap(unix_ms())).await.is_ok() {
-        rt.sleep_until(rt.now() + CLOCK_EVERY).await;
     }
 }
