@@ -36,6 +36,18 @@ fn needs_bootstrap(status: StatusCode, body: &[u8]) -> bool {
     matches!((status, name), (StatusCode::BAD_REQUEST, "clock") | (StatusCode::MISDIRECTED_REQUEST, "wrong-edge"))
 }
 
+/// Converts an edge's refusal to the machine's error. A clock that differs ends no download: it is set right some time,
+/// or the edge's next bootstrap tells its time.
+fn refused(status: StatusCode, body: &[u8], retry_after_s: Option<u32>) -> EdgeError {
+    match (refusal(status), retry_after_s) {
+        _ if is_clock_problem(status, body) => EdgeError::Unavailable,
+        (EdgeError::Unavailable, Some(seconds)) => {
+            EdgeError::Busy { retry_after_ms: u32::saturating_mul(seconds, 1000) }
+        }
+        (why, _) => why,
+    }
+}
+
 /// Converts a failure of connection, TLS or HTTP framing to the machine's error, and reports it to the user.
 pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &HttpError) -> EdgeError {
     edges.tell(News::Trouble(Trouble::of(origin, edges.0.http.proxy(origin), error)));
@@ -69,12 +81,7 @@ pub(super) async fn get<R: Rt>(
         if needs_bootstrap(status, &body) {
             edges.0.needs_bootstrap.set(true);
         }
-        let why = match (refusal(status), retry_after_s) {
-            (EdgeError::Unavailable, Some(seconds)) => {
-                EdgeError::Busy { retry_after_ms: u32::saturating_mul(seconds, 1000) }
-            }
-            (why, _) => why,
-        };
+        let why = refused(status, &body, retry_after_s);
         if matches!(why, EdgeError::Unavailable | EdgeError::Busy { .. }) {
             edges.tell(News::Trouble(Trouble::status(origin, status, &body)));
         }
@@ -97,5 +104,14 @@ mod tests {
         assert!(!needs_bootstrap(StatusCode::BAD_REQUEST, &body("replayed")));
         assert!(!needs_bootstrap(StatusCode::FORBIDDEN, &body("clock")));
         assert!(!needs_bootstrap(StatusCode::BAD_REQUEST, b"clock"));
+    }
+
+    #[test]
+    fn a_refusal_for_the_time_is_asked_again_and_other_bad_requests_are_not() {
+        let body = |name: &str| serde_json::to_vec(&Problem::new(StatusCode::BAD_REQUEST, name, "")).expect("plain");
+        assert_eq!(refused(StatusCode::BAD_REQUEST, &body("clock"), None), EdgeError::Unavailable);
+        assert_eq!(refused(StatusCode::BAD_REQUEST, &body("replayed"), None), EdgeError::Invalid);
+        let busy = refused(StatusCode::SERVICE_UNAVAILABLE, b"", Some(3));
+        assert_eq!(busy, EdgeError::Busy { retry_after_ms: 3000 });
     }
 }
