@@ -1,13 +1,14 @@
 //! Access to objects that are not public: a request needs a grant for the version, or the provider's token.
 
-use super::answer::{Routes, problem};
+use super::answer::{Routes, UNAVAILABLE, problem};
 use super::catalogue::{Object, ObjectKey};
 use super::provider_keys::TOKEN_NAME;
 use hyper::header::COOKIE;
 use hyper::{HeaderMap, StatusCode};
 use std::net::IpAddr;
+use swarmedge_core::accounting::certs::CertError;
 use swarmedge_core::accounting::edge_auth::{self, Shown, TokenError, Withheld};
-use swarmedge_core::accounting::grants::check_chain;
+use swarmedge_core::accounting::grants::{GrantError, check_chain};
 use swarmedge_core::content::Access;
 use swarmedge_core::ids::VersionId;
 use swarmedge_core::wire::records::Grant;
@@ -71,12 +72,20 @@ impl<R: Rt> Routes<R> {
         let Some(field) = fields.get(GRANT) else { return Ok(None) };
         let bad = || problem(StatusCode::FORBIDDEN, "grant-invalid", "the grant is not one for this content");
         let expired = || problem(StatusCode::UNAUTHORIZED, "grant-expired", "ask for a new grant");
+        let early = || problem(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "the clock of this edge is behind");
         let sealed = field.to_str().ok().and_then(parse_grant).ok_or_else(bad)?;
         // an unknown seal epoch means that the grant is old
         let signed = self.seals.unseal(&sealed).ok_or_else(expired)?;
         let now_ms = unix_ms();
-        if signed.grant.version != version || check_chain(&self.trust, &signed, now_ms).is_err() {
+        if signed.grant.version != version {
             return Err(bad());
+        }
+        match check_chain(&self.trust, &signed, now_ms) {
+            Ok(()) => {}
+            // this edge's clock is behind: the client has a good grant and asks again
+            Err(GrantError::Chain(CertError::Time)) if now_ms < signed.cert.body.not_before_ms => return Err(early()),
+            Err(GrantError::Chain(CertError::Time)) => return Err(expired()),
+            Err(GrantError::Chain(CertError::Role | CertError::Signature) | GrantError::Time) => return Err(bad()),
         }
         if now_ms > signed.grant.expires_ms.saturating_add(GRANT_GRACE_MS) {
             return Err(expired());

@@ -224,6 +224,14 @@ fn forged_expired_and_foreign_grants_get_no_content() {
     let genuine = sign(&key, &good);
     let changed = Grant { download: DownloadId::numbered(9), expires_ms: good.expires_ms + 1, ..good.clone() };
     assert_eq!(status(&SignedGrant { grant: changed, ..genuine.clone() }), 403, "changed after it was signed");
+    let certified = |not_before_ms, not_after_ms| {
+        let mut signed = genuine.clone();
+        (signed.cert.body.not_before_ms, signed.cert.body.not_after_ms) = (not_before_ms, not_after_ms);
+        signed
+    };
+    let (now_ms, hour_ms) = (unix_ms(), 3_600_000);
+    assert_eq!(status(&certified(now_ms + hour_ms, u64::MAX)), 503, "the edge's clock is behind");
+    assert_eq!(status(&certified(0, now_ms - hour_ms)), 401, "the certificate of who gave it has ended");
     let stranger = SealRing::of(SealKey::generate(1));
     assert_eq!(get(&stranger, &genuine).expect("curl is there").0, 401, "sealed by nobody");
 }
