@@ -2,6 +2,7 @@
 //! delivered bytes after each download.
 
 mod books;
+pub mod compare;
 mod round;
 
 use super::ledger::Random;

@@ -1,6 +1,7 @@
 //! One round of `bench crash`: a download, kills at random times, the download's end, and the check of the ledger.
 
 use super::books::{Outcome, Tally};
+use super::compare::{Delivered, LedgerFigures};
 use super::{Crash, OBJECT, POLL_EVERY, PROVIDER, STEP_WITHIN, Victim};
 use crate::Error;
 use crate::demo::file;
@@ -108,24 +109,27 @@ impl Round {
     /// passed.
     fn settle<R: Start>(mut self, crash: &mut Crash<R>, line: &DownloadLine) -> Result<Outcome, Error> {
         let (len, sha256) = file::sha256(&self.output).map_err(|e| self.downloader.error(&e.to_string()))?;
-        let mut outcome = Outcome {
-            number: crash.rounds,
-            killed: std::mem::take(&mut self.killed),
+        let mut delivered = Delivered {
             download: line.download_id.clone().unwrap_or_default(),
-            // filled in below
-            killed_uploaders: Vec::new(),
             size: crash.size,
             edge_bytes: line.edge_bytes,
             peer_bytes: line.peer_bytes,
             matches: len == crash.size && sha256 == crash.sha256,
-            in_ledger: super::books::LedgerFigures::default(),
-            wrong: Vec::new(),
+            downloader_cut: self.killed.contains(&Victim::Downloader),
+            ..Delivered::default()
         };
-        for victim in &outcome.killed {
+        for victim in &self.killed {
             if let Victim::Uploader(n) = victim {
-                outcome.killed_uploaders.push(crash.uploaders[*n].status()?.guid);
+                delivered.cut_uploaders.push(crash.uploaders[*n].status()?.guid);
             }
         }
+        let mut outcome = Outcome {
+            number: crash.rounds,
+            killed: std::mem::take(&mut self.killed),
+            delivered,
+            in_ledger: LedgerFigures::default(),
+            wrong: Vec::new(),
+        };
         let until = Instant::now() + STEP_WITHIN;
         loop {
             let mut drained = true;
