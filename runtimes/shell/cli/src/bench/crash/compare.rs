@@ -74,9 +74,20 @@ impl Delivered {
         Ok(match usage {
             Some(usage) => self.compare_with(&usage, &claims),
             // all of it was given away: then the edge may have no record of its grant either
-            None if self.peer_bytes == 0 && self.given_away >= self.size => (LedgerFigures::default(), Vec::new()),
+            None if self.given_away > 0
+                && self.given_away >= self.edge_bytes
+                && self.peer_bytes <= self.before_exchange(0) =>
+            {
+                (LedgerFigures::default(), Vec::new())
+            }
             None => (LedgerFigures::default(), vec!["the ledger does not know it".into()]),
         })
+    }
+
+    /// Returns the bytes of peers that may be unbilled since the client exchanged its download for one without peers,
+    /// because the edge could not count: at most what an uploader sends before its first receipt.
+    fn before_exchange(&self, billed_peers: u64) -> u64 {
+        if self.given_away > 0 && billed_peers == 0 { self.peer_bytes.min(CREDIT_FIRST) } else { 0 }
     }
 
     fn compare_with(&self, usage: &DownloadUsage, claims: &BTreeMap<IntroId, Claims>) -> (LedgerFigures, Vec<String>) {
@@ -104,15 +115,20 @@ impl Delivered {
         expect(self.matches, "the file is not what was published".into());
         expect(usage.state == "completed", format!("it is complete, in the ledger {}", usage.state));
         let counted = self.edge_bytes.saturating_add(self.peer_bytes);
-        // a client whose edge cannot count exchanges its download for one without peers, which counts from then on
-        let is_exchanged = self.given_away > 0 && self.peer_bytes == 0 && counted < self.size;
-        expect(counted == self.size || is_exchanged, format!("its client counts {counted} of {} bytes", self.size));
+        // what came before the exchange may also count for the download before
+        let is_exchanged =
+            self.given_away > 0 && self.peer_bytes == 0 && self.size.saturating_sub(counted) <= CREDIT_FIRST;
+        expect(
+            counted == self.size || counted < self.size && is_exchanged,
+            format!("its client counts {counted} of {} bytes", self.size),
+        );
         expect(total <= self.size, format!("{total} bytes are billed where {} were delivered", self.size));
         expect(
             in_ledger.peers <= self.peer_bytes,
             format!("{} peer bytes are billed, {} came", in_ledger.peers, self.peer_bytes),
         );
-        let least = counted.min(self.size).saturating_sub(in_ledger.bound.saturating_add(self.given_away));
+        let missing = self.given_away.saturating_add(self.before_exchange(in_ledger.peers));
+        let least = counted.min(self.size).saturating_sub(in_ledger.bound.saturating_add(missing));
         expect(total >= least, format!("{total} bytes are billed where {least} must be"));
         expect(
             in_ledger.edge.saturating_add(self.given_away) >= self.edge_bytes,
