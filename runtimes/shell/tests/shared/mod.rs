@@ -7,7 +7,6 @@
 mod books;
 mod commands;
 mod crew;
-mod disk_faults;
 mod floods;
 mod gets;
 mod http;

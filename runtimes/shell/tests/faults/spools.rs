@@ -1,15 +1,14 @@
-//! Tests a whole deployment on a failing disk: system calls of the built binary fail at each write and sync of the
-//! spools and the ledger, during a download with peers and a seeder. The servers are never restarted.
+//! Tests a whole deployment on a failing disk: calls of the built binary fail at each write and sync of the spools and
+//! the ledger, one after another, during a download with peers and a seeder. The servers are never restarted.
 //!
 //! With `SWARMEDGE_SPOOL_SWEEP=1` every operation of the spools fails with both errors, and recovery must take at most
 //! 10 s. Without it only some operations fail, and times are not checked. The figures are printed.
 
-use super::commands::{PATIENCE, text, wait_for};
-use super::skip;
-use std::fs::{self, File, OpenOptions};
+use super::preload::{Call, Control, EIO, ENOSPC, NEVER, Order, VARIABLE, compiled};
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::FileExt as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,12 +22,15 @@ const EDGE_RATE: &str = "1000000";
 /// Maximum time after a fault until downloads with peers work again.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Database that fails; the number is that in `iofail.c`.
+/// Time-out of each wait, generous for busy machines.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Database that fails.
 #[derive(Clone, Copy, Debug)]
 enum Failing {
-    EdgeSpool = 1,
-    CnSpool = 2,
-    Ledger = 3,
+    EdgeSpool,
+    CnSpool,
+    Ledger,
 }
 
 impl Failing {
@@ -40,44 +42,37 @@ impl Failing {
             Self::Ledger => "\nledger: cannot store records: ",
         }
     }
+
+    /// Returns the end of the file's path.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::EdgeSpool => "/edge/spool.redb",
+            Self::CnSpool => "/cn/spool.redb",
+            Self::Ledger => "/ledger/ledger.sqlite",
+        }
+    }
 }
 
-/// Number of an operation that is never reached.
-const NEVER: u64 = u64::MAX;
+/// Makes some operations of a database fail, counted from now.
+fn arm(control: &Control, failing: Failing, numbers: Range<u64>, error: u64) {
+    control.arm(&Order { calls: &[Call::Write, Call::Sync], error, numbers, path: failing.path() });
+}
 
-/// Control file shared with `iofail.c`: orders to fail, and counters.
-struct Control(File);
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
-impl Control {
-    fn get(&self, field: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.0.read_exact_at(&mut bytes, 8 * field).expect("reads");
-        u64::from_ne_bytes(bytes)
-    }
-
-    fn set(&self, field: u64, value: u64) {
-        self.0.write_all_at(&value.to_ne_bytes(), 8 * field).expect("writes");
-    }
-
-    /// Makes operations `after..upto` of a database fail, counted from now.
-    fn arm(&self, failing: Failing, after: u64, upto: u64, errno: u64) {
-        self.set(0, 0);
-        for (field, value) in [(1, after), (2, upto), (3, errno), (4, 0), (5, 0)] {
-            self.set(field, value);
+/// Waits until a condition holds; returns whether it does within [`PATIENCE`].
+fn wait_for(mut holds: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if holds() {
+            return true;
         }
-        self.set(0, failing as u64);
-    }
-
-    fn disarm(&self) {
-        self.set(0, 0);
-    }
-
-    fn seen(&self) -> u64 {
-        self.get(4)
-    }
-
-    fn failed(&self) -> u64 {
-        self.get(5)
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -125,22 +120,6 @@ fn run_client(deployment: &Deployment, state: &Path) -> Child {
     quiet(&run).spawn().expect("starts")
 }
 
-/// Compiles `iofail.c`; returns `None` if there is no C compiler.
-fn compiled(dir: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shell/tests/shared/iofail.c");
-    let library = dir.join("iofail.so");
-    let made =
-        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).arg("-ldl").status();
-    match made {
-        Ok(status) => assert!(status.success(), "iofail.c does not compile"),
-        Err(error) => {
-            skip(&format!("the C compiler cc cannot be used: {error}"));
-            return None;
-        }
-    }
-    Some(library)
-}
-
 impl Net {
     fn start() -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
@@ -165,20 +144,19 @@ impl Net {
         assert!(quiet(&publish).status().expect("starts").success());
 
         let (control, log) = (dir.path().join("control"), dir.path().join("serve.log"));
-        fs::write(&control, [0; 48]).expect("writes");
+        let made = Control::make(&control);
         let server = quiet(&["serve", "--config", str_of(&config)])
             .env("LD_PRELOAD", &library)
-            .env("SWARMEDGE_IOFAIL", &control)
+            .env(VARIABLE, &control)
             .stderr(File::create(&log).expect("a log"))
             .spawn();
-        let control = Control(OpenOptions::new().read(true).write(true).open(&control).expect("made"));
         let server = Process(server.expect("starts"));
         let state = dir.path().join("seeder");
         let seeder = Process(run_client(&deployment, &state));
         let mut net = Self {
             dir,
             deployment,
-            control,
+            control: made,
             server,
             _seeder: seeder,
             clients: 0,
@@ -245,7 +223,7 @@ impl Net {
 
     /// Returns the number of a database's operations during one download.
     fn operations(&mut self, failing: Failing) -> u64 {
-        self.control.arm(failing, NEVER, NEVER, 0);
+        arm(&self.control, failing, NEVER..NEVER, ENOSPC);
         assert!(self.fresh(), "peers deliver");
         // acknowledged records are removed from a spool a second later
         std::thread::sleep(Duration::from_millis(1500));
@@ -266,7 +244,7 @@ impl Net {
     /// time.
     fn once(&mut self, failing: Failing, at: u64, errno: u64) -> Duration {
         let what = format!("{failing:?}'s operation {at} fails once with {errno}");
-        self.control.arm(failing, at, at + 1, errno);
+        arm(&self.control, failing, at..at + 1, errno);
         let until = Instant::now() + PATIENCE;
         while self.control.failed() == 0 {
             assert!(Instant::now() < until, "{what}: it never happened");
@@ -279,7 +257,7 @@ impl Net {
     /// Lets every operation from one on fail until `/healthz` reports it; returns the recovery time after that.
     fn lasting(&mut self, failing: Failing, at: u64, errno: u64) -> Duration {
         let what = format!("{failing:?}'s operations fail with {errno} from {at} on");
-        self.control.arm(failing, at, NEVER, errno);
+        arm(&self.control, failing, at..NEVER, errno);
         let until = Instant::now() + PATIENCE;
         while self.control.failed() < 2 {
             assert!(Instant::now() < until, "{what}: it never happened");
@@ -296,8 +274,6 @@ impl Net {
 
 #[test]
 fn downloads_with_peers_resume_after_disk_faults_of_servers() {
-    const EIO: u64 = 5;
-    const ENOSPC: u64 = 28;
     let Some(mut net) = Net::start() else { return };
     let sweep = std::env::var_os("SWARMEDGE_SPOOL_SWEEP").is_some();
     for failing in [Failing::EdgeSpool, Failing::CnSpool, Failing::Ledger] {
