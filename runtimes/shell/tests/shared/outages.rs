@@ -82,7 +82,7 @@ fn a_client_that_is_too_old_is_served_by_the_edge_alone_and_told_so_once() {
     };
     let cdn = Cdn::start_with("127.0.0.1", newer);
     let bytes = cdn.publish("object", LARGE);
-    let _client = cdn.client_with(&[]);
+    let mut client = cdn.client_with(&[]);
     cdn.until("it is told", |status| status.outdated.is_some());
     let mut get = cdn.get_with("object", "out", &[]);
     cdn.until_under_way("object");
@@ -94,6 +94,14 @@ fn a_client_that_is_too_old_is_served_by_the_edge_alone_and_told_so_once() {
     }
     assert_eq!(cdn.said("client").matches("update the client").count(), 1);
     cdn.until("no session", |status| !status.control_connected);
+    let is_kept = || {
+        let why = said(&run(&cdn, &["why"]));
+        assert!(why.contains("had no peers") && why.contains("below `client_version_min`"), "{why}");
+    };
+    is_kept();
+    client.signal("-TERM");
+    assert_eq!(client.code(), Some(0));
+    is_kept();
 }
 
 #[test]

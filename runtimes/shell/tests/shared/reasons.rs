@@ -2,7 +2,7 @@
 //! and from its directory alone.
 
 use super::commands::text;
-use super::gets::{Cdn, LARGE, PATIENCE};
+use super::gets::{Cdn, LARGE, PATIENCE, SMALL};
 use super::outputs::command;
 use std::fs;
 use std::process::Output;
@@ -134,4 +134,31 @@ fn a_download_and_a_version_go_by_their_objects_and_short_ids() {
     says(&cdn, &["cancel", &other], 3);
     says(&cdn, &["cache", "remove", &other], 0);
     drop(client);
+}
+
+#[test]
+fn an_edge_goes_by_every_name_of_its_certificate_and_counts_once() {
+    let cdn = Cdn::start_at("127.0.0.1");
+    let bytes = cdn.publish("object", SMALL);
+    let url = &cdn.made.edge_url;
+    let other = url.replace("127.0.0.1", "localhost");
+    let object = format!("{other}/1/object");
+    let own = fs::read_to_string(&cdn.made.bundle).expect("it was made");
+    let (alone, both) = (cdn.at("alone.toml"), format!("\"{other}\", \"{url}\""));
+    fs::write(&alone, own.replace(url, &other)).expect("writes");
+    fs::write(&cdn.made.bundle, own.replace(&format!("\"{url}\""), &both)).expect("writes");
+    let [alone, state] = [alone, cdn.at("other")].map(|path| path.to_str().expect("UTF-8").to_owned());
+    let get = ["get", &object, "-o", "a", "--bundle", &alone, "--state", &state];
+    let got = command(&cdn.at(""), &get).output().expect("it runs");
+    assert_eq!(got.status.code(), Some(0), "a bundle with the other name: {}", text(&got.stderr));
+    let _client = cdn.client_with(&[]);
+    cdn.until("connected", |status| status.control_connected);
+    says(&cdn, &["get", &object, "-o", "b"], 0);
+    for file in ["a", "b"] {
+        assert!(fs::read(cdn.at(file)).expect("it is there") == bytes, "{file}");
+    }
+    let strange = says(&cdn, &["get", "https://localhost:1/1/object", "-o", "c"], 2);
+    let authority = |url: &str| url.trim_start_matches("https://").to_owned();
+    assert!(strange.contains(&format!("whose edges are {}", authority(url))), "{strange}");
+    assert!(!strange.contains(&authority(&other)), "{strange}: the edge counts once");
 }
