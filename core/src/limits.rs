@@ -17,8 +17,12 @@ pub const BLOCKS_PER_PIECE_MAX: u32 = PIECE_LEN_MAX / BLOCK_LEN;
 pub const PATH_LEN_MAX: usize = 1024;
 /// Longest name of a server, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
-/// Most versions that one page of a client's list of shared versions adds.
+/// Most versions that a CN adds in one message to a directory.
 pub const INVENTORY_PAGE_MAX: usize = 1_500;
+/// Most versions, each with its holder's ticket, that one page of a client's list of shared versions adds.
+pub const TICKETS_PAGE_MAX: usize = 384;
+/// Most edges' certificates in one page of a client's list of shared versions, by which its tickets were signed.
+pub const TICKET_CERTS_MAX: usize = 8;
 /// Most versions that one page of a client's list of shared versions removes.
 pub const INVENTORY_REMOVED_MAX: usize = 400;
 /// Most versions for which a directory lists one peer.
@@ -120,6 +124,9 @@ const _: () = assert!(MUX_DATA_MAX + 64 <= FRAME_LEN_MAX);
 const _: () = assert!(MUX_UNREAD_MAX + FRAME_LEN_MAX + 3 * MUX_UNSENT_MAX <= PEER_BUFFERED_MAX);
 const _: () = assert!(PEERS_PER_ANSWER_MAX <= 1 << INTRO_PATH_MAX);
 const _: () = assert!(INVENTORY_PAGE_MAX * 34 + INVENTORY_REMOVED_MAX * 32 + 1024 <= FRAME_LEN_MAX);
+const _: () = assert!(TICKETS_PAGE_MAX <= INVENTORY_PAGE_MAX);
+const _: () =
+    assert!(TICKETS_PAGE_MAX * 126 + TICKET_CERTS_MAX * 256 + INVENTORY_REMOVED_MAX * 32 + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(HAVE_PAGE_MAX + 64 <= FRAME_LEN_MAX);
 const _: () = assert!(EXCLUDED_MAX * 32 + GRANT_LEN_MAX + 1024 <= FRAME_LEN_MAX);
 const _: () = assert!(USAGE_SOURCES_MAX * 168 + 1024 <= RECORD_LEN_MAX);

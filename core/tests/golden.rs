@@ -67,6 +67,7 @@ fn all() -> String {
     text += &value("EdgeRecord", &samples::edge_record());
     text += &value("ServedRecord", &samples::served_record());
     text += &value("GrantRecord", &samples::grant_record());
+    text += &value("SignedHolderTicket", &samples::holder_ticket());
     text += &value("Notice", &samples::notice(&Terms::Policy(samples::policy())));
     text += &value("Terms", &Terms::Withdrawn);
     text += &value("Manifest", &samples::manifest());

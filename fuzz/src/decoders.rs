@@ -12,8 +12,8 @@ use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::notice::{Notice, SignedNotice, Terms};
 use swarmedge_core::wire::peer::{PeerMsg, PieceAnswer, PieceRequest};
 use swarmedge_core::wire::records::{
-    EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, SignedGrant, SignedIntroduction, SignedReceipt, SignedRekey,
-    UsageRecord,
+    EdgeRecord, LedgerRecord, SealedGrant, ServedRecord, SignedGrant, SignedHolderTicket, SignedIntroduction,
+    SignedReceipt, SignedRekey, UsageRecord,
 };
 use swarmedge_core::wire::{Framed, Wire, frame_len};
 
@@ -57,6 +57,7 @@ pub(crate) fn decode_records(bytes: &[u8]) {
     value::<SignedGrant>(bytes);
     value::<SealedGrant>(bytes);
     value::<SignedIntroduction>(bytes);
+    value::<SignedHolderTicket>(bytes);
     value::<SignedRekey>(bytes);
     value::<NatDescriptor>(bytes);
 }

@@ -220,6 +220,7 @@ fn edge_answer(u: &mut Unstructured<'_>) -> Result<std::result::Result<EdgeAnswe
             order_seed: u.arbitrary()?,
             expires_ms: u.arbitrary()?,
             sealed: u.arbitrary()?,
+            ticket: u.arbitrary()?,
         })),
         2 | 3 => Ok(EdgeAnswer::Manifest { layout: Layout::for_size(size).ok_or(arbitrary::Error::IncorrectFormat)? }),
         _ => Err(*u.choose(&[

@@ -14,6 +14,7 @@ use swarmedge_core::wire::control::{ToClient, ToCn};
 use swarmedge_core::wire::directory::{FromDn, ToDn};
 use swarmedge_core::wire::records::{CertBody, ServerCert, ServerRole, SigningContext};
 use swarmedge_models::bench::Bench;
+use swarmedge_models::sim::keys;
 
 const CLIENTS: usize = 3;
 const CNS: usize = 2;
@@ -120,6 +121,7 @@ impl Net {
                 | client::Output::RekeyOrdered
                 | client::Output::Retired
                 | client::Output::Go(_)
+                | client::Output::TicketsRefused(_)
                 | client::Output::Outdated
                 | client::Output::NoticesChanged(_)
                 | client::Output::Notice(_)
@@ -271,7 +273,8 @@ impl Net {
         let version = VersionId::numbered(version);
         let input = if on {
             self.truth[n].insert(version);
-            client::Input::Share { version, complete: true }
+            let ticket = keys::ticket(&key(10 + u32::try_from(n).expect("few")), version);
+            client::Input::Share { version, complete: true, ticket }
         } else {
             self.truth[n].remove(&version);
             client::Input::Unshare { version }

@@ -1,9 +1,11 @@
 //! The chain of trust: the operator's root key signs a server's certificate, and the certified key signs grants,
 //! introductions, checkpoints and log heads.
 
-use crate::ids::{PublicKey, Signature};
+use crate::ids::{Digest, PublicKey, Signature};
 use crate::wire::Wire;
 use crate::wire::records::{ServerCert, ServerRole, SigningContext, Verify};
+use alloc::collections::BTreeSet;
+use sha2::{Digest as _, Sha256};
 
 /// The operator's root key, from which all trust derives, with the function that checks signatures.
 #[derive(Clone, Copy, Debug)]
@@ -25,17 +27,54 @@ pub enum CertError {
     Signature,
 }
 
+/// Largest number of certificates that are remembered: more than a deployment's edges have in some years.
+const KNOWN_CERTS_MAX: usize = 256;
+
+/// Certificates whose signatures by the operator's root were verified, by their hashes. Only the operator can make such
+/// certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KnownCerts(BTreeSet<Digest>);
+
+impl KnownCerts {
+    fn add(&mut self, cert: Digest) {
+        if self.0.len() >= KNOWN_CERTS_MAX {
+            self.0.pop_first();
+        }
+        self.0.insert(cert);
+    }
+
+    /// Asserts that the number of certificates is bounded.
+    pub fn check(&self) {
+        assert!(self.0.len() <= KNOWN_CERTS_MAX, "known certificates are bounded");
+    }
+}
+
 impl Trust {
     /// Checks that the root certified this key for `role` at `now_ms`, Unix milliseconds.
     pub fn check_cert(&self, cert: &ServerCert, role: ServerRole, now_ms: u64) -> Result<(), CertError> {
-        let body = &cert.body;
-        if body.role != role {
-            return Err(CertError::Role);
+        check_use(cert, role, now_ms)?;
+        self.check_root(cert)
+    }
+
+    /// Checks a certificate as [`Self::check_cert`] does, its signature only if it is not known.
+    pub fn check_cert_once(
+        &self,
+        known: &mut KnownCerts,
+        cert: &ServerCert,
+        role: ServerRole,
+        now_ms: u64,
+    ) -> Result<(), CertError> {
+        check_use(cert, role, now_ms)?;
+        let hash = Digest(Sha256::digest(cert.to_bytes()).into());
+        if !known.0.contains(&hash) {
+            self.check_root(cert)?;
+            known.add(hash);
         }
-        if !(body.not_before_ms..body.not_after_ms).contains(&now_ms) {
-            return Err(CertError::Time);
-        }
-        self.check_signature(&self.root, SigningContext::Cert, &body.to_bytes(), &cert.signature)
+        Ok(())
+    }
+
+    fn check_root(&self, cert: &ServerCert) -> Result<(), CertError> {
+        self.check_signature(&self.root, SigningContext::Cert, &cert.body.to_bytes(), &cert.signature)
     }
 
     /// Checks that the certificate is valid for `role` at `now_ms` (Unix milliseconds) and that its key signed the
@@ -51,7 +90,7 @@ impl Trust {
         self.check_signature(&cert.body.key, context, message, signature)
     }
 
-    fn check_signature(
+    pub(super) fn check_signature(
         &self,
         key: &PublicKey,
         context: SigningContext,
@@ -62,11 +101,20 @@ impl Trust {
     }
 }
 
+/// Checks that a certificate is for this role, and valid at `now_ms`, Unix milliseconds.
+fn check_use(cert: &ServerCert, role: ServerRole, now_ms: u64) -> Result<(), CertError> {
+    let body = &cert.body;
+    if body.role != role {
+        return Err(CertError::Role);
+    }
+    let is_valid = (body.not_before_ms..body.not_after_ms).contains(&now_ms);
+    if is_valid { Ok(()) } else { Err(CertError::Time) }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::wire::Text;
-    use sha2::Digest as _;
 
     /// Returns a signature that only tests accept: a hash of key, context and message.
     pub(crate) fn fake_sign(key: &PublicKey, context: SigningContext, message: &[u8]) -> Signature {
@@ -119,6 +167,31 @@ pub(crate) mod tests {
         assert_eq!(stranger.check_cert(&c, ServerRole::Cn, 5_000), Err(CertError::Signature));
         c.body.not_after_ms += 1;
         assert_eq!(trust().check_cert(&c, ServerRole::Cn, 5_000), Err(CertError::Signature));
+    }
+
+    #[test]
+    fn a_known_certificate_is_checked_for_everything_but_its_signature() {
+        let (c, mut known) = (cert(ServerRole::Cn, PublicKey::numbered(1)), KnownCerts::default());
+        let mut check = |trust: Trust, c: &ServerCert, role, now_ms| trust.check_cert_once(&mut known, c, role, now_ms);
+        let blind = Trust { root: ROOT, verify: |_, _, _, _| false };
+        assert_eq!(check(blind, &c, ServerRole::Cn, 5_000), Err(CertError::Signature), "not known yet");
+        assert_eq!(check(trust(), &c, ServerRole::Cn, 5_000), Ok(()));
+        assert_eq!(check(blind, &c, ServerRole::Cn, 5_000), Ok(()), "the signature is not checked again");
+        assert_eq!(check(trust(), &c, ServerRole::Edge, 5_000), Err(CertError::Role));
+        assert_eq!(check(trust(), &c, ServerRole::Cn, 1_000_000_000), Err(CertError::Time));
+        let mut forged = c;
+        forged.body.not_after_ms += 1;
+        assert_eq!(check(trust(), &forged, ServerRole::Cn, 5_000), Err(CertError::Signature));
+    }
+
+    #[test]
+    fn known_certificates_are_bounded() {
+        let mut known = KnownCerts::default();
+        for n in 0..1_000 {
+            let c = cert(ServerRole::Cn, PublicKey::numbered(n));
+            assert_eq!(trust().check_cert_once(&mut known, &c, ServerRole::Cn, 5_000), Ok(()));
+        }
+        known.check();
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod receipts;
 pub mod rekeys;
 pub mod settlement;
 mod spans;
+pub mod tickets;
 
 pub use certs::{CertError, Trust};
 pub use spans::Spans;

@@ -120,6 +120,13 @@ impl Server {
         self.newest.get(&Subject::version(version))?.notice.terms().map(|(_, terms)| terms)
     }
 
+    /// Returns the newest notice's serial number and terms of a version.
+    #[must_use]
+    pub fn newest_terms(&self, version: VersionId) -> Option<(u64, Terms)> {
+        let notice = &self.newest.get(&Subject::version(version))?.notice;
+        notice.terms().map(|(_, terms)| (notice.serial, terms))
+    }
+
     /// Returns the serial number of the newest notice about a subject; 0: none.
     #[must_use]
     pub fn serial(&self, subject: Subject) -> u64 {

@@ -3,9 +3,12 @@
 //! enums.
 
 use super::notice::{Known, SignedNotice};
-use super::records::{Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedIntroduction, SignedRekey};
+use super::records::{
+    HolderTicket, Logged, SealedGrant, ServerCert, SignedCheckpoint, SignedHolderTicket, SignedIntroduction,
+    SignedRekey,
+};
 use super::{List, Text};
-use crate::ids::{Guid, IntroId, PieceIndex, PublicKey, RecordId, SecondaryGuid, VersionId};
+use crate::ids::{Guid, IntroId, PieceIndex, ProviderId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId};
 use crate::limits;
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Attempt, Ticket};
@@ -81,6 +84,8 @@ crate::wire! {
         NoticesChanged(NoticeList) = 31,
         /// Newest notice about a version that the client holds; repeated until [`ToCn::NoticesHeld`] acknowledges it.
         Notice(SignedNotice) = 32,
+        /// CN's notice that it does not offer some of the client's copies, since their holder's tickets are not valid.
+        TicketsRefused(TicketsRefused) = 33,
     }
 }
 
@@ -138,10 +143,38 @@ crate::wire! {
         pub reset: bool,
         /// Whether no more pages follow for now.
         pub last: bool,
+        /// Certificates of the edges that have signed the tickets in `add`.
+        pub certs: List<ServerCert, { limits::TICKET_CERTS_MAX }>,
         /// Versions the client shares from now on.
-        pub add: List<Shared, { limits::INVENTORY_PAGE_MAX }>,
+        pub add: List<Held, { limits::TICKETS_PAGE_MAX }>,
         /// Versions the client no longer shares.
         pub remove: List<VersionId, { limits::INVENTORY_REMOVED_MAX }>,
+    }
+
+    /// A version that a client shares, with the ticket by which an edge has granted it to the client.
+    pub struct Held {
+        /// Version of which the client holds pieces.
+        pub version: VersionId,
+        /// Whether the client holds every piece.
+        pub complete: bool,
+        /// Holder's ticket for the version.
+        pub ticket: ShownTicket,
+    }
+
+    /// Holder's ticket ([`super::records::HolderTicket`]) without client and version, which its page names.
+    pub struct ShownTicket {
+        /// Provider of the object.
+        pub provider: ProviderId,
+        /// Serial number of the newest notice about the version at the time of issue; 0: there was none.
+        pub policy_serial: u64,
+        /// Time of issue, Unix milliseconds.
+        pub issued_ms: u64,
+        /// Expiry of the object by its policy at the time of issue, Unix milliseconds; 0: none.
+        pub until_ms: u64,
+        /// Index in [`Inventory::certs`] of the signing edge's certificate.
+        pub cert: u8,
+        /// Edge's signature over the encoding of the whole ticket.
+        pub signature: Signature,
     }
 
     /// A version that a client shares.
@@ -289,6 +322,12 @@ crate::wire! {
         pub version: VersionId,
     }
 
+    /// Copies whose holder's tickets are not valid.
+    pub struct TicketsRefused {
+        /// Versions of the copies.
+        pub versions: List<VersionId, { limits::TICKETS_PAGE_MAX }>,
+    }
+
     /// CN's last message before it closes a session.
     pub struct Refused {
         /// Reason that the session is closed.
@@ -346,3 +385,22 @@ crate::wire! {
     }
 }
 impl Copy for Refusal {}
+
+impl Held {
+    /// Returns a shared version with its ticket. `cert`: index in the page of the signing edge's certificate.
+    #[must_use]
+    pub const fn new(complete: bool, signed: &SignedHolderTicket, cert: u8) -> Self {
+        let HolderTicket { guid: _, version, provider, policy_serial, issued_ms, until_ms } = signed.ticket;
+        let signature = signed.signature;
+        let ticket = ShownTicket { provider, policy_serial, issued_ms, until_ms, cert, signature };
+        Self { version, complete, ticket }
+    }
+
+    /// Returns the whole ticket as the client `guid` shows it; `None` if the page lacks the edge's certificate.
+    #[must_use]
+    pub fn signed_ticket(&self, guid: Guid, certs: &[ServerCert]) -> Option<SignedHolderTicket> {
+        let ShownTicket { provider, policy_serial, issued_ms, until_ms, cert, signature } = self.ticket;
+        let ticket = HolderTicket { guid, version: self.version, provider, policy_serial, issued_ms, until_ms };
+        Some(SignedHolderTicket { ticket, signature, cert: certs.get(usize::from(cert))?.clone() })
+    }
+}

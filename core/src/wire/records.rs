@@ -3,10 +3,12 @@
 mod grant;
 mod log;
 mod possession;
+mod ticket;
 
 pub use grant::GrantRecord;
 pub use log::{Blamed, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered};
 pub use possession::{PossessionOutcome, PossessionRecord};
+pub use ticket::{HolderTicket, SignedHolderTicket};
 
 use super::{Blob, List, Text};
 use crate::content::Policy;
@@ -533,6 +535,8 @@ pub enum SigningContext {
     LedgerHead,
     /// Notice to the fleet ([`super::notice::Notice`]), signed by an edge.
     Notice,
+    /// Holder's ticket ([`HolderTicket`]), signed by an edge.
+    HolderTicket,
 }
 
 impl SigningContext {
@@ -551,6 +555,7 @@ impl SigningContext {
             Self::Rekey => b"swarmedge/1 rekey\0",
             Self::LedgerHead => b"swarmedge/1 ledger head\0",
             Self::Notice => b"swarmedge/1 notice\0",
+            Self::HolderTicket => b"swarmedge/1 holder's ticket\0",
         }
     }
 }

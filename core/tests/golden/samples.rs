@@ -289,9 +289,28 @@ fn notice_list() -> NoticeList {
 }
 
 fn signed_notice() -> SignedNotice {
+    sign(&notice(&Terms::Policy(policy())), edge_cert(), |_| Signature::numbered(5))
+}
+
+fn edge_cert() -> ServerCert {
     let mut cert = cert();
     cert.body.role = ServerRole::Edge;
-    sign(&notice(&Terms::Policy(policy())), cert, |_| Signature::numbered(5))
+    cert
+}
+
+pub(crate) fn holder_ticket() -> SignedHolderTicket {
+    SignedHolderTicket {
+        ticket: HolderTicket {
+            guid: Guid::numbered(1),
+            version: VersionId::numbered(2),
+            provider: ProviderId(3),
+            policy_serial: 4,
+            issued_ms: 5,
+            until_ms: 6,
+        },
+        signature: Signature::numbered(7),
+        cert: edge_cert(),
+    }
 }
 
 pub(crate) fn to_cn() -> Vec<ToCn> {
@@ -312,7 +331,8 @@ pub(crate) fn to_cn() -> Vec<ToCn> {
             seq: 1,
             reset: true,
             last: false,
-            add: List::truncated(shares()),
+            certs: List::truncated([edge_cert()]),
+            add: List::truncated([Held::new(true, &holder_ticket(), 0)]),
             remove: List::truncated([VersionId::numbered(3)]),
         }),
         ToCn::Query(Query {
@@ -368,6 +388,7 @@ pub(crate) fn to_client() -> Vec<ToClient> {
         ToClient::CheckCopy(CheckCopy { version: VersionId::numbered(1) }),
         ToClient::NoticesChanged(notice_list()),
         ToClient::Notice(signed_notice()),
+        ToClient::TicketsRefused(TicketsRefused { versions: List::truncated([VersionId::numbered(1)]) }),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! World of the control plane: two clients' sessions, two CNs, one DN, all production machines. One client shares a
-//! version, the other looks for peers that have it.
+//! version, the other looks for peers that have it, and claims to have it itself, with a copy of the first one's
+//! holder's ticket.
 
 pub mod model;
 
@@ -45,6 +46,8 @@ pub fn cfg(mutant: Option<Mutant>) -> Cfg {
     let (root, verify) = (keys::root(), keys::verify);
     let role = |(ix, &name): (NodeIx, &Name)| match name.0 {
         Role::Cn => {
+            let blind = mutant == Some(Mutant::TicketsAreBelieved);
+            let verify = if blind { keys::verify_all_but_tickets } else { verify };
             let tiny = cn::Config::tiny(root, verify, keys::cert(name, ServerRole::Cn));
             RoleCfg::Cn(cn::Config { ledger: false, dns: 1, ..tiny })
         }
@@ -115,9 +118,10 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
         w.set_node(ix, Some(Node::Session(Box::new(ClientSession::new(true)), 0)));
         tell(&mut w, ix, Input::Network(keys::nat(ix)));
         tell(&mut w, ix, Input::Servers { cns, now_ms: keys::WALL_MS });
+        let ticket = keys::ticket(&keys::key(cfg.names[usize::from(SEEDER)]), version());
+        tell(&mut w, ix, Input::Share { version: version(), complete: true, ticket });
     }
-    tell(&mut w, SEEDER, Input::Share { version: version(), complete: true });
-    let ready = w.settle(cfg, 500, &mut rng, |w| w.is_quiet() && is_true(w));
+    let ready = w.settle(cfg, 500, &mut rng, |w| w.is_quiet() && is_up(w));
     assert!(ready, "an undisturbed control plane comes up");
     w.rebase();
     tell(&mut w, SEEKER, Input::Want(want(SEEKER, cfg.names[usize::from(SEEKER)])));
@@ -160,6 +164,27 @@ fn registrations(dn: &dn::Dn) -> impl Iterator<Item = PeerKey> + '_ {
     keys.filter(|k| dn.directory().get(*k).is_some())
 }
 
+/// Returns whether both clients' sessions are open, the DN knows exactly these two clients, each once, and it lists the
+/// seeder as a peer.
+fn is_up(w: &World<Net>) -> bool {
+    let Some(dn) = dn(w) else { return false };
+    let open = [SEEDER, SEEKER].into_iter().all(|c| session(w, c).is_some_and(ClientSession::is_open));
+    let is_listed = dn
+        .directory()
+        .listed(version())
+        .filter_map(|k| dn.directory().get(k))
+        .any(|e| e.upload_key == keys::upload_key(SEEDER));
+    open && is_listed && registrations(dn).count() == 2
+}
+
+/// Returns whether the DN lists as peers only clients to whom an edge has granted the version.
+fn only_granted_are_listed(cfg: &Cfg, w: &World<Net>) -> bool {
+    let granted = Guid::of(&keys::key(cfg.names[usize::from(SEEDER)]));
+    dn(w).is_none_or(|dn| {
+        dn.directory().listed(version()).all(|k| dn.directory().get(k).is_some_and(|e| e.guid == granted))
+    })
+}
+
 /// Returns whether both clients' sessions are open, the DN knows exactly these two clients, each once, and it lists
 /// the seeder as a peer if and only if the seeder's user allows uploads.
 fn is_true(w: &World<Net>) -> bool {
@@ -196,6 +221,7 @@ pub const RULES: &[Rule<Net>] = &[
     Rule::always("a client whose user forbids uploads is never chosen", |_, w| !w.env.seen.chosen_though_off),
     Rule::always("a client has at most one session on a CN", |_, w| one_session_a_guid(w)),
     Rule::always("of a client's registrations only the newest is listed", newest_is_listed),
+    Rule::always("a DN lists only holders to whom an edge has granted the version", only_granted_are_listed),
     Rule::always("an introduction reaches only the client that it names", |_, w| !w.env.seen.misdelivered),
     Rule::always("left alone, the directory comes to say what is true", |cfg, w| {
         let all_up = w.node(DN).is_some() && CNS.iter().all(|c| w.node(*c).is_some());

@@ -17,7 +17,8 @@ fn tooth(defect: &'static str, rule: &'static str, mutant: Mutant) -> Tooth<Net>
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "control",
-        about: "2 clients, 2 CNs, 1 DN; 1 crash, 1 (half-)broken connection, uploads turned off, 2 timers, jitter",
+        about: "2 clients, 2 CNs, 1 DN; 1 crash, 1 (half-)broken connection, uploads turned off, 2 timers, jitter; a \
+                copied holder's ticket",
         cfg: cfg(None),
         start,
         rules: RULES,
@@ -36,6 +37,11 @@ pub fn spec() -> Spec<Net> {
                 "sessions are numbered downwards",
                 "of a client's registrations only the newest is listed",
                 Mutant::IncarnationsFall,
+            ),
+            tooth(
+                "a CN believes every holder's ticket",
+                "a DN lists only holders to whom an edge has granted the version",
+                Mutant::TicketsAreBelieved,
             ),
             tooth(
                 "an introduction is handed to another client of the same CN",

@@ -76,7 +76,8 @@ pub fn world(cfg: &Cfg, budget: Budget) -> World<Net> {
         tell(&mut w, ix, Input::Network(keys::nat(ix)));
         tell(&mut w, ix, Input::Servers { cns: 1, now_ms: keys::WALL_MS });
     }
-    tell(&mut w, SEEDER, Input::Share { version: version(), complete: true });
+    let ticket = keys::ticket(&keys::key(cfg.names[usize::from(SEEDER)]), version());
+    tell(&mut w, SEEDER, Input::Share { version: version(), complete: true, ticket });
     let ready = w.settle(cfg, 500, &mut rng, |w| w.is_quiet() && is_ready(w));
     assert!(ready, "an undisturbed control plane comes up");
     w.rebase();

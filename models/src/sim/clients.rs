@@ -22,7 +22,7 @@ use swarmedge_core::session::client as session;
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::control::ToCn;
-use swarmedge_core::wire::records::{Grant, Rekey, SignedGrant, SignedHead, SignedRekey, SigningContext};
+use swarmedge_core::wire::records::{Grant, HolderTicket, Rekey, SignedGrant, SignedHead, SignedRekey, SigningContext};
 
 /// Starts a client with the contents of its disk.
 pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> {
@@ -134,6 +134,7 @@ pub(super) fn perform_session(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, outpu
         | session::Output::NoticesChanged(_)
         | session::Output::Notice(_)
         | session::Output::CheckCopy(_)
+        | session::Output::TicketsRefused(_)
         | session::Output::Regrant { .. }
         | session::Output::NoPeers { .. }
         | session::Output::PeersForbidden { .. } => {}
@@ -253,7 +254,7 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
             w.env.status.insert((node, status.handle), status);
         }
         Notice::SourceDropped { .. } | Notice::Done { .. } | Notice::Meeting(..) => {}
-        Notice::Session { .. } | Notice::Outdated | Notice::NoPeers { .. } => {}
+        Notice::Session { .. } | Notice::Outdated | Notice::NoPeers { .. } | Notice::TicketsRefused(_) => {}
     }
 }
 
@@ -360,6 +361,7 @@ pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, g
     w.env.download_keys.insert((client, download), grant.download_key);
     let signature = keys::sign(&edge_cfg.cert.body.key, SigningContext::Grant, &grant.to_bytes());
     let signed = SignedGrant { grant: grant.clone(), signature, cert: edge_cfg.cert.clone() };
+    let ticket = keys::signed_ticket(HolderTicket::of(&grant, 0), edge_cfg.cert.clone());
     let granted = Granted {
         download,
         download_key: grant.download_key,
@@ -369,6 +371,7 @@ pub(super) fn granted(w: &mut World<Net>, cfg: &Cfg, edge: NodeIx, req: ReqId, g
         order_seed: grant.order_seed,
         expires_ms: grant.expires_ms,
         sealed: keys::seal(&signed, w.env.epochs),
+        ticket: Some(Box::new(ticket)),
     };
     answer(w, cfg, client, ask.req, Ok(EdgeAnswer::Granted(granted)));
 }

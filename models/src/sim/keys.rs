@@ -5,10 +5,12 @@ use crate::scenario::{Name, Role};
 use crate::world::NodeIx;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use swarmedge_core::accounting::epochs::Epochs;
-use swarmedge_core::ids::{PublicKey, Signature};
+use swarmedge_core::ids::{Guid, ProviderId, PublicKey, Signature, VersionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
 use swarmedge_core::wire::geo_location::{GeoLocation, Locality};
-use swarmedge_core::wire::records::{CertBody, SealedGrant, ServerCert, ServerRole, SignedGrant, SigningContext};
+use swarmedge_core::wire::records::{
+    CertBody, HolderTicket, SealedGrant, ServerCert, ServerRole, SignedGrant, SignedHolderTicket, SigningContext,
+};
 use swarmedge_core::wire::{Blob, List, Text, Wire};
 
 /// Wall-clock time when a world begins, in Unix milliseconds.
@@ -68,6 +70,12 @@ pub fn verify(key: &PublicKey, context: SigningContext, message: &[u8], signatur
     sign(key, context, message) == *signature
 }
 
+/// Verifies a signature, but believes every holder's ticket: a seeded defect.
+#[must_use]
+pub fn verify_all_but_tickets(key: &PublicKey, context: SigningContext, message: &[u8], signature: &Signature) -> bool {
+    context == SigningContext::HolderTicket || verify(key, context, message, signature)
+}
+
 /// Returns a server's certificate, which is always valid.
 #[must_use]
 pub fn cert(name: Name, role: ServerRole) -> ServerCert {
@@ -87,6 +95,21 @@ pub fn cert(name: Name, role: ServerRole) -> ServerCert {
 pub fn seal(grant: &SignedGrant, epochs: Epochs) -> SealedGrant {
     let sealed = Blob::new(grant.to_bytes()).expect("a grant fits in a sealed grant");
     SealedGrant { epoch: epochs.current, nonce: [0; 24], sealed }
+}
+
+/// Signs a holder's ticket as the edge of this certificate.
+#[must_use]
+pub fn signed_ticket(ticket: HolderTicket, cert: ServerCert) -> SignedHolderTicket {
+    let signature = sign(&cert.body.key, SigningContext::HolderTicket, &ticket.to_bytes());
+    SignedHolderTicket { ticket, signature, cert }
+}
+
+/// Returns the ticket by which the first edge has granted a version to the client with this key.
+#[must_use]
+pub fn ticket(client: &PublicKey, version: VersionId) -> Box<SignedHolderTicket> {
+    let (guid, provider) = (Guid::of(client), ProviderId(1));
+    let ticket = HolderTicket { guid, version, provider, policy_serial: 0, issued_ms: 0, until_ms: 0 };
+    Box::new(signed_ticket(ticket, cert(Name(Role::Edge, 0), ServerRole::Edge)))
 }
 
 /// Opens a sealed grant; `None` if its epoch is neither the current one nor the one before or after it.

@@ -112,6 +112,8 @@ pub enum Mutant {
     EdgesDenySuspects,
     /// Seeded defect: an edge sends nothing to clients in quarantine.
     EdgesStarveSuspects,
+    /// Seeded defect: a CN believes every holder's ticket.
+    TicketsAreBelieved,
 }
 
 /// A pending event: a message in flight, or an effect not yet performed.

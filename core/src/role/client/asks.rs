@@ -381,16 +381,20 @@ impl Client {
         } else if need == Some(Need::EdgeOnly) {
             tell_no_peers(cx, handle, NoPeers::EdgesAlone);
         }
+        let ticket = granted.ticket.clone();
         job.record.granted = Some(granted);
         let held = self.copies.notices.hold(version);
         self.tell_held(cx, held);
         old.into_iter().for_each(|(_, before)| self.copies.release(&self.jobs, before));
         self.jobs.save_record(&mut self.common, cx, handle, None);
         self.copies.versions.set_policy(version, &policy);
+        ticket.into_iter().for_each(|ticket| self.copies.versions.set_ticket(version, ticket));
         self.expire_copies(cx);
         self.jobs.set_renewal(&mut self.common, cx, handle);
         let has_swarm = self.jobs.get(handle).is_some_and(|j| j.swarm.is_some());
         if has_swarm {
+            // the CN may have refused the ticket before this one
+            self.share_job(cx, handle);
             self.tell_swarm(cx, handle, download::Input::Renewed);
             self.start_swarm(cx, handle);
         } else {

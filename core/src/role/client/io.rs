@@ -24,7 +24,7 @@ use crate::nat::cookie::Proven;
 use crate::wire::control::ToClient;
 use crate::wire::notice::SignedNotice;
 use crate::wire::peer::{PeerMsg, PieceRequest};
-use crate::wire::records::{SealedGrant, SignedRekey};
+use crate::wire::records::{SealedGrant, SignedHolderTicket, SignedRekey};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -283,6 +283,8 @@ pub struct Granted {
     pub expires_ms: u64,
     /// Encrypted grant that CNs and edges are shown.
     pub sealed: SealedGrant,
+    /// Holder's ticket that the edge gave with the grant; `None` if it gave none.
+    pub ticket: Option<Box<SignedHolderTicket>>,
 }
 
 /// A download as the store keeps it.

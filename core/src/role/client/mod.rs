@@ -287,6 +287,7 @@ impl Client {
                 self.tell_session(cx, session::Input::NoticesHeld(outdated));
             }
             session::Output::Notice(signed) => self.on_notice(cx, &signed),
+            session::Output::TicketsRefused(of) => cx.push(Output::Notice(Notice::TicketsRefused(of))),
             session::Output::CheckCopy(version) => self.copies.on_check_copy(&self.jobs, cx, version),
             session::Output::Checkpoint(new) => {
                 self.common.save(cx, Save::Checkpoint(new.clone()), Saving::Checkpoint(new))

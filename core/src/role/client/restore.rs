@@ -90,7 +90,9 @@ impl Client {
             }
             if let Some(granted) = record.granted.as_ref().filter(|g| client.copies.versions.terms(g.version).is_none())
             {
-                client.copies.versions.set_policy(granted.version, &granted.policy);
+                let versions = &mut client.copies.versions;
+                versions.set_policy(granted.version, &granted.policy);
+                granted.ticket.iter().for_each(|ticket| versions.set_ticket(granted.version, ticket.clone()));
             }
             let counted = sources.remove(&handle).unwrap_or_default().into_iter().collect();
             client.jobs.restore(Job::new(record, have, counted, Time::ZERO));

@@ -93,15 +93,27 @@ impl Client {
 
     /// Offers the pieces of a version to peers, and registers the version at the CN.
     fn share(&mut self, cx: &mut Context<'_>, version: VersionId, layout: Layout, have: Bitfield) {
-        let Some(CopyTerms { policy, spent }) =
+        let Some(CopyTerms { policy, spent, .. }) =
             self.copies.versions.sharing_terms(self.common.wall_ms(cx.now), version).cloned()
         else {
             return;
         };
         let (complete, something) = (have.is_full(), !have.is_empty());
         self.tell_uploads(cx, upload::Input::Share { version, layout, have, policy, spent });
-        if something && self.uploads.allowed() && self.uploads.offers(&version) {
-            self.tell_session(cx, session::Input::Share { version, complete });
+        if something {
+            self.announce(cx, version, complete);
+        }
+    }
+
+    /// Registers a version at the CN, if it can be served now. Without a ticket in this client's name no CN would offer
+    /// it to others.
+    fn announce(&mut self, cx: &mut Context<'_>, version: VersionId, complete: bool) {
+        if !self.uploads.allowed() || !self.uploads.offers(&version) {
+            return;
+        }
+        let ticket = self.copies.versions.terms(version).and_then(|terms| terms.ticket.clone());
+        if let Some(ticket) = ticket.filter(|ticket| ticket.is_of(cx.cfg.identity.guid, version)) {
+            self.tell_session(cx, session::Input::Share { version, complete, ticket });
         }
     }
 
@@ -135,8 +147,8 @@ impl Client {
         }
         let (complete, first) = (have.is_full(), have.count() == 1);
         self.tell_uploads(cx, upload::Input::Have { version, piece });
-        if (complete || first) && self.uploads.allowed() && self.uploads.offers(&version) {
-            self.tell_session(cx, session::Input::Share { version, complete });
+        if complete || first {
+            self.announce(cx, version, complete);
         }
     }
 

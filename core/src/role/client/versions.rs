@@ -4,6 +4,8 @@ use super::io::CopyTerms;
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::VersionId;
 use crate::limits::WITHDRAWN_MAX;
+use crate::wire::records::SignedHolderTicket;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -35,8 +37,18 @@ impl Versions {
     /// Sets the policy of a version, as a grant or a newer notice names it; the store keeps it with the granted
     /// download or as the notice.
     pub(super) fn set_policy(&mut self, version: VersionId, policy: &Policy) {
-        let spent = self.terms.get(&version).map_or(0, |old| old.spent);
-        self.terms.insert(version, CopyTerms { policy: policy.clone(), spent });
+        if let Some(terms) = self.terms.get_mut(&version) {
+            terms.policy = policy.clone();
+        } else {
+            self.terms.insert(version, CopyTerms { policy: policy.clone(), spent: 0, ticket: None });
+        }
+    }
+
+    /// Sets the holder's ticket of a version with terms; the store keeps it with the granted download.
+    pub(super) fn set_ticket(&mut self, version: VersionId, ticket: Box<SignedHolderTicket>) {
+        if let Some(terms) = self.terms.get_mut(&version) {
+            terms.ticket = Some(ticket);
+        }
     }
 
     /// Counts the bytes of a version sent to peers. The count is saved later.

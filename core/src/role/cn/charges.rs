@@ -93,7 +93,7 @@ impl Sessions {
     /// Refunds the price of a whole inventory that the CN requests because a DN has come up.
     pub(super) fn refund_readd(&mut self, cx: &Context<'_>, conn: ConnId) {
         if let Some(session) = self.get_mut(conn) {
-            session.budgets.refund(cx.cfg.prices.versions(session.dn_view.versions));
+            session.budgets.refund(Budget::Requests, cx.cfg.prices.versions(session.dn_view.versions));
         }
     }
 

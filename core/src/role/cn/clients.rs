@@ -11,6 +11,7 @@ use crate::nat::cookie::{CookieKeys, Tag};
 use crate::nat::{NatDescriptor, vetted};
 use crate::notice;
 use crate::session::backoff::jittered;
+use crate::wire::List;
 use crate::wire::control::{Hello, Inventory, Refusal, Refused, RetryAfter, ToClient, ToCn, Update, Welcome};
 use crate::wire::directory::{PeerGone, PeerShares, ToDn};
 use alloc::vec::Vec;
@@ -227,8 +228,8 @@ impl Cn {
         self.recording.log_login(cx, &self.common, observed, location, hello);
     }
 
-    /// Forwards a page of inventory changes to the DNs. A missing page ends the session, since the DNs would never
-    /// learn of its versions.
+    /// Forwards a page of inventory changes to the DNs, without versions that the client was not granted. A missing page
+    /// ends the session, since the DNs would never learn of its versions.
     fn on_inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
         if !self.sessions.is_next_page(conn, &page) {
             return self.refuse_violation(cx, conn);
@@ -236,12 +237,14 @@ impl Cn {
         if !self.sessions.forwards_page(&mut self.common, conn, &page) {
             return;
         }
-        let page = self.notices.strip(page);
+        let add = List::truncated(self.granted(cx, conn, &page));
         let Some(session) = self.sessions.get(conn) else { return };
         let (id, guid) = (session.id, session.guid);
-        self.recording.log_registered(cx, &self.common, guid, &page);
-        let shares = PeerShares { session: id, reset: page.reset, add: page.add, remove: page.remove };
-        self.dns.tell(cx, &ToDn::Shares(shares));
+        let shares = PeerShares { session: id, reset: page.reset, add, remove: page.remove };
+        if shares.reset || !shares.add.is_empty() || !shares.remove.is_empty() {
+            self.recording.log_registered(cx, &self.common, guid, &shares);
+            self.dns.tell(cx, &ToDn::Shares(shares));
+        }
     }
 
     /// Handles a client's new NAT descriptor and upload setting, and tells the DNs if something has changed.

@@ -16,6 +16,7 @@ impl Cn {
             "without the time there are no clients"
         );
         self.notices.check(&self.common);
+        self.tickets.check();
         for (conn, _) in self.sessions.clients() {
             self.check_client(conn);
         }

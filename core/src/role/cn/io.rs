@@ -281,6 +281,9 @@ pub enum Metric {
     EdgeOnly,
     /// Blames of introduced and connected peers, sent to the DNs.
     Blamed,
+    /// Versions that clients share and that are not offered to others, since their holder's tickets are not valid or
+    /// have ended.
+    HoldingIgnored,
     /// Blames dropped because this CN knows of no such connection, or the client has blamed the peer before.
     BlameIgnored,
 }
@@ -316,6 +319,7 @@ impl Metric {
             Self::NoticeRefused => "swarmedge_cn_notices_refused_total",
             Self::QuarantineChanged => "swarmedge_cn_quarantine_changes_total",
             Self::EdgeOnly => "swarmedge_cn_queries_edge_only_total",
+            Self::HoldingIgnored => "swarmedge_cn_holdings_ignored_total",
             Self::Blamed => "swarmedge_cn_blames_total",
             Self::BlameIgnored => "swarmedge_cn_blames_ignored_total",
         }
@@ -373,6 +377,8 @@ pub struct Config {
     pub geolocation: bool,
     /// Largest number of records that wait for the ledger, over all sessions.
     pub usage_max: u32,
+    /// Largest number of holder's tickets that are remembered as verified.
+    pub tickets_max: u32,
     /// Back-off before a lost server is dialled again: first and longest wait.
     pub backoff: (Duration, Duration),
     /// Time after which a notice that a client has not acknowledged is sent again.
@@ -412,6 +418,7 @@ impl Config {
             logs: true,
             geolocation: false,
             usage_max: 65_536,
+            tickets_max: 262_144,
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
             notice_retry: Duration::from_secs(10),
             busy_retry: Duration::from_secs(5),
@@ -433,6 +440,7 @@ impl Config {
             peers_max: 2,
             logs: false,
             usage_max: 4,
+            tickets_max: 0,
             readd_spread: Duration::ZERO,
             backoff: (Duration::from_secs(1), Duration::from_secs(1)),
             ..Self::new(root, verify, cert)

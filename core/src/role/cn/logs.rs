@@ -10,7 +10,8 @@ use super::{Common, Context, Metric, Output};
 use crate::accounting::logs::head_id;
 use crate::ids::{Guid, RecordId};
 use crate::wire::List;
-use crate::wire::control::{Hello, Inventory};
+use crate::wire::control::Hello;
+use crate::wire::directory::PeerShares;
 use crate::wire::geo_location::GeoLocation;
 use crate::wire::records::{
     GrantRecord, Introduction, LedgerRecord, LogEvent, LogRecord, Login, Offered, OfferedPeer, Registered, SignedGrant,
@@ -87,7 +88,7 @@ impl Recording {
 
     /// Logs the versions that a client has newly registered. A page that begins a whole inventory again is not logged:
     /// its versions were registered before.
-    pub(super) fn log_registered(&mut self, cx: &mut Context<'_>, common: &Common, guid: Guid, page: &Inventory) {
+    pub(super) fn log_registered(&mut self, cx: &mut Context<'_>, common: &Common, guid: Guid, page: &PeerShares) {
         if page.add.is_empty() || page.reset {
             return;
         }

@@ -9,6 +9,7 @@
 //! - `Directories`: the links to the DNs.
 //! - `Queries`: the steps from a query to introductions.
 //! - `Meetings`: the coordination of hole punching; `blames` has the pairs that have connected.
+//! - `Tickets`: the holder's tickets that were checked, by which clients may share versions.
 //! - `Notices`: the notices of operator and providers to the fleet.
 //! - `Recording`: the records for the ledger, which `logs` makes, and of which `usage` and `spool` keep account.
 //!
@@ -32,6 +33,7 @@ mod queries;
 mod recording;
 mod sessions;
 mod spool;
+mod tickets;
 mod usage;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ use notices::Notices;
 use queries::Queries;
 use recording::Recording;
 use sessions::Sessions;
+use tickets::Tickets;
 
 /// State machine of the CN role. Its methods route inputs, and what one part reports to others, between the parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +67,7 @@ pub struct Cn {
     meetings: Meetings,
     /// Keys to check the STUN cookies that prove clients' reflexive addresses.
     cookies: CookieKeys,
+    tickets: Tickets,
     notices: Notices,
     recording: Recording,
 }
@@ -291,6 +295,7 @@ impl Machine for Cn {
         self.recording.rebase(by);
         self.sessions.rebase(by);
         self.notices.rebase(by);
+        self.tickets.rebase(by);
     }
 
     fn check(&self) {

@@ -6,8 +6,7 @@ use crate::content::Policy;
 use crate::ids::{ConnId, VersionId};
 use crate::machine::Machine as _;
 use crate::notice::{Server, server};
-use crate::wire::List;
-use crate::wire::control::{Inventory, NoticeList};
+use crate::wire::control::NoticeList;
 use crate::wire::notice::{SignedNotice, Terms};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -58,6 +57,11 @@ impl Notices {
         common.timers.set(Timer::Notices, self.server.poll_timeout());
     }
 
+    /// Returns the serial number of the newest notice about a version, and the version's terms in it.
+    pub(super) fn newest_terms(&self, version: VersionId) -> Option<(u64, Terms)> {
+        self.server.newest_terms(version)
+    }
+
     /// Returns whether a version is withdrawn and may not be shared.
     pub(super) fn is_withdrawn(&self, version: VersionId) -> bool {
         self.server.terms(version) == Some(Terms::Withdrawn)
@@ -70,14 +74,6 @@ impl Notices {
             Some(Terms::Withdrawn) => false,
             Some(Terms::Policy(Policy { peer_download, .. })) => peer_download,
         }
-    }
-
-    /// Removes withdrawn versions from a client's inventory page. The client is told of the notice when it reports
-    /// what it has.
-    pub(super) fn strip(&self, mut page: Inventory) -> Inventory {
-        let add = page.add.into_vec().into_iter().filter(|s| !self.is_withdrawn(s.version));
-        page.add = List::truncated(add);
-        page
     }
 
     pub(super) fn rebase(&mut self, by: Duration) {

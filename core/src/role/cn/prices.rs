@@ -7,6 +7,8 @@
 //! |---|---|---|---|
 //! | query | 6 s | 10 | DN, signer, spool and 40 other clients; our own client keeps to ten itself |
 //! | inventory | 0.4 ms a version | 150,000 versions | DN: two whole inventories of the largest client and more |
+//! | … of a ticket in it that is not known yet | 0.8 ms more | 75,000 | checks: one signature |
+//! | … of a ticket in it that is not valid | 0.5 s more | 120 | checks: strangers can make such tickets |
 //! | update with a change | 1 s | 60 | DN: networks come and go, a NAT is examined again |
 //! | … of the client's class | 0.4 ms a version more | 2 of the largest client | DN: all that the client shares |
 //! | update without a change | none | | nobody: it ends here |
@@ -19,11 +21,12 @@
 //! | ping, pong | 50 ms | 1,200 | one answer: one in 20 s |
 //!
 //! The last five belong to accounting and have a budget of their own: a client that floods this CN with requests loses
-//! neither its accounting nor its session. A message that the budget does not allow has no effect, and ends no session.
-//! A query's answer says when to repeat it. A usage record is not acknowledged, so the client sends it again. A
-//! client's newest state is sent to the DNs once the budget allows it, without those in between. After a gap in its
-//! pages the whole inventory is requested once the budget allows that; an inventory that the CN requests because a DN
-//! has come up is free. Other messages are dropped.
+//! neither its accounting nor its session. Tickets have a budget of their own too, so that a client whose tickets are
+//! false can query. A message that the budget does not allow has no effect, and ends no session. A query's answer says
+//! when to repeat it. A usage record is not acknowledged, so the client sends it again. A client's newest state is sent
+//! to the DNs once the budget allows it, without those in between. After a gap in its pages, or when its tickets could
+//! not all be checked, the whole inventory is requested once the budget allows that; an inventory that the CN requests
+//! because a DN has come up is free. Other messages are dropped.
 
 use crate::limits::SHARES_PER_PEER_MAX;
 use crate::machine::Time;
@@ -42,6 +45,10 @@ pub struct Prices {
     /// Price of each version in an inventory page, and of each registered version when the class of its client
     /// changes.
     pub version: Duration,
+    /// Price of checking a holder's ticket that turns out to be valid.
+    pub ticket: Duration,
+    /// Price of checking a holder's ticket that turns out not to be valid.
+    pub false_ticket: Duration,
     /// Price of an update that changes something.
     pub update: Duration,
     /// Price of a signal ("opened") or outcome of a connection attempt.
@@ -57,6 +64,8 @@ impl Prices {
     pub const USUAL: Self = Self {
         query: Duration::from_secs(6),
         version: Duration::from_micros(400),
+        ticket: Duration::from_micros(800),
+        false_ticket: Duration::from_millis(500),
         update: Duration::from_secs(1),
         step: Duration::from_millis(50),
         record: Duration::from_millis(500),
@@ -67,6 +76,8 @@ impl Prices {
     pub const NONE: Self = Self {
         query: Duration::ZERO,
         version: Duration::ZERO,
+        ticket: Duration::ZERO,
+        false_ticket: Duration::ZERO,
         update: Duration::ZERO,
         step: Duration::ZERO,
         record: Duration::ZERO,
@@ -97,11 +108,13 @@ impl Prices {
     }
 }
 
-/// One of a session's two budgets.
+/// One of a session's three budgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Budget {
     /// Budget for queries, inventories, updates and meetings.
     Requests,
+    /// Budget for the checks of holder's tickets.
+    Tickets,
     /// Budget for accounting and for keeping the session alive.
     Accounting,
 }
@@ -110,16 +123,22 @@ pub(super) enum Budget {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Budgets {
     requests: Time,
+    tickets: Time,
     accounting: Time,
 }
 
 impl Budgets {
+    const fn spent(&mut self, budget: Budget) -> &mut Time {
+        match budget {
+            Budget::Requests => &mut self.requests,
+            Budget::Tickets => &mut self.tickets,
+            Budget::Accounting => &mut self.accounting,
+        }
+    }
+
     /// Pays a price from a budget; `Err` is the time after which it can be paid.
     pub(super) fn pay(&mut self, now: Time, budget: Budget, price: Duration) -> Result<(), Duration> {
-        let paid = match budget {
-            Budget::Requests => &mut self.requests,
-            Budget::Accounting => &mut self.accounting,
-        };
+        let paid = self.spent(budget);
         let lead = paid.since(now).saturating_add(price.min(LEAD));
         if price.is_zero() {
             return Ok(());
@@ -137,13 +156,20 @@ impl Budgets {
         self.requests.since(now).saturating_add(price).saturating_sub(LEAD)
     }
 
-    /// Gives a price back to the budget for requests.
-    pub(super) fn refund(&mut self, price: Duration) {
-        self.requests = self.requests.rebased(price);
+    /// Returns the time after which everything spent on tickets is earned.
+    pub(super) fn spent_on_tickets(&self, now: Time) -> Duration {
+        self.tickets.since(now)
+    }
+
+    /// Gives a price back to a budget.
+    pub(super) fn refund(&mut self, budget: Budget, price: Duration) {
+        let spent = self.spent(budget);
+        *spent = spent.rebased(price);
     }
 
     pub(super) fn rebase(&mut self, by: Duration) {
         self.requests = self.requests.rebased(by);
+        self.tickets = self.tickets.rebased(by);
         self.accounting = self.accounting.rebased(by);
     }
 }

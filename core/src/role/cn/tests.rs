@@ -6,6 +6,7 @@ mod places;
 mod prices;
 mod quarantine;
 mod recording;
+mod tickets;
 mod trust;
 mod usage;
 
@@ -14,13 +15,14 @@ use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify, trust}
 use crate::accounting::introductions;
 use crate::accounting::introductions::tests::CN_KEY;
 use crate::accounting::logs::{self, Log};
+use crate::accounting::tickets::tests::{EDGE_KEY as TICKET_KEY, ticket_of};
 use crate::bench::Bench;
 use crate::content::Policy;
 use crate::ids::{DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, SessionId, VersionId};
 use crate::nat::NatDescriptor;
 use crate::nat::connectivity::{Attempt, Rung};
 use crate::wire::control::{
-    Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, Shared, ToClient, ToCn, Update,
+    Held, Hello, Inventory, Opened, Outcome, Query, QueryError, Refusal, ToClient, ToCn, Update,
 };
 use crate::wire::directory::{
     Deliver, DirectoryWelcome, FromDn, Nobody, Route, Selected, SelectedPeer, Signalled, Step, ToDn, WhyNobody,
@@ -142,6 +144,18 @@ fn refusal(out: &[Output], conn: u64) -> Option<Refusal> {
 
 fn failed(out: &[Output], conn: u64) -> Option<QueryError> {
     to_client(out, conn).into_iter().find_map(|m| if let ToClient::QueryFailed(f) = m { Some(f.why) } else { None })
+}
+
+/// Returns a version that client `n` shares, with a valid ticket.
+fn held(n: u32, version: VersionId) -> Held {
+    Held::new(true, &ticket_of(Guid::of(&key(n)), version, NOW_MS), 0)
+}
+
+/// Returns a page of an inventory whose tickets were signed by the edge of these tests.
+fn inventory(seq: u64, reset: bool, add: &[Held]) -> ToCn {
+    let certs = List::truncated([cert(ServerRole::Edge, TICKET_KEY)]);
+    let add = List::truncated(add.iter().cloned());
+    ToCn::Inventory(Inventory { seq, reset, last: true, certs, add, remove: List::default() })
 }
 
 fn query() -> ToCn {
@@ -274,8 +288,8 @@ fn a_connection_without_hello_or_long_silent_is_closed() {
 
 #[test]
 fn protocol_violations_end_the_session() {
-    let page = |seq| Inventory { seq, reset: false, last: true, add: List::default(), remove: List::default() };
-    let bad = [ToCn::Inventory(page(2)), ToCn::Hello(hello(1)), logged(1, 2)];
+    let page = |seq| inventory(seq, false, &[]);
+    let bad = [page(2), ToCn::Hello(hello(1)), logged(1, 2)];
     for msg in bad {
         let mut b = bench();
         join(&mut b, 1);
@@ -283,7 +297,7 @@ fn protocol_violations_end_the_session() {
     }
     let mut b = bench();
     join(&mut b, 1);
-    assert_eq!(refusal(&say(&mut b, 1, ToCn::Inventory(page(1))), 1), None);
+    assert_eq!(refusal(&say(&mut b, 1, page(1)), 1), None);
 }
 
 #[test]
@@ -436,9 +450,7 @@ fn many_clients_are_registered_in_batches() {
 fn shared_versions_and_session_ends_reach_the_dn() {
     let (mut b, ..) = whole();
     assert!(matches!(to_dn(&join(&mut b, 1))[..], [ToDn::Peer(p)] if p.uploads));
-    let add = List::truncated([Shared { version: VersionId::numbered(1), complete: true }]);
-    let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
-    let out = say(&mut b, 1, ToCn::Inventory(page));
+    let out = say(&mut b, 1, inventory(1, true, &[held(1, VersionId::numbered(1))]));
     assert!(matches!(to_dn(&out)[..], [ToDn::Shares(s)] if s.reset && s.add.len() == 1));
     let out = say(&mut b, 1, ToCn::Update(Update { uploads: false, nat: NatDescriptor::default() }));
     assert!(matches!(to_dn(&out)[..], [ToDn::Peer(p)] if !p.uploads));

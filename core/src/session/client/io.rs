@@ -8,7 +8,9 @@ use crate::nat::cookie::Proven;
 use crate::wire::Text;
 use crate::wire::control::{Introduce, IntroducedPeer, QueryError, ToClient, ToCn};
 use crate::wire::notice::{Known, SignedNotice};
-use crate::wire::records::{Logged, SealedGrant, SignedCheckpoint, SignedIntroduction, SignedRekey, Verify};
+use crate::wire::records::{
+    Logged, SealedGrant, SignedCheckpoint, SignedHolderTicket, SignedIntroduction, SignedRekey, Verify,
+};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -55,6 +57,8 @@ pub enum Input {
         version: VersionId,
         /// Whether the client has every piece.
         complete: bool,
+        /// Ticket by which an edge has granted the version to this client.
+        ticket: Box<SignedHolderTicket>,
     },
     /// A version is no longer shared.
     Unshare {
@@ -191,6 +195,8 @@ pub enum Output {
     NoticesChanged(Vec<Known>),
     /// The CN has sent a notice, whose signature is not checked yet.
     Notice(Box<SignedNotice>),
+    /// The CN does not offer these versions to others, since it refuses their holder's tickets; told once a session.
+    TicketsRefused(Vec<VersionId>),
     /// Hash the copy of this version again: downloaders have blamed this client for wrong blocks.
     CheckCopy(VersionId),
     /// Store this checkpoint: the CN signed a newer position of this client's log. Its signature was checked.

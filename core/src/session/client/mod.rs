@@ -27,7 +27,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use inventory::Inventory;
+use inventory::{Inventory, Offer};
 use queries::Queries;
 use usage::Outbox;
 
@@ -397,6 +397,7 @@ impl ClientSession {
             ToClient::Go(go) => cx.push(Output::Go(go.intro)),
             ToClient::NoticesChanged(list) => cx.push(Output::NoticesChanged(list.notices.into_vec())),
             ToClient::Notice(signed) => cx.push(Output::Notice(Box::new(signed))),
+            ToClient::TicketsRefused(refused) => self.on_tickets_refused(cx, &refused.versions),
             ToClient::CheckCopy(check) => cx.push(Output::CheckCopy(check.version)),
             ToClient::UsageAck(a) => self.usage_acked(cx, a),
             ToClient::Rekey => cx.push(Output::RekeyOrdered),
@@ -487,7 +488,7 @@ impl Machine for ClientSession {
             Input::Network(nat) => self.network(cx, nat),
             Input::Proven(proven) => self.nat.renew(&proven),
             Input::ProbePath => self.probe_path(cx),
-            Input::Share { version, complete } => self.share(cx, version, Some(complete)),
+            Input::Share { version, complete, ticket } => self.share(cx, version, Some(Offer { complete, ticket })),
             Input::Unshare { version } => self.share(cx, version, None),
             Input::Want(want) => self.want(cx, want),
             Input::Unwant { download } => {

@@ -1,18 +1,20 @@
 mod checkpoints;
 mod invariants;
 mod queries;
+mod tickets;
 
 use super::*;
 use crate::accounting::certs::tests::{ROOT, cert, fake_verify};
 use crate::accounting::introductions::tests::{CN_KEY, answer, intro};
 use crate::accounting::logs::Log;
+use crate::accounting::tickets::tests::ticket_of;
 use crate::bench::Bench;
 use crate::ids::{Guid, IntroId, PublicKey, RecordId, SecondaryGuid, Signature, VersionId};
-use crate::wire::Blob;
 use crate::wire::control::{
     Introduce, IntroducedPeer, Introductions, QueryError, QueryFailed, ReaddRequest, RetryAfter, UsageAck,
 };
 use crate::wire::records::{Logged, SealedGrant, Side, SignedHead, UsageRecord, UsageState};
+use crate::wire::{Blob, Wire as _};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -109,6 +111,12 @@ fn logged(record: UsageRecord) -> Logged {
     Logged { record, head: SignedHead { head, key: PublicKey::numbered(1), signature } }
 }
 
+/// Returns the input by which a version is shared, with a valid ticket.
+fn share(n: u32, complete: bool) -> Input {
+    let version = VersionId::numbered(n);
+    Input::Share { version, complete, ticket: Box::new(ticket_of(Guid::numbered(1), version, NOW_MS)) }
+}
+
 fn introductions_for(query: u32, n: u32) -> ToClient {
     let peers = answer((0..n).map(intro).collect()).into_iter().map(|intro| IntroducedPeer {
         intro,
@@ -121,7 +129,7 @@ fn introductions_for(query: u32, n: u32) -> ToClient {
 #[test]
 fn a_welcome_opens_the_session_and_sets_the_clock() {
     let mut b = bench();
-    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    b.input(share(1, true));
     let (_, out) = connect(&mut b);
     assert!(out.contains(&Output::Connected));
     assert_eq!(b.machine.wall().at(b.now), NOW_MS);
@@ -191,7 +199,7 @@ fn a_bootstrap_that_comes_while_the_client_waits_does_not_end_the_wait() {
 #[test]
 fn a_lost_session_continues_at_the_next_cn_with_all_its_state() {
     let mut b = bench();
-    b.input(Input::Share { version: VersionId::numbered(1), complete: false });
+    b.input(share(1, false));
     let (conn, _) = connect(&mut b);
     assert_eq!(usages(&b.input(Input::Usage(usage(7, 1, Side::Downloader)))), [RecordId::numbered(7)]);
     let out = b.input(Input::Closed { conn });
@@ -283,26 +291,25 @@ fn a_message_out_of_place_ends_the_connection() {
 #[test]
 fn a_large_inventory_goes_in_pages_without_gaps() {
     let mut b = bench();
-    for n in 0..3_100 {
-        b.input(Input::Share { version: VersionId::numbered(n), complete: true });
+    for n in 0..1_600 {
+        b.input(share(n, true));
     }
     let (_, out) = connect(&mut b);
     let pages = pages(&out);
-    assert_eq!(pages.iter().map(|p| p.add.len()).collect::<Vec<_>>(), [1_500, 1_500, 100]);
-    assert_eq!(pages.iter().map(|p| p.seq).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(
-        pages.iter().map(|p| (p.reset, p.last)).collect::<Vec<_>>(),
-        [(true, false), (false, false), (false, true)]
-    );
+    assert_eq!(pages.iter().map(|p| p.add.len()).collect::<Vec<_>>(), [384, 384, 384, 384, 64]);
+    assert_eq!(pages.iter().map(|p| p.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    let ends = pages.iter().map(|p| (p.reset, p.last)).collect::<Vec<_>>();
+    assert_eq!(ends, [(true, false), (false, false), (false, false), (false, false), (false, true)]);
+    let longest = pages.iter().map(|p| ToCn::Inventory((*p).clone()).to_bytes().len()).max();
+    assert!(longest.is_some_and(|bytes| bytes < crate::limits::FRAME_LEN_MAX));
 }
 
 #[test]
 fn many_versions_that_are_gone_go_in_pages_that_lose_none() {
     let mut b = bench();
-    let versions = || (0..1_000).map(VersionId::numbered);
-    versions().for_each(|version| drop(b.input(Input::Share { version, complete: true })));
+    (0..1_000).for_each(|n| drop(b.input(share(n, true))));
     connect(&mut b);
-    versions().for_each(|version| drop(b.input(Input::Unshare { version })));
+    (0..1_000).map(VersionId::numbered).for_each(|version| drop(b.input(Input::Unshare { version })));
     let out = b.wait(secs(1));
     let pages = pages(&out);
     assert_eq!(pages.iter().map(|p| p.remove.len()).sum::<usize>(), 1_000);
@@ -312,11 +319,11 @@ fn many_versions_that_are_gone_go_in_pages_that_lose_none() {
 #[test]
 fn changes_are_gathered_and_only_they_are_told() {
     let mut b = bench();
-    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    b.input(share(1, true));
     let _ = connect(&mut b);
-    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    b.input(share(1, true));
     assert!(pages(&b.wait(secs(1))).is_empty(), "nothing has changed");
-    b.input(Input::Share { version: VersionId::numbered(2), complete: false });
+    b.input(share(2, false));
     b.input(Input::Unshare { version: VersionId::numbered(1) });
     let out = b.wait(secs(1));
     let pages = pages(&out);
@@ -329,7 +336,7 @@ fn changes_are_gathered_and_only_they_are_told() {
 #[test]
 fn a_readd_request_is_answered_within_its_spread_with_everything() {
     let mut b = bench();
-    b.input(Input::Share { version: VersionId::numbered(1), complete: true });
+    b.input(share(1, true));
     let (conn, _) = connect(&mut b);
     b.input(Input::Message { conn, msg: ToClient::ReaddRequest(ReaddRequest { spread_ms: 2_000 }) });
     let out = b.wait(secs(2));

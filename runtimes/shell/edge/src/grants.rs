@@ -2,6 +2,7 @@
 
 use super::access::withheld;
 use super::answer::{Answer, Routes, UNAVAILABLE, json, problem};
+use super::notice_signer::NoticeSigner;
 use super::notices;
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
@@ -16,10 +17,11 @@ use std::time::Duration;
 use swarmedge_core::ids::{ProviderId, PublicKey, ReqId, Signature};
 use swarmedge_core::role::edge::io::{Denial, GrantAsked, Nonce, ObjectFacts, Renewal};
 use swarmedge_core::wire::Text;
-use swarmedge_core::wire::records::{Grant, SealedGrant, SigningContext};
+use swarmedge_core::wire::notice::Notice;
+use swarmedge_core::wire::records::{Grant, HolderTicket, SealedGrant, SigningContext};
 use swarmedge_ground::edge_api::{
     GRANT_REQUEST_MAX, GRANTS_PATH, GrantReply, GrantRequest, RENEWAL_SIGNATURE, SIGNATURE, Token, grant_text,
-    parse_grant, parse_signature, signed_message,
+    notice_text, parse_grant, parse_signature, signed_message, ticket_text,
 };
 use swarmedge_ground::http::{Body, Origin, Problem};
 use swarmedge_ground::rt::Rt;
@@ -52,7 +54,7 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, request: Request<Incoming>
         |req: ReqId| GrantAsked { req, guid, key, download_key, object, token, version, renew, from, time_ms, nonce };
     let (grant, sealed) = routes.machine.grant(ask).await.map_err(denied)?;
     let notice = notices::about(routes, grant.version).await;
-    Ok(reply(grant, &sealed, notice))
+    Ok(reply(&routes.notices, grant, &sealed, notice.as_ref()))
 }
 
 /// Reads the body of a request, at most [`GRANT_REQUEST_MAX`] bytes, within [`BODY_WITHIN`].
@@ -152,14 +154,16 @@ fn renewal<R: Rt>(
 }
 
 /// Returns the response with a grant.
-fn reply(grant: Grant, sealed: &SealedGrant, notice: Option<String>) -> Response<Body> {
+fn reply(signer: &NoticeSigner, grant: Grant, sealed: &SealedGrant, notice: Option<&Notice>) -> Response<Body> {
+    let ticket = HolderTicket::of(&grant, notice.map_or(0, |notice| notice.serial));
     json(&GrantReply {
         download: grant.download.to_string(),
         download_key: grant.download_key.to_string(),
         version: grant.version.to_string(),
         size: grant.size,
         policy: grant.policy.into(),
-        notice,
+        notice: notice.map(|notice| notice_text(&signer.sign(notice))),
+        ticket: Some(ticket_text(&signer.sign_ticket(ticket))),
         order_seed: grant.order_seed,
         expires_ms: grant.expires_ms,
         grant: grant_text(sealed),

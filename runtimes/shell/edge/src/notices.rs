@@ -3,6 +3,7 @@
 use super::answer::{Answer, Routes, json, problem};
 use hyper::StatusCode;
 use swarmedge_core::ids::VersionId;
+use swarmedge_core::wire::notice::Notice;
 use swarmedge_ground::edge_api::{NOTICES_PER_ANSWER, Notices, notice_text};
 use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::rt::Rt;
@@ -29,7 +30,6 @@ pub(super) async fn answer<R: Rt>(routes: &Routes<R>, query: Option<&str>) -> An
 }
 
 /// Returns the notice about a version for the answer to a grant request; `None` if there is none.
-pub(super) async fn about<R: Rt>(routes: &Routes<R>, version: VersionId) -> Option<String> {
-    let notice = routes.published.catalogue().await.notice(version)?;
-    Some(notice_text(&routes.notices.sign(&notice)))
+pub(super) async fn about<R: Rt>(routes: &Routes<R>, version: VersionId) -> Option<Notice> {
+    routes.published.catalogue().await.notice(version)
 }

@@ -11,17 +11,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use swarmedge_core::accounting::certs::KnownCerts;
+use swarmedge_core::accounting::{Trust, tickets};
 use swarmedge_core::content::{Access, Policy};
 use swarmedge_core::ids::{Guid, ProviderId, VersionId};
 use swarmedge_core::wire::Text;
 use swarmedge_core::wire::records::{CertBody, LedgerRecord, ServerRole, SigningContext};
 use swarmedge_ground::edge_api::{
-    GRANT, GRANTS_PATH, GrantReply, GrantRequest, SIGNATURE, signature_text, signed_message,
+    GRANT, GRANTS_PATH, GrantReply, GrantRequest, SIGNATURE, parse_ticket, signature_text, signed_message,
 };
 use swarmedge_ground::health::Health;
 use swarmedge_ground::host::unix_ms;
 use swarmedge_ground::http::Signal;
-use swarmedge_ground::keys::{Key, SealKey, SealRing, certify, save_cert};
+use swarmedge_ground::keys::{Key, SealKey, SealRing, certify, save_cert, verify};
 use swarmedge_ground::rt::{Rt as _, Start as _};
 use swarmedge_ground::spool::Spool;
 use swarmedge_ground::terminal::units::Rate;
@@ -400,6 +402,10 @@ fn a_grant_belongs_to_its_signer_and_its_bytes_are_counted_durably() {
         (granted.version, granted.size, granted.download_key),
         (version.to_string(), 100_000, first.download_key.clone())
     );
+    let ticket = granted.ticket.as_deref().and_then(parse_ticket).expect("a holder's ticket");
+    assert!(ticket.is_of(Guid::of(&key.public()), version) && ticket.ticket.until_ms == 0);
+    let trust = Trust { root: lab.cfg.root.parse().expect("a key"), verify };
+    assert_eq!(tickets::check(&trust, &mut KnownCerts::default(), &ticket, unix_ms()), Ok(()));
     let status = |signer: &Key, request: GrantRequest, more: &[&str]| ask(&lab, signer, &request, more).map(|a| a.0);
     assert_eq!(status(&key, first, &[]), Some(400), "seen before");
     assert_eq!(status(&stranger, request(1), &[]), Some(403), "forged");

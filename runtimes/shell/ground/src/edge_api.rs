@@ -10,7 +10,7 @@ use swarmedge_core::ids::Signature;
 use swarmedge_core::limits::NOTICE_LEN_MAX;
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::notice::SignedNotice;
-use swarmedge_core::wire::records::SealedGrant;
+use swarmedge_core::wire::records::{SealedGrant, SignedHolderTicket};
 
 /// Problem name for damaged stored content, which stays unavailable until the operator publishes it again.
 pub const CONTENT_DAMAGED: &str = "content-damaged";
@@ -197,6 +197,10 @@ pub struct GrantReply {
     /// Newest signed notice about the version, base64url; absent if its policy was never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+    /// Holder's ticket, base64url: the client shows it to CNs when it shares its copy of the version, also after the
+    /// grant has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
     /// Seed of the order in which the client fetches pieces.
     pub order_seed: u64,
     /// End of the grant, Unix milliseconds; renew before.
@@ -244,6 +248,18 @@ pub fn notice_text(notice: &SignedNotice) -> String {
 #[must_use]
 pub fn parse_notice(text: &str) -> Option<SignedNotice> {
     SignedNotice::from_bytes(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
+}
+
+/// Encodes a holder's ticket, base64url.
+#[must_use]
+pub fn ticket_text(ticket: &SignedHolderTicket) -> String {
+    BASE64URL_NOPAD.encode(&ticket.to_bytes())
+}
+
+/// Parses the text that [`ticket_text`] makes.
+#[must_use]
+pub fn parse_ticket(text: &str) -> Option<SignedHolderTicket> {
+    SignedHolderTicket::from_bytes(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
 }
 
 /// Encodes a signature as a header field value, base64url.

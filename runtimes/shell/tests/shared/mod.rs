@@ -9,6 +9,7 @@ mod commands;
 mod crew;
 mod floods;
 mod gets;
+mod holders;
 mod http;
 mod mobility;
 mod networks;

@@ -16,7 +16,7 @@ use swarmedge_core::accounting::logs::Log;
 use swarmedge_core::content::Policy;
 use swarmedge_core::ids::{ConnId, DownloadId, Guid, ProviderId, PublicKey, RecordId, SecondaryGuid, VersionId};
 use swarmedge_core::nat::{Candidate, CandidateKind, NatBehaviour, NatDescriptor};
-use swarmedge_core::wire::control::{Hello, IntroducedPeer, Inventory, Query, Shared, ToClient, ToCn};
+use swarmedge_core::wire::control::{Hello, IntroducedPeer, Query, ToClient, ToCn};
 use swarmedge_core::wire::ledger::{FromLedger, ToLedger};
 use swarmedge_core::wire::records::{
     CertBody, Grant, GrantRecord, LedgerRecord, Logged, ServerCert, ServerRole, Side, SignedGrant, SignedHead,
@@ -41,9 +41,12 @@ mod located;
 mod offers;
 #[path = "stun.rs"]
 mod stun_tests;
+#[path = "tickets.rs"]
+mod tickets;
 
 use crate::Rt as R;
 use stun_tests::{ask_over_tcp, stun_config};
+use tickets::inventory;
 
 const VERSION: VersionId = VersionId([9; 32]);
 const DOWNLOAD: DownloadId = DownloadId([8; 16]);
@@ -287,12 +290,8 @@ impl<R: Start> Net<R> {
     /// Connects a client that shares a version and one that queries for peers; returns both and the introductions.
     async fn introduced(&self, cn: SocketAddr) -> (Client, Client, Vec<IntroducedPeer>) {
         let up = self.client(cn, 1).await;
-        let shared = Shared { version: VERSION, complete: true };
-        let inventory = |seq| {
-            let add = List::truncated([shared.clone()]);
-            ToCn::Inventory(Inventory { seq, reset: true, last: true, add, remove: List::default() })
-        };
-        up.send(&inventory(1));
+        let ticket = self.ticket(&up);
+        up.send(&inventory(1, &ticket));
         let mut down = self.client(cn, 2).await;
         let sealed = self.seal.seal(&self.grant(&down));
         // the DN may not know the copy yet: repeats with growing waits, since a client may send ten queries a minute
@@ -310,7 +309,7 @@ impl<R: Start> Net<R> {
             }
             self.rt.sleep_until(self.rt.now() + wait).await;
             seq += 1;
-            up.send(&inventory(seq));
+            up.send(&inventory(seq, &ticket));
             wait *= 2;
         }
     }

@@ -1,7 +1,8 @@
 //! Notices of the client machine to the user.
 
 use super::{CloseReason, DownloadStatus, Meeting, NoPeers, SourceName, StoreError};
-use crate::ids::{Handle, IntroId, ReqId};
+use crate::ids::{Handle, IntroId, ReqId, VersionId};
+use alloc::vec::Vec;
 
 /// Report to the user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ pub enum Notice {
         /// Whether the session is open now.
         connected: bool,
     },
+    /// The CN does not offer these copies to others, since it refuses their holder's tickets; told once a session.
+    TicketsRefused(Vec<VersionId>),
     /// The CNs refuse this version of the client: downloads come from the edges alone, and nothing is uploaded.
     Outdated,
 }

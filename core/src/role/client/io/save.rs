@@ -4,7 +4,7 @@ use super::{DownloadRecord, SourceName};
 use crate::content::Policy;
 use crate::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, VersionId};
 use crate::wire::notice::Notice;
-use crate::wire::records::{PeerBytes, SignedCheckpoint, UsageRecord};
+use crate::wire::records::{PeerBytes, SignedCheckpoint, SignedHolderTicket, UsageRecord};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Save {
     /// Store a new or changed download; kept until `Forget`, and returned by [`crate::role::client::Restore`]. The
-    /// policy of its grant becomes that of the version's [`CopyTerms`].
+    /// policy and the holder's ticket of its grant become those of the version's [`CopyTerms`].
     Download(DownloadRecord),
     /// Sync the bytes of a complete, verified piece to disk, then enter the piece and its sources in the journal. The
     /// shell may gather several pieces into one sync.
@@ -81,6 +81,8 @@ pub struct CopyTerms {
     pub policy: Policy,
     /// Bytes of the version sent to peers, which the policy limits.
     pub spent: u64,
+    /// Newest ticket by which an edge has granted the version to this client, shown to CNs; `None` if no edge gave one.
+    pub ticket: Option<Box<SignedHolderTicket>>,
 }
 
 /// A receipt that no usage record holds yet.

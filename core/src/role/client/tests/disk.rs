@@ -33,8 +33,10 @@ impl Disk {
         match what {
             Save::Download(record) => {
                 if let Some(granted) = &record.granted {
-                    let fresh = || CopyTerms { policy: granted.policy.clone(), spent: 0 };
-                    disk.terms.entry(granted.version).or_insert_with(fresh).policy = granted.policy.clone();
+                    let fresh = || CopyTerms { policy: granted.policy.clone(), spent: 0, ticket: None };
+                    let terms = disk.terms.entry(granted.version).or_insert_with(fresh);
+                    terms.policy = granted.policy.clone();
+                    terms.ticket = granted.ticket.clone().or_else(|| terms.ticket.take());
                 }
                 disk.downloads.insert(record.handle, record);
             }

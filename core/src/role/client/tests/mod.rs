@@ -10,6 +10,7 @@ mod possession;
 mod receipts;
 mod rekey;
 mod serving;
+mod tickets;
 mod world;
 
 use super::io::{

@@ -10,6 +10,7 @@ use super::super::{Client, Config, Input, KeptServers, Output, Restore};
 use super::disk::Disk;
 use crate::accounting::certs::tests::{ROOT, cert, fake_sign, fake_verify};
 use crate::accounting::possession::Challenge;
+use crate::accounting::tickets::tests::ticket_of;
 use crate::accounting::{introductions, logs};
 use crate::content::{Bitfield, Layout, Policy};
 use crate::ids::{
@@ -76,6 +77,8 @@ pub(super) struct World {
     /// Servers of the last bootstrap, as the store has kept them.
     pub(super) servers: Option<KeptServers>,
     pub(super) grant_ms: u64,
+    /// Whether the edge gives holder's tickets.
+    pub(super) gives_tickets: bool,
     pub(super) renewals: u32,
     grants: u32,
     pub(super) cns: u32,
@@ -155,6 +158,7 @@ impl World {
             commands: 0,
             acks: true,
             adopted: 0,
+            gives_tickets: true,
         }
     }
 
@@ -433,6 +437,9 @@ impl World {
                     order_seed: 0,
                     expires_ms: now_ms + self.grant_ms,
                     sealed: sealed(self.grants),
+                    ticket: self
+                        .gives_tickets
+                        .then(|| Box::new(ticket_of(self.cfg.identity.guid, self.version, now_ms))),
                 }))
             }
             EdgeAsk::Completed { .. } => Ok(EdgeAnswer::Challenged(self.challenge.clone())),

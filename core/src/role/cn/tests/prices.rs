@@ -2,15 +2,28 @@
 //! counted.
 
 use super::*;
-use crate::limits::{INVENTORY_PAGE_MAX, SHARES_PER_PEER_MAX};
+use crate::limits::{SHARES_PER_PEER_MAX, TICKETS_PAGE_MAX};
 use crate::role::cn::{LEAD, Prices};
 use crate::wire::control::{Introduce, ReaddRequest, Unreceipted};
 
-fn page(seq: u64, reset: bool, from: usize) -> ToCn {
-    let add = (from..from + INVENTORY_PAGE_MAX)
-        .map(|n| Shared { version: VersionId::numbered(u32::try_from(n).expect("small")), complete: true });
-    let (add, remove) = (List::truncated(add), List::default());
-    ToCn::Inventory(Inventory { seq, reset, last: false, add, remove })
+/// Returns a CN as [`super::whole`] does, which takes every signature for right and checks tickets for nothing.
+fn whole() -> (Bench<Cn>, ConnId, ConnId) {
+    let (mut b, dn, ledger) = super::whole();
+    b.cfg.tickets_max = 0;
+    b.cfg.verify = |_, _, _, _| true;
+    (b.cfg.prices.ticket, b.cfg.prices.false_ticket) = (Duration::ZERO, Duration::ZERO);
+    (b, dn, ledger)
+}
+
+/// Number of pages of the largest possible inventory.
+const PAGES: u64 = SHARES_PER_PEER_MAX.div_ceil(TICKETS_PAGE_MAX) as u64;
+
+/// Returns page `n` of a large inventory.
+fn page(seq: u64, reset: bool, n: u64) -> ToCn {
+    let from = usize::try_from(n).expect("small") * TICKETS_PAGE_MAX;
+    let versions = (from..from + TICKETS_PAGE_MAX).map(|n| VersionId::numbered(u32::try_from(n).expect("small")));
+    let one = held(1, VersionId::numbered(0));
+    inventory(seq, reset, &versions.map(|version| Held { version, ..one.clone() }).collect::<Vec<_>>())
 }
 
 fn update(uploads: bool, udp: bool, epoch: u32) -> ToCn {
@@ -21,8 +34,8 @@ fn update(uploads: bool, udp: bool, epoch: u32) -> ToCn {
 fn full() -> (Bench<Cn>, ConnId) {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
-    for seq in 1..=44 {
-        let out = say(&mut b, 1, page(seq, seq == 1, usize::try_from(seq).expect("small") * INVENTORY_PAGE_MAX));
+    for seq in 1..=PAGES {
+        let out = say(&mut b, 1, page(seq, seq == 1, seq));
         assert_eq!(to_dn(&out).len(), 1, "the largest inventory is paid for");
     }
     (b, dn)
@@ -151,12 +164,13 @@ fn each_kind_of_message_makes_no_more_work_than_it_pays_for() {
         seq,
         reset: false,
         last: true,
+        certs: List::default(),
         add: List::default(),
         remove: List::truncated([VersionId::numbered(1)]),
     };
     let kinds: [(&dyn Fn(u32) -> ToCn, Duration); 9] = [
         (&|_| query(), prices.query),
-        (&|n| ToCn::Inventory(removal(44 + u64::from(n) + 1)), prices.version),
+        (&|n| ToCn::Inventory(removal(PAGES + u64::from(n) + 1)), prices.version),
         (&|n| update(true, false, n + 2), prices.update),
         (&|n| ToCn::Opened(Opened { intro: IntroId::numbered(n) }), prices.step),
         (&|n| ToCn::Outcome(Outcome { intro: IntroId::numbered(n), attempt: attempt.clone() }), prices.step),
@@ -195,35 +209,34 @@ fn an_unpaid_inventory_is_requested_again_once_it_can_be_paid() {
     let (mut b, dn, _) = whole();
     join(&mut b, 1);
     let mut sent = 0;
-    for seq in 1..=150 {
+    for seq in 1..=500 {
         let out = say(&mut b, 1, page(seq, seq % 50 == 1, 0));
         assert_eq!(refusal(&out, 1), None);
         sent += to_dn(&out).len();
     }
-    assert_eq!(sent, 100, "as many versions as are earned in a minute");
+    assert_eq!(sent, 150_000 / TICKETS_PAGE_MAX, "as many versions as are earned in a minute");
     let out = pass(&mut b, dn, secs(60));
     let readd = to_client(&out, 1).iter().filter(|m| matches!(m, ToClient::ReaddRequest(_))).count();
     assert_eq!(readd, 1);
-    assert!(to_dn(&say(&mut b, 1, page(151, false, 0))).is_empty(), "there is a gap before it");
-    for seq in 152..=195 {
-        assert_eq!(to_dn(&say(&mut b, 1, page(seq, seq == 152, 0))).len(), 1, "{seq}");
+    assert!(to_dn(&say(&mut b, 1, page(501, false, 0))).is_empty(), "there is a gap before it");
+    for seq in 502..502 + PAGES {
+        assert_eq!(to_dn(&say(&mut b, 1, page(seq, seq == 502, 0))).len(), 1, "{seq}");
     }
 }
 
 #[test]
 fn inventories_repeated_for_a_reconnected_dn_are_free() {
     let (mut b, dn) = full();
-    let (mut dn, mut seq) = (dn, 44);
-    for _ in 0..20 {
+    let (mut dn, mut seq) = (dn, PAGES);
+    for _ in 0..5 {
         b.input(Input::DirectoryClosed { conn: dn });
         dn = dn_conn(&b.wait(secs(1))).expect("a dial");
         let out = dn_up(&mut b, dn);
         assert!(to_client(&out, 1).iter().any(|m| matches!(m, ToClient::ReaddRequest(ReaddRequest { .. }))));
-        for n in 0..44 {
+        for n in 0..PAGES {
             seq += 1;
-            let out = say(&mut b, 1, page(seq, n == 0, usize::try_from(n).expect("small") * INVENTORY_PAGE_MAX));
+            let out = say(&mut b, 1, page(seq, n == 0, n));
             assert_eq!(to_dn(&out).len(), 1, "{seq}");
         }
     }
-    const { assert!(44 * INVENTORY_PAGE_MAX > SHARES_PER_PEER_MAX) };
 }

@@ -39,14 +39,11 @@ fn a_withdrawn_version_is_announced_and_no_longer_shared() {
     let subject = Subject::version(gone);
     assert_eq!(announced(&b.input(notice(5, Terms::Withdrawn))), [Known { subject, serial: 5 }]);
     assert!(b.input(notice(5, Terms::Withdrawn)).is_empty(), "announced once");
-    let held = NoticeList { notices: List::truncated([Known { subject, serial: 0 }]) };
-    let out = say(&mut b, 1, ToCn::NoticesHeld(held));
+    let known = NoticeList { notices: List::truncated([Known { subject, serial: 0 }]) };
+    let out = say(&mut b, 1, ToCn::NoticesHeld(known));
     assert!(to_client(&out, 1).iter().any(|m| matches!(m, ToClient::Notice(_))), "who holds it gets the notice");
     assert_eq!(failed(&ask(&mut b, Some(signed_grant(grant_of(1)))), 1), Some(QueryError::Withdrawn));
-    let shared = |version| Shared { version, complete: true };
-    let add = List::truncated([shared(gone), shared(other)]);
-    let page = Inventory { seq: 1, reset: true, last: true, add, remove: List::default() };
-    let out = say(&mut b, 1, ToCn::Inventory(page));
+    let out = say(&mut b, 1, inventory(1, true, &[held(1, gone), held(1, other)]));
     let [ToDn::Shares(shares)] = to_dn(&out)[..] else { panic!("{out:?}") };
     assert_eq!(shares.add.iter().map(|s| s.version).collect::<Vec<_>>(), [other]);
     b.input(notice(6, Terms::Policy(Policy::default())));

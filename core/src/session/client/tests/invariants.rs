@@ -24,7 +24,7 @@ const AT: Option<Time> = Some(Time(9));
 
 #[test]
 fn each_clause_about_an_open_session_fires() {
-    let corruptions: [(&str, fn(&mut ClientSession)); 14] = [
+    let corruptions: [(&str, fn(&mut ClientSession)); 15] = [
         ("a connection has a time-out until its Welcome", |s| s.timers.set(Timer::Welcome, AT)),
         ("only an open session pings", |s| s.timers.clear(Timer::Ping)),
         ("a CN is dialled only without a connection", |s| s.timers.set(Timer::Dial, AT)),
@@ -36,6 +36,7 @@ fn each_clause_about_an_open_session_fires() {
         }),
         ("a stopped session has no deadline", |s| s.phase = Phase::Stopped),
         ("a change of the inventory is sent in time", |s| s.inventory.forget_reset()),
+        ("a refused ticket is of a shared version", |s| s.inventory.refuse_unshared()),
         ("a query under way has a time-out", |s| s.timers.clear(Timer::Query(D1))),
         ("records under way are sent again", |s| s.timers.clear(Timer::Usage)),
         ("a download that wants peers waits to ask or for an answer", |s| {

@@ -246,6 +246,7 @@ impl ApiState {
                     state.session_opened();
                 }
             }
+            Notice::TicketsRefused(versions) => state.client.copies_refused += versions.len(),
             // the port reports this in words, since it knows the lowest accepted version
             Notice::Outdated => {}
         }

@@ -154,6 +154,10 @@ fn print_status(line: &StatusLine) -> Result<(), Error> {
     if let Some(why) = &line.outdated {
         say!("{why}")?;
     }
+    if line.copies_refused > 0 {
+        let refused = "the control plane refuses their holder's tickets; download them again to share them";
+        say!("{} copies are offered to nobody: {refused}", line.copies_refused)?;
+    }
     if let Some(proxy) = &line.proxy {
         say!("edges and control plane through the proxy {proxy}; peers directly")?;
     }

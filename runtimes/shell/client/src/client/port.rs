@@ -237,7 +237,7 @@ const fn explained(notice: &Notice) -> Option<Handle> {
         },
         Notice::NoPeers { handle, .. } => Some(*handle),
         Notice::Done { .. } | Notice::SourceDropped { .. } | Notice::Meeting(..) => None,
-        Notice::Session { .. } | Notice::Outdated => None,
+        Notice::Session { .. } | Notice::Outdated | Notice::TicketsRefused(_) => None,
     }
 }
 
@@ -252,6 +252,13 @@ fn log(notice: &Notice) {
         Notice::Meeting(intro, meeting) => tracing::debug!(%intro, ?meeting, "introduction"),
         Notice::NoPeers { handle, why } => tracing::debug!(%handle, ?why, "no peers"),
         Notice::Session { connected } => tracing::info!(connected, "control session"),
+        Notice::TicketsRefused(versions) => {
+            let copies = versions.len();
+            tracing::warn!(
+                copies,
+                "the control plane refuses the holder's tickets of copies, and offers them to nobody"
+            );
+        }
         Notice::Outdated => {}
     }
 }

@@ -270,6 +270,9 @@ pub struct StatusLine {
     /// A sentence for the user if the CNs refuse this version of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outdated: Option<String>,
+    /// Number of copies that the control plane does not offer to others, since it refuses their holder's tickets.
+    #[serde(default)]
+    pub copies_refused: usize,
     /// Whether the user allows uploads.
     pub uploads: bool,
     /// Whether the control plane is connected, which introduces peers.

@@ -198,6 +198,7 @@ fn read_reply(reply: GrantReply) -> Option<Granted> {
         order_seed: reply.order_seed,
         expires_ms: reply.expires_ms,
         sealed: edge_api::parse_grant(&reply.grant)?,
+        ticket: reply.ticket.as_deref().and_then(edge_api::parse_ticket).map(Box::new),
     })
 }
 

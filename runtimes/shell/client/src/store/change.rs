@@ -13,7 +13,7 @@ use swarmedge_core::ids::{DownloadId, Guid, Handle, PieceIndex, RecordId, Versio
 use swarmedge_core::role::client::io::{CopyTerms, DownloadRecord, DownloadState, KeptReceipt, SourceName};
 use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::notice::{Notice, Terms};
-use swarmedge_core::wire::records::{Side, SignedCheckpoint, UsageRecord, UsageState};
+use swarmedge_core::wire::records::{Side, SignedCheckpoint, SignedHolderTicket, UsageRecord, UsageState};
 use swarmedge_ground::database::{bad, io_error};
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -117,7 +117,8 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
             table.insert(d.handle.0, value.as_slice()).map_err(io_error)?;
             if let Some(granted) = &d.granted {
                 let noticed = noticed_policy(tx, granted.version)?;
-                put_policy(tx, granted.version, noticed.as_ref().unwrap_or(&granted.policy))?;
+                let policy = noticed.as_ref().unwrap_or(&granted.policy);
+                put_policy(tx, granted.version, policy, granted.ticket.as_deref())?;
             }
         }
         Change::DropDownload(handle) => {
@@ -162,7 +163,7 @@ fn apply_one(tx: &WriteTransaction, secret: &JournalKey, change: &Change) -> io:
         Change::Notice(version, notice) => {
             put(tx, NOTICES, &version.0, &notice.to_bytes())?;
             if let Some((_, Terms::Policy(policy))) = notice.terms() {
-                put_policy(tx, *version, &policy)?;
+                put_policy(tx, *version, &policy, None)?;
             }
         }
         Change::DropNotice(version) => delete(tx, NOTICES, &version.0)?,
@@ -182,13 +183,20 @@ fn noticed_policy(tx: &WriteTransaction, version: VersionId) -> io::Result<Optio
     Ok(notice.terms().and_then(|(_, terms)| if let Terms::Policy(policy) = terms { Some(policy) } else { None }))
 }
 
-/// Stores a version's policy, and keeps the stored number of bytes sent to peers.
-fn put_policy(tx: &WriteTransaction, version: VersionId, policy: &Policy) -> io::Result<()> {
+/// Stores a version's policy, and a newer holder's ticket if there is one. Keeps the stored number of bytes sent to
+/// peers.
+fn put_policy(
+    tx: &WriteTransaction,
+    version: VersionId,
+    policy: &Policy,
+    newer: Option<&SignedHolderTicket>,
+) -> io::Result<()> {
     let table = tx.open_table(TERMS).map_err(io_error)?;
     let before = table.get(version.0.as_slice()).map_err(io_error)?.map(|v| decoded(records::decode_terms(v.value())));
     drop(table);
-    let spent = before.transpose()?.map_or(0, |terms| terms.spent);
-    put(tx, TERMS, &version.0, &records::encode_terms(&CopyTerms { policy: policy.clone(), spent }))
+    let (spent, ticket) = before.transpose()?.map_or((0, None), |terms| (terms.spent, terms.ticket));
+    let terms = CopyTerms { policy: policy.clone(), spent, ticket: newer.cloned().map(Box::new).or(ticket) };
+    put(tx, TERMS, &version.0, &records::encode_terms(&terms))
 }
 
 fn drop_version(tx: &WriteTransaction, version: VersionId) -> io::Result<()> {

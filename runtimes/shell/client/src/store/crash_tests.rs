@@ -5,11 +5,24 @@ use super::tests::{Inline, content, manifest_of, run};
 use super::*;
 use crate::mem_disk::{Fault, Medium, MemDisk, coin};
 use bytes::Bytes;
-use swarmedge_core::ids::{ProviderId, PublicKey};
+use swarmedge_core::ids::{ProviderId, PublicKey, Signature};
 use swarmedge_core::role::client::io::{FetchEnd, Granted, ObjectRef, SourceName};
-use swarmedge_core::wire::Blob;
-use swarmedge_core::wire::records::SealedGrant;
+use swarmedge_core::wire::records::{CertBody, HolderTicket, SealedGrant, ServerCert, ServerRole, SignedHolderTicket};
+use swarmedge_core::wire::{Blob, Text};
 use swarmedge_ground::disk::Disk;
+
+/// Returns a holder's ticket for a version, with signatures that nobody checks.
+pub(super) fn ticket(version: VersionId) -> SignedHolderTicket {
+    let name = Text::new("edge").expect("short");
+    let key = PublicKey::numbered(1);
+    let body = CertBody { role: ServerRole::Edge, name, key, not_before_ms: 1, not_after_ms: 2 };
+    let guid = Guid::numbered(2);
+    SignedHolderTicket {
+        ticket: HolderTicket { guid, version, provider: ProviderId(1), policy_serial: 3, issued_ms: 4, until_ms: 5 },
+        signature: Signature::numbered(6),
+        cert: ServerCert { body, signature: Signature::numbered(7) },
+    }
+}
 
 pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadRecord {
     let granted = Granted {
@@ -21,6 +34,7 @@ pub(super) fn record(handle: u32, version: VersionId, size: u64) -> DownloadReco
         order_seed: 0,
         expires_ms: 0,
         sealed: SealedGrant { epoch: 0, nonce: [0; 24], sealed: Blob::default() },
+        ticket: None,
     };
     DownloadRecord {
         handle: Handle(handle),

@@ -150,7 +150,11 @@ fn the_terms_of_a_copy_outlive_its_download_and_go_with_the_copy() {
     let (disk, opened) = open(Medium::default());
     let (store, _) = opened.expect("an empty disk");
     assert!(download(&store, &manifest, &bytes, 1).placed);
-    let terms = |upload_rate_max, spent| CopyTerms { policy: Policy { upload_rate_max, ..Policy::default() }, spent };
+    let ticket = Some(Box::new(super::crash_tests::ticket(version)));
+    let terms = |upload_rate_max, spent| {
+        let policy = Policy { upload_rate_max, ..Policy::default() };
+        CopyTerms { policy, spent, ticket: ticket.clone() }
+    };
     saved(&store, Save::Copy { version, terms: terms(1, 77) }).expect("room");
     let mut newer = record(1, version, bytes.len() as u64);
     newer.state = DownloadState::Completed;
@@ -159,11 +163,30 @@ fn the_terms_of_a_copy_outlive_its_download_and_go_with_the_copy() {
     saved(&store, Save::Forget { handle: Handle(1) }).expect("room");
     drop(store);
     let (store, restored) = reopen(&disk);
-    assert_eq!(restored.terms, [(version, terms(2, 77))].into(), "the newest policy, and the count as it was");
+    let kept = "the newest policy, and the count and the ticket as they were";
+    assert_eq!(restored.terms, [(version, terms(2, 77))].into(), "{kept}");
     saved(&store, Save::Uncache { version }).expect("room");
     saved(&store, Save::Copy { version, terms: terms(3, 78) }).expect("of a copy that is gone nothing is written");
     drop(store);
     assert!(reopen(&disk).1.terms.is_empty());
+}
+
+#[test]
+fn a_grants_ticket_stays_with_the_copy_when_its_download_is_forgotten() {
+    let bytes = content(SIZE);
+    let manifest = manifest_of(&bytes, 65_536);
+    let version = manifest.version();
+    let (disk, opened) = open(Medium::default());
+    let (store, _) = opened.expect("an empty disk");
+    assert!(download(&store, &manifest, &bytes, 1).placed);
+    let mut granted = record(1, version, bytes.len() as u64);
+    granted.state = DownloadState::Completed;
+    granted.granted.as_mut().expect("granted").ticket = Some(Box::new(super::crash_tests::ticket(version)));
+    saved(&store, Save::Download(granted)).expect("room");
+    saved(&store, Save::Forget { handle: Handle(1) }).expect("room");
+    drop(store);
+    let ticket = reopen(&disk).1.terms.remove(&version).and_then(|terms| terms.ticket);
+    assert_eq!(ticket.as_deref(), Some(&super::crash_tests::ticket(version)));
 }
 
 #[test]
@@ -174,7 +197,11 @@ fn a_notice_replaces_the_policy_of_a_copy_before_any_grant() {
     let (disk, opened) = open(Medium::default());
     let (store, _) = opened.expect("an empty disk");
     assert!(download(&store, &manifest, &bytes, 1).placed);
-    let terms = |upload_rate_max| CopyTerms { policy: Policy { upload_rate_max, ..Policy::default() }, spent: 77 };
+    let ticket = Some(Box::new(super::crash_tests::ticket(version)));
+    let terms = |upload_rate_max| {
+        let policy = Policy { upload_rate_max, ..Policy::default() };
+        CopyTerms { policy, spent: 77, ticket: ticket.clone() }
+    };
     saved(&store, Save::Copy { version, terms: terms(1) }).expect("room");
     let notice = Notice::about_version(version, 7, &Terms::Policy(terms(2).policy));
     saved(&store, Save::Notice(notice.clone())).expect("room");

@@ -6,17 +6,19 @@ use swarmedge_core::ids::{DownloadId, Handle, IntroId, PublicKey, VersionId};
 use swarmedge_core::role::client::io::{
     CopyTerms, DownloadRecord, DownloadState, FailReason, Granted, KeptReceipt, ObjectRef, SourceName,
 };
-use swarmedge_core::wire::records::SealedGrant;
+use swarmedge_core::wire::records::{SealedGrant, SignedHolderTicket};
 use swarmedge_core::wire::{DecodeError, Reader, Wire};
 
 /// The longest path of an output file (PATH_MAX of Linux).
 const OUTPUT_LEN_MAX: usize = 4096;
 /// First byte of a download's value: its current format.
-const DOWNLOAD_FORMAT: u8 = 3;
+const DOWNLOAD_FORMAT: u8 = 4;
 /// The download format without `active_ms` and `replace`.
 const DOWNLOAD_FORMAT_1: u8 = 1;
 /// The download format without `replace`.
 const DOWNLOAD_FORMAT_2: u8 = 2;
+/// The download format without `ticket`.
+const DOWNLOAD_FORMAT_3: u8 = 3;
 
 fn put_text(text: &str, out: &mut Vec<u8>) {
     u32::try_from(text.len()).unwrap_or(u32::MAX).encode(out);
@@ -29,6 +31,17 @@ fn take_text(r: &mut Reader<'_>) -> Result<String, DecodeError> {
         return Err(DecodeError::TooLong);
     }
     std::str::from_utf8(r.take(len)?).map(str::to_owned).map_err(|_| DecodeError::Invalid)
+}
+
+fn put_ticket(ticket: Option<&SignedHolderTicket>, out: &mut Vec<u8>) {
+    ticket.is_some().encode(out);
+    if let Some(ticket) = ticket {
+        ticket.encode(out);
+    }
+}
+
+fn take_ticket(r: &mut Reader<'_>) -> Result<Option<Box<SignedHolderTicket>>, DecodeError> {
+    Option::decode(r).map(|ticket| ticket.map(Box::new))
 }
 
 /// Encodes a download's record; `None` if its output path is longer than the journal allows.
@@ -55,6 +68,7 @@ pub(crate) fn encode_download(d: &DownloadRecord) -> Option<Vec<u8>> {
         g.order_seed.encode(&mut out);
         g.expires_ms.encode(&mut out);
         g.sealed.encode(&mut out);
+        put_ticket(g.ticket.as_deref(), &mut out);
     }
     Some(out)
 }
@@ -72,7 +86,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
     let output = take_text(r)?;
     let usage_seq = Wire::decode(r)?;
     let active_ms = if format >= DOWNLOAD_FORMAT_2 { Wire::decode(r)? } else { 0 };
-    let replace = if format == DOWNLOAD_FORMAT { Wire::decode(r)? } else { false };
+    let replace = if format >= DOWNLOAD_FORMAT_3 { Wire::decode(r)? } else { false };
     let state = state_of(u8::decode(r)?)?;
     let granted = if bool::decode(r)? {
         Some(Granted {
@@ -84,6 +98,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
             order_seed: Wire::decode(r)?,
             expires_ms: Wire::decode(r)?,
             sealed: SealedGrant::decode(r)?,
+            ticket: if format == DOWNLOAD_FORMAT { take_ticket(r)? } else { None },
         })
     } else {
         None
@@ -138,13 +153,15 @@ pub(crate) fn encode_terms(terms: &CopyTerms) -> Vec<u8> {
     let mut out = Vec::new();
     terms.policy.encode(&mut out);
     terms.spent.encode(&mut out);
+    put_ticket(terms.ticket.as_deref(), &mut out);
     out
 }
 
 /// Decodes a value of [`encode_terms`].
 pub(crate) fn decode_terms(bytes: &[u8]) -> Result<CopyTerms, DecodeError> {
     let mut r = Reader::new(bytes);
-    let terms = CopyTerms { policy: Wire::decode(&mut r)?, spent: Wire::decode(&mut r)? };
+    let (policy, spent) = (Wire::decode(&mut r)?, Wire::decode(&mut r)?);
+    let terms = CopyTerms { policy, spent, ticket: take_ticket(&mut r)? };
     r.end()?;
     Ok(terms)
 }
@@ -236,6 +253,7 @@ mod tests {
                 order_seed: 9,
                 expires_ms: 10,
                 sealed,
+                ticket: (number % 3 == 0).then(|| Box::new(super::super::crash_tests::ticket(VersionId::numbered(2)))),
             };
             let record = DownloadRecord {
                 handle: Handle(4),

@@ -85,6 +85,7 @@ pub(super) fn download(handle: u32, output: &Path, version: VersionId) -> Downlo
             nonce: [0; 24],
             sealed: swarmedge_core::wire::Blob::default(),
         },
+        ticket: None,
     };
     DownloadRecord {
         handle: Handle(handle),

@@ -53,6 +53,7 @@ impl super::State {
     /// Updates the state when a session with a CN opens: its absence is no reason any more, but for what is over.
     pub(super) fn session_opened(&mut self) {
         self.client.outdated = None;
+        self.client.copies_refused = 0;
         let downloads = &self.downloads;
         let state = |handle: Handle| downloads.get(&handle).map(|entry| &entry.status.state);
         let is_over = |handle| matches!(state(handle), Some(DownloadState::Completed | DownloadState::Failed(_)));
