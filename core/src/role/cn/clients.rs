@@ -228,8 +228,8 @@ impl Cn {
         self.recording.log_login(cx, &self.common, observed, location, hello);
     }
 
-    /// Forwards a page of inventory changes to the DNs, without versions that the client was not granted. A missing page
-    /// ends the session, since the DNs would never learn of its versions.
+    /// Forwards a page of inventory changes to the DNs, without versions that the client was not granted. A missing
+    /// page ends the session, since the DNs would never learn of its versions.
     fn on_inventory(&mut self, cx: &mut Context<'_>, conn: ConnId, page: Inventory) {
         if !self.sessions.is_next_page(conn, &page) {
             return self.refuse_violation(cx, conn);

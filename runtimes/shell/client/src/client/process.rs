@@ -109,7 +109,7 @@ pub async fn run<R: Rt>(
     tracing::info!(guid = %identity.guid(), state = %config.state.display(), "client started");
     let Parts { edges, peers, way, raw, datagrams, doors, called } = parts;
     let stopped = report_news(&edges, &api_state);
-    let key_of_day = identity.clone();
+    let key = KeyOfDay { identity: identity.clone(), stays: config.one_shot, is_over: Signal::default() };
     let (looks, looked_for) = mailbox(1);
     let leaves = Signal::default();
     let sight = Sight {
@@ -146,12 +146,8 @@ pub async fn run<R: Rt>(
     let metrics = |addr| ops::serve(&rt, addr, "client ops", stopped.clone(), Health::default());
     config.ops.map(metrics).transpose()?;
     ready(&api_state);
-    let key_is_over = Signal::default();
-    let new_key = async {
-        upload_key_over(&rt, &config, &key_of_day, &api_state, &closing_peers).await;
-        key_is_over.set();
-    };
-    let stop = stop_asked(rt.clone(), api_state.clone(), or(shutdown, new_key));
+    let stop = or(shutdown, key.end(&rt, &api_state, &closing_peers));
+    let stop = stop_asked(rt.clone(), api_state.clone(), stop);
     or(drive(rt.clone(), machine, core, receiver, port), stop).await;
     api_state.close();
     stopped.set();
@@ -162,25 +158,28 @@ pub async fn run<R: Rt>(
     };
     or(closing, rt.sleep_until(rt.now() + CLOSE_WITHIN)).await;
     tracing::info!("client stopped");
-    Ok(if api_state.begins_anew() || key_is_over.is_set() { Ended::NewKey } else { Ended::Stopped })
+    Ok(if api_state.begins_anew() || key.is_over.is_set() { Ended::NewKey } else { Ended::Stopped })
 }
 
-/// Waits until the day of the upload key is over and the client is idle, or the next day too. A client for one `get`
-/// keeps its key.
-async fn upload_key_over<R: Rt>(
-    rt: &R,
-    config: &ClientConfig,
-    identity: &Identity,
-    api_state: &ApiState,
-    peers: &Peers<R>,
-) {
-    loop {
-        rt.sleep_until(rt.now() + LOOK_AT_DAY_EVERY).await;
-        let downloads_rest = || api_state.status().downloads.iter().all(|line| line.state.is_at_rest());
-        let idle = api_state.gets() == 0 && peers.connected() == 0 && downloads_rest();
-        if !config.one_shot && identity.is_over(today(), idle) {
-            tracing::info!("the day of the upload key is over: the client starts again under a new one");
-            return;
+/// The upload key of a running client, which is for one day.
+struct KeyOfDay {
+    identity: Identity,
+    /// Whether the key stays as long as the client runs: one that is for a single `get`.
+    stays: bool,
+    is_over: Signal,
+}
+
+impl KeyOfDay {
+    /// Waits until the key's day is over and the client is idle, or the next day too.
+    async fn end<R: Rt>(&self, rt: &R, api_state: &ApiState, peers: &Peers<R>) {
+        loop {
+            rt.sleep_until(rt.now() + LOOK_AT_DAY_EVERY).await;
+            let downloads_rest = || api_state.status().downloads.iter().all(|line| line.state.is_at_rest());
+            let idle = api_state.gets() == 0 && peers.connected() == 0 && downloads_rest();
+            if !self.stays && self.identity.is_over(today(), idle) {
+                tracing::info!("the day of the upload key is over: the client starts again under a new one");
+                return self.is_over.set();
+            }
         }
     }
 }

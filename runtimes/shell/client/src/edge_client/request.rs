@@ -36,8 +36,8 @@ fn needs_bootstrap(status: StatusCode, body: &[u8]) -> bool {
     matches!((status, name), (StatusCode::BAD_REQUEST, "clock") | (StatusCode::MISDIRECTED_REQUEST, "wrong-edge"))
 }
 
-/// Converts an edge's refusal to the machine's error. Another clock or name ends no download: it is set right some time,
-/// or the edge's next bootstrap tells its time.
+/// Converts an edge's refusal to the machine's error. Another clock or name ends no download: it is set right some
+/// time, or the edge's next bootstrap tells its time.
 fn refused(status: StatusCode, body: &[u8], retry_after_s: Option<u32>) -> EdgeError {
     match (refusal(status), retry_after_s) {
         _ if needs_bootstrap(status, body) => EdgeError::Unavailable,
