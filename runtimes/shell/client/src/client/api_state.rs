@@ -212,6 +212,12 @@ impl ApiState {
         self.0.changed.notify_all();
     }
 
+    /// Takes back a usage record that could not be saved: the machine makes another one in its place.
+    pub fn usage_not_saved(&self, id: RecordId) {
+        self.lock().unreported.remove(&id);
+        self.0.changed.notify_all();
+    }
+
     /// Adds a download that the store kept from an earlier start.
     pub fn restored(&self, record: &DownloadRecord, durable: u64, sources: &BTreeMap<SourceName, u64>) {
         let mut entry = Entry::new(record);

@@ -221,9 +221,17 @@ impl<R: Rt> ClientPort<R> {
 
     fn save(&self, req: ReqId, what: Save, local: &mut VecDeque<Input>) {
         self.api_state.saving(&what);
+        let (api_state, usage) =
+            (self.api_state.clone(), if let Save::Usage(record) = &what { Some(record.id) } else { None });
+        let saved = move |result: Result<(), StoreError>| {
+            if let Some(id) = usage.filter(|_| result.is_err()) {
+                api_state.usage_not_saved(id);
+            }
+            Input::Saved { req, result }
+        };
         match self.inbox.reserve() {
-            Ok(permit) => self.store.save(what, move |result| permit.send(Input::Saved { req, result })),
-            Err(_) => local.push_back(Input::Saved { req, result: Err(StoreError::Io) }),
+            Ok(permit) => self.store.save(what, move |result| permit.send(saved(result))),
+            Err(_) => local.push_back(saved(Err(StoreError::Io))),
         }
     }
 }

@@ -4,9 +4,11 @@ use super::*;
 use crate::client::protocol::WithoutPeers;
 use crate::edge_client::{News, Trouble};
 use swarmedge_core::content::Policy;
-use swarmedge_core::ids::ProviderId;
+use swarmedge_core::ids::{DownloadId, Guid, ProviderId, RecordId, VersionId};
 use swarmedge_core::role::client::io::{NoPeers, ObjectRef};
+use swarmedge_core::wire::List;
 use swarmedge_core::wire::control::QueryError;
+use swarmedge_core::wire::records::{Side, UsageRecord, UsageState};
 
 fn record(handle: u32) -> DownloadRecord {
     DownloadRecord {
@@ -188,4 +190,28 @@ fn a_user_may_name_an_edge_by_any_name_that_leads_to_it() {
     assert!(!is_taken("foreign:1"), "an edge of the same operator that no bootstrap names");
     let refusal = api_state.expect_edge("nobody:1", PATIENCE).expect_err("no edge answers there");
     assert!(refusal.reason.ends_with("whose edges are own:1"), "{refusal:?}");
+}
+
+#[test]
+fn a_usage_record_that_could_not_be_saved_is_not_waited_for() {
+    let api_state = ApiState::new(StatusLine::default(), |_| true);
+    let usage = |n| UsageRecord {
+        id: RecordId::numbered(n),
+        reporter: Guid::numbered(1),
+        side: Side::Downloader,
+        download: DownloadId::numbered(1),
+        version: VersionId::numbered(1),
+        seq: n,
+        state: UsageState::Completed,
+        edge_bytes: 5,
+        peers: List::default(),
+        elapsed_ms: 1,
+        cause: None,
+    };
+    api_state.saving(&Save::Usage(usage(1)));
+    api_state.saving(&Save::Usage(usage(2)));
+    assert_eq!(api_state.status().usage_unreported, 2);
+    api_state.usage_not_saved(RecordId::numbered(1));
+    api_state.saving(&Save::UsageDone(vec![RecordId::numbered(2)]));
+    assert_eq!(api_state.status().usage_unreported, 0);
 }
