@@ -4,10 +4,9 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use swarmedge_core::wire::records::{LedgerRecord, Side};
 use swarmedge_models::scenario::{self, Command, HONEST, Name, Object, Plan, Progress, Rig, Role, Totals};
-use swarmedge_models::sim::campaign;
+use swarmedge_models::sim::Move;
 use swarmedge_models::sim::machines::RoleCfg;
 use swarmedge_models::sim::rig::SimRig;
-use swarmedge_models::sim::{Move, Mutant};
 
 fn run_scenario(name: &str) {
     let scenario = scenario::ALL.iter().find(|s| s.name == name).expect("it is in the list");
@@ -185,29 +184,4 @@ fn a_peer_moves(seed: u64, moving: u8) {
 #[test]
 fn a_transfer_survives_a_network_change_of_either_peer() {
     (1..=5).for_each(|seed| [0, 1].into_iter().for_each(|moving| a_peer_moves(seed, moving)));
-}
-
-#[test]
-fn random_faults_violate_no_invariant() {
-    for seed in 0..25 {
-        let outcome = campaign::run(seed, None);
-        assert_eq!(outcome.failure, None, "replay: swarmedge-models simulate --seed {seed}");
-    }
-}
-
-#[test]
-fn campaigns_find_seeded_defects() {
-    let defects = [
-        Mutant::BadBlockCounts,
-        Mutant::SavesAreLost,
-        Mutant::UploadsOffIsOverlooked,
-        Mutant::ReaddIsLost,
-        Mutant::Misdelivers,
-        Mutant::SpoolLosesOffers,
-        Mutant::JournalIsBelieved,
-    ];
-    for defect in defects {
-        let found = (0..400).find(|&seed| campaign::run(seed, Some(defect)).failure.is_some());
-        assert!(found.is_some(), "no campaign notices {defect:?}");
-    }
 }

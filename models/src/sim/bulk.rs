@@ -3,18 +3,21 @@
 use super::connection::Link;
 use super::machines::In;
 use super::posting::at_once;
-use super::{Cfg, Event, Mutant, Net, store};
+use super::{Cfg, Event, Mutant, Net, keys, store};
 use crate::world::{Lane, NodeIx, Way, World};
 use std::ops::Range;
 use std::time::Duration;
 use swarmedge_core::content::Layout;
 use swarmedge_core::ids::{ConnId, PieceIndex, ReqId, VersionId, XferId};
+use swarmedge_core::machine::Time;
 use swarmedge_core::role::client::io::{FetchEnd, Input};
 use swarmedge_core::role::edge;
 use swarmedge_core::swarm::outcome::EdgeError;
-use swarmedge_core::wire::Wire as _;
 use swarmedge_core::wire::peer::{PieceRequest, RefuseCode};
-use swarmedge_core::wire::records::{Grant, SealedGrant, SignedGrant};
+use swarmedge_core::wire::records::{Grant, SealedGrant};
+
+/// Time for which an edge still serves content for a grant that has expired, in milliseconds.
+const GRACE_MS: u64 = 10 * 60 * 1000;
 
 /// Transfer of blocks, from the client's request until its end is reported to sender and receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +42,8 @@ pub struct Pull {
     pub grant: Option<Box<Grant>>,
     /// Whether the edge counts the bytes.
     pub counted: bool,
+    /// Time that the transfer takes of its sender, its receiver and its rate limit.
+    pub takes: Vec<((NodeIx, u8), Duration)>,
 }
 
 fn sender_xfer(id: u64) -> XferId {
@@ -77,6 +82,14 @@ pub(super) enum Source {
     Peer(ConnId),
 }
 
+/// Returns the grant with which a client asks an edge for content; `None` if it has expired, or was sealed by a key that
+/// is no longer in use.
+fn opens(w: &World<Net>, sealed: &SealedGrant) -> Option<Box<Grant>> {
+    let now_ms = keys::WALL_MS + w.now.0 / 1000;
+    let grant = keys::open(sealed, w.env.epochs)?.grant;
+    (now_ms <= grant.expires_ms.saturating_add(GRACE_MS)).then(|| Box::new(grant))
+}
+
 /// Starts a fetch for which a client's machine has asked.
 pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
     let id = w.env.number();
@@ -91,6 +104,7 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
         half: false,
         grant: None,
         counted: true,
+        takes: Vec::new(),
     };
     match &f.source {
         Source::Edge(edge, grant) => {
@@ -98,15 +112,14 @@ pub(super) fn fetch(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, f: Fetch) {
             let Some(edge) = cfg.edge(*edge).filter(|&e| w.node(e).is_some() && !starves) else {
                 return end(w, (node, f.xfer), id, FetchEnd::Broken, cfg.latency * 4);
             };
-            // an edge serves content for any grant of this version, even an expired one
-            let grant = SignedGrant::from_bytes(&grant.sealed).ok().map(|signed| Box::new(signed.grant));
-            let pull = Pull { grant: grant.clone(), ..pull(edge, None) };
+            let Some(grant) = opens(w, grant) else {
+                let expired = FetchEnd::EdgeRefused(EdgeError::GrantExpired);
+                return end(w, (node, f.xfer), id, expired, cfg.latency * 2);
+            };
+            let pull = Pull { grant: Some(grant.clone()), ..pull(edge, None) };
             let bytes = bytes(w, &pull);
             w.env.pulls.insert(id, pull);
-            match grant {
-                Some(grant) => at_once(w, edge, In::Edge(edge::Input::SendRequested { req: ReqId(id), grant, bytes })),
-                None => begin(w, cfg, id, 0),
-            }
+            at_once(w, edge, In::Edge(edge::Input::SendRequested { req: ReqId(id), grant, bytes }));
         }
         Source::Peer(conn) => {
             let Some((link, uploader)) = w.env.link_of(node, *conn).map(|(id, l)| (id, l.other(node))) else {
@@ -166,6 +179,9 @@ fn begin(w: &mut World<Net>, cfg: &Cfg, id: u64, rate_max: u64) {
             let free = w.env.busy.entry(key).or_default();
             *free = (*free).max(w.now).after(takes);
             at = at.max(*free);
+            if let Some(p) = w.env.pulls.get_mut(&id) {
+                p.takes.push((key, takes));
+            }
         }
     }
     let after = at.since(w.now) + cfg.latency;
@@ -195,11 +211,13 @@ pub(super) fn serve(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, r
 /// Refuses a request at a client, or stops serving it.
 pub(super) fn refuse(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId, why: RefuseCode) {
     let id = xfer.0 & !(1 << 63);
-    let Some(p) = w.env.pulls.remove(&id) else { return };
+    let Some(p) = take(w, id) else { return };
+    give_back(w, &p);
     w.clear_lanes(|l| *l == done_lane(p.to.0, id));
     end(w, p.to, id, FetchEnd::Refused(why), cfg.latency);
     if p.serving {
         let sent = if p.half { half(bytes(w, &p)) } else { 0 };
+        peer_sent(w, cfg, &p, sent);
         served(w, node, id, sent, Duration::ZERO);
     }
 }
@@ -217,13 +235,37 @@ pub(super) fn cancel(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, xfer: XferId) 
     }
 }
 
+/// Removes a transfer that ends.
+fn take(w: &mut World<Net>, id: u64) -> Option<Pull> {
+    w.env.spoiled.remove(&id);
+    w.env.pulls.remove(&id)
+}
+
+/// Gives back the time that a transfer which ends early does not take, to those behind it.
+fn give_back(w: &mut World<Net>, p: &Pull) {
+    for (key, takes) in &p.takes {
+        let left = if p.half { *takes / 2 } else { *takes };
+        let free = w.env.busy.entry(*key).or_default();
+        *free = Time(free.0.saturating_sub(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))).max(w.now);
+    }
+}
+
+/// Adds bytes to those that clients have sent to peers.
+fn peer_sent(w: &mut World<Net>, cfg: &Cfg, p: &Pull, bytes: u64) {
+    if cfg.timed {
+        *w.env.seen.sent_by_peers.entry(p.version).or_default() += bytes;
+    }
+}
+
 /// Ends a transfer early. Bytes that have arrived count for the sender.
-fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
-    let Some(p) = w.env.pulls.remove(&id) else { return };
+pub(super) fn stop(w: &mut World<Net>, cfg: &Cfg, id: u64, how: FetchEnd) {
+    let Some(p) = take(w, id) else { return };
+    give_back(w, &p);
     w.clear_lanes(|l| *l == done_lane(p.to.0, id) || (!p.serving && *l == done_lane(p.from, id)));
     end(w, p.to, id, how, Duration::ZERO);
     let sent = if p.half { half(bytes(w, &p)) } else { 0 };
     if p.serving && p.link.is_some() {
+        peer_sent(w, cfg, &p, sent);
         served(w, p.from, id, sent, cfg.latency);
     } else if p.link.is_none() {
         edge_served(w, cfg, &p, sent);
@@ -283,9 +325,10 @@ pub(super) fn faults(w: &World<Net>, id: u64, ways: &mut Vec<Way>) {
 
 /// Handles the arrival of a transfer's last blocks.
 pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option<In> {
-    let p = w.env.pulls.remove(&id)?;
+    let spoiled = w.env.spoiled.contains(&id);
+    let p = take(w, id)?;
     let n = bytes(w, &p);
-    let end = match way {
+    let end = match if spoiled && way == Way::Whole { Way::Fault("corrupt") } else { way } {
         Way::Fault("corrupt") => {
             w.budget.corruptions = w.budget.corruptions.saturating_sub(1);
             if cfg.mutant == Some(Mutant::BadBlockCounts) {
@@ -303,6 +346,7 @@ pub(super) fn arrive(w: &mut World<Net>, cfg: &Cfg, id: u64, way: Way) -> Option
         Way::Whole | Way::Twice => FetchEnd::Fetched,
     };
     if p.link.is_some() {
+        peer_sent(w, cfg, &p, n);
         served(w, p.from, id, n, cfg.latency);
     } else {
         edge_served(w, cfg, &p, n);

@@ -299,6 +299,15 @@ fn kept_layout(w: &World<Net>, client: NodeIx, version: VersionId) -> Option<Lay
     w.env.objects.values().find(|o| kept && o.version == version).map(|o| o.layout)
 }
 
+/// Fails the grant requests on their way to an edge that crashes.
+pub(super) fn asks_are_lost(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
+    let of_node = w.under_way().filter(|(lane, _)| lane.to == node);
+    let asks = of_node.filter_map(|(_, event)| if let Event::AskGrant(ask) = event { Some(ask.clone()) } else { None });
+    for ask in asks.collect::<Vec<_>>() {
+        answer(w, cfg, ask.client, ask.req, Err(EdgeError::Unreachable));
+    }
+}
+
 /// Fails the pending grant requests to an edge that crashed, and drops those of a client that crashed.
 pub(super) fn asks_fail(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
     let all = std::mem::take(&mut w.env.asks);

@@ -103,8 +103,29 @@ fn session_input(input: In) -> session::Input {
     }
 }
 
-/// Runs a node's machine on an input, or on its timer.
+/// Maximum length of a printed input or output, in characters.
+const PRINTED_MAX: usize = 400;
+
+/// Prints an input or output of a node's machine.
+fn print(cfg: &Cfg, ix: NodeIx, now: Time, what: &dyn std::fmt::Debug) {
+    let text: String = format!("{what:?}").chars().take(PRINTED_MAX).collect();
+    println!("{:>10.3} s {} {text}", now.since(Time::ZERO).as_secs_f64(), cfg.names[usize::from(ix)]);
+}
+
+/// Runs a node's machine on an input, or on its timer; prints both sides if wanted.
 pub(super) fn run(cfg: &Cfg, ix: NodeIx, node: &mut Node, turn: Turn<'_>, input: Option<In>) -> Vec<Out> {
+    let now = turn.now;
+    if cfg.traced {
+        print(cfg, ix, now, &input);
+    }
+    let outputs = run_machine(cfg, ix, node, turn, input);
+    if cfg.traced {
+        outputs.iter().for_each(|output| print(cfg, ix, now, output));
+    }
+    outputs
+}
+
+fn run_machine(cfg: &Cfg, ix: NodeIx, node: &mut Node, turn: Turn<'_>, input: Option<In>) -> Vec<Out> {
     let at = (turn.now, turn.rng);
     macro_rules! own {
         ($kind:ident) => {

@@ -13,8 +13,11 @@ mod moving;
 mod possession;
 pub mod posting;
 pub mod rig;
+mod seen;
 pub mod servers;
 pub mod store;
+
+pub use seen::Seen;
 
 use super::rng::Seeded;
 use super::scenario::{ClientOptions, Name, Role};
@@ -29,14 +32,13 @@ use store::{Disk, Spool};
 use swarmedge_core::accounting::epochs::Epochs;
 use swarmedge_core::content::{Layout, Policy};
 use swarmedge_core::ids::{
-    ConnId, Digest, DownloadId, Guid, Handle, IntroId, PieceIndex, ProviderId, PublicKey, RawTcpId, RecordId, ReqId,
-    SecondaryGuid, SessionId, VersionId,
+    ConnId, DownloadId, Guid, Handle, IntroId, PieceIndex, ProviderId, PublicKey, RawTcpId, RecordId, ReqId, VersionId,
 };
 use swarmedge_core::machine::{Rng, Time};
-use swarmedge_core::role::client::io::{DownloadStatus, ObjectRef, Save};
+use swarmedge_core::role::client::io::{DownloadStatus, FetchEnd, ObjectRef, Save};
 use swarmedge_core::role::edge::io as edge;
 use swarmedge_core::wire::notice::SignedNotice;
-use swarmedge_core::wire::records::{LedgerRecord, SignedHead};
+use swarmedge_core::wire::records::LedgerRecord;
 
 /// Configuration of a deployment: its nodes and the behaviour of the world between them.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub struct Cfg {
     pub heads: bool,
     /// Function that lists a model's external events.
     pub moves: Moves,
+    /// Whether every input and output of a machine is printed.
+    pub traced: bool,
     /// Seeded defect, or `None` for the correct world.
     pub mutant: Option<Mutant>,
 }
@@ -167,52 +171,6 @@ pub struct Published {
     pub policy: Policy,
 }
 
-/// Events of a run so far that rules depend on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Seen {
-    /// Whether a client served a piece that was not durable on its disk.
-    pub served_unverified: bool,
-    /// Whether a client served or placed a piece that its disk had lost.
-    pub believed: bool,
-    /// Pieces with a wrong block that passed verification.
-    pub tainted: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
-    /// Number of times that each piece was committed to a client's disk.
-    pub commits: BTreeMap<(NodeIx, VersionId, PieceIndex), u8>,
-    /// Whether an introduction reached a client that it does not name.
-    pub misdelivered: bool,
-    /// Whether a DN chose a client whose last registration forbids uploads.
-    pub chosen_though_off: bool,
-    /// Whether any two peers were introduced.
-    pub introduced: bool,
-    /// Clients that were ordered to take another key.
-    pub rekey_ordered: BTreeSet<NodeIx>,
-    /// Log heads that clients have signed; empty unless [`Cfg::heads`] is set.
-    pub signed: BTreeMap<(SecondaryGuid, u64, Digest), SignedHead>,
-    /// Log heads of `signed` that have reached a CN.
-    pub told_heads: BTreeSet<(SecondaryGuid, u64, Digest)>,
-    /// Whether a client sent a usage record that was not on its disk.
-    pub told_undurable: bool,
-    /// Whether a client was set back to its saved image.
-    pub set_back: bool,
-    /// GUIDs in quarantine according to the list last sent to CNs.
-    pub suspects: BTreeSet<Guid>,
-    /// Queries that clients in quarantine have sent, as node and number of the query.
-    pub suspects_asked: BTreeSet<(NodeIx, u32)>,
-    /// Introductions that clients have got, and that the ledger must also record.
-    pub introductions: BTreeSet<IntroId>,
-    /// Whether a query of a client in quarantine was answered with peers.
-    pub suspect_introduced: bool,
-    /// Last registration sent to a DN, by connection and session: upload key and whether uploads are on.
-    pub told: BTreeMap<(NodeIx, ConnId, SessionId), (PublicKey, bool)>,
-}
-
-impl Seen {
-    fn committed(&mut self, node: NodeIx, version: VersionId, piece: PieceIndex) {
-        let n = self.commits.entry((node, version, piece)).or_default();
-        *n = n.saturating_add(1);
-    }
-}
-
 /// Environment of the machines: connections, disks, objects, NATs, and what has happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Net {
@@ -257,6 +215,12 @@ pub struct Net {
     download_keys: BTreeMap<(NodeIx, DownloadId), PublicKey>,
     /// Edges whose spools refuse every write.
     pub refusing: BTreeSet<NodeIx>,
+    /// Nodes of whose disk or database the next write fails.
+    pub write_fails: BTreeSet<NodeIx>,
+    /// Transfers, by number, that will deliver a wrong block.
+    spoiled: BTreeSet<u64>,
+    /// Pieces whose writes were completed early, together with a report of lost pieces.
+    written_early: BTreeSet<(NodeIx, VersionId, PieceIndex)>,
     /// Time until which each sender, receiver and rate limit is busy with earlier transfers.
     busy: BTreeMap<(NodeIx, u8), Time>,
     dice: Seeded,
@@ -299,6 +263,9 @@ impl Net {
             told: BTreeMap::new(),
             download_keys: BTreeMap::new(),
             refusing: BTreeSet::new(),
+            write_fails: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
+            written_early: BTreeSet::new(),
             busy: BTreeMap::new(),
             dice: Seeded::new(seed),
             image: None,
@@ -341,6 +308,12 @@ impl Net {
         self.image.is_some()
     }
 
+    /// Returns the client of the saved image, if any.
+    #[must_use]
+    pub fn imaged(&self) -> Option<NodeIx> {
+        self.image.as_ref().map(|image| image.of)
+    }
+
     fn edge_rate(&self, version: VersionId) -> u64 {
         self.objects.values().find(|o| o.version == version).map_or(0, |o| o.policy.edge_rate_max)
     }
@@ -361,6 +334,7 @@ impl Cfg {
             prompt: &[],
             heads: false,
             moves,
+            traced: false,
             mutant,
         }
     }
@@ -421,6 +395,10 @@ pub enum Move {
     Break(u64),
     /// A connection breaks, and only its dialler notices.
     BreakHalf(u64),
+    /// A transfer, by number, breaks.
+    StopTransfer(u64),
+    /// A transfer from a client, by number, will deliver a wrong block.
+    Corrupt(u64),
     /// A client's disk loses a journalled piece.
     Forget(NodeIx, VersionId, PieceIndex),
     /// A client leaves its network and joins another.
@@ -513,7 +491,7 @@ impl System for Net {
             Event::Blocks(id) => bulk::arrive(world, cfg, id, way),
             Event::Save(req, what) => store::saved(world, cfg, lane.to, req, what),
             Event::Spool(req, batch) => Some(store::spooled(world, cfg, lane.to, (req, batch), way)),
-            Event::Store(req, records) => Some(store::stored(world, cfg, (req, records), way)),
+            Event::Store(req, records) => Some(store::stored(world, cfg, lane.to, (req, records), way)),
         }
     }
 
@@ -528,6 +506,7 @@ impl System for Net {
             Move::Break(_) | Move::BreakHalf(_) => b.drops = b.drops.saturating_sub(1),
             Move::Tell(..) | Move::Image(_) => b.changes = b.changes.saturating_sub(1),
             Move::Start(_) | Move::Rehome(_) | Move::SetBack | Move::Forget(..) => {}
+            Move::StopTransfer(_) | Move::Corrupt(_) => {}
         }
         match mv {
             Move::Start(ix) => start(world, cfg, *ix),
@@ -546,6 +525,14 @@ impl System for Net {
             }
             Move::BreakHalf(id) => {
                 links::break_half(world, cfg, *id);
+                None
+            }
+            Move::StopTransfer(id) => {
+                bulk::stop(world, cfg, *id, FetchEnd::Broken);
+                None
+            }
+            Move::Corrupt(id) => {
+                world.env.spoiled.insert(*id);
                 None
             }
             Move::Forget(ix, version, piece) => {
@@ -569,6 +556,8 @@ impl System for Net {
                 let Image { of, node, disk } = *world.env.image.take()?;
                 crash(world, cfg, of);
                 world.set_node(of, Some(node));
+                // what the image does not have is fetched and committed again
+                world.env.seen.commits.retain(|&(n, version, piece), _| n != of || disk.has(version, piece));
                 world.env.disks.insert(of, disk);
                 world.env.seen.set_back = true;
                 None
@@ -587,12 +576,20 @@ fn start(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx, In)> 
 
 /// Stops a node without warning: unfinished writes are lost.
 fn crash(world: &mut World<Net>, cfg: &Cfg, ix: NodeIx) {
+    clients::asks_are_lost(world, cfg, ix);
     world.set_node(ix, None);
+    if cfg.role(ix) == Role::Cn {
+        // started again, it knows of no quarantine until the ledger has told it
+        world.env.seen.suspects.clear();
+    }
     links::cut_all(world, cfg, ix);
     world.env.seen.told.retain(|(node, ..), _| *node != ix);
     bulk::node_gone(world, cfg, ix);
     clients::asks_fail(world, cfg, ix);
     possession::fail(world, cfg, ix);
+    world.env.written_early.retain(|(node, ..)| *node != ix);
+    // the numbers of its queries begin anew
+    world.env.seen.suspects_asked.retain(|(node, _)| *node != ix);
     world.env.status.retain(|(node, _), _| *node != ix);
     world.clear_lanes(|l| l.to == ix);
 }

@@ -1,6 +1,7 @@
 //! The simulator as a [`Rig`]: a deployment in virtual time, in which equal seeds give equal runs.
 
 use super::machines::{In, RoleCfg};
+use super::posting::at_once;
 use super::store::Disk;
 use super::{Cfg, Move, Net, Published, access, keys};
 use crate::rng::Seeded;
@@ -113,6 +114,7 @@ impl SimRig {
             prompt: &[],
             heads: false,
             moves: |_, _, _| {},
+            traced: false,
             mutant: None,
         };
         let mut world = World::new(Net::new(seed), Vec::new(), Budget::default());
@@ -134,6 +136,43 @@ impl SimRig {
     /// Applies an external event.
     pub fn happen(&mut self, mv: Move) {
         self.world.step(&self.cfg, &Act::Move(mv), &mut self.rng);
+    }
+
+    /// Returns the state of a client's newest download of an object; `None` if it has none, or does not run.
+    #[must_use]
+    pub fn state(&self, client: u8, path: &str) -> Option<DownloadState> {
+        let ix = self.cfg.find(Name(Role::Client, client))?;
+        let handle = self.handle(ix, path)?;
+        self.world.env.status.get(&(ix, handle)).map(|s| s.state)
+    }
+
+    /// Returns whether a client's newest download of an object is running.
+    #[must_use]
+    pub fn is_running(&self, client: u8, path: &str) -> bool {
+        self.state(client, path) == Some(DownloadState::Running)
+    }
+
+    /// Returns whether a client has neither been started nor got a disk.
+    #[must_use]
+    pub fn never_ran(&self, client: u8) -> bool {
+        !self.world.env.disks.contains_key(&self.ix(Name(Role::Client, client)))
+    }
+
+    /// Puts a client into quarantine or releases it; a ledger that runs is told.
+    pub fn order_quarantine(&mut self, client: u8, on: bool) {
+        let guid = Guid::of(&keys::key(Name(Role::Client, client)));
+        let all = &mut self.world.env.quarantined;
+        if on {
+            all.insert(guid)
+        } else {
+            all.remove(&guid)
+        };
+        let guids = all.iter().copied().collect();
+        let ledger = self.ix(Name(Role::Ledger, 0));
+        // behind the list that a ledger which has just started is being told, as later polls of its database are
+        if self.world.node(ledger).is_some() {
+            at_once(&mut self.world, ledger, In::Ledger(ledger::Input::Quarantined { guids }));
+        }
     }
 
     /// Tells every CN of a notice about a version.
@@ -237,16 +276,7 @@ impl Rig for SimRig {
     }
 
     fn quarantine(&mut self, client: u8, on: bool) {
-        let guid = Guid::of(&keys::key(Name(Role::Client, client)));
-        let all = &mut self.world.env.quarantined;
-        if on {
-            all.insert(guid)
-        } else {
-            all.remove(&guid)
-        };
-        let guids = all.iter().copied().collect();
-        let ledger = self.ix(Name(Role::Ledger, 0));
-        self.happen(Move::Tell(ledger, In::Ledger(ledger::Input::Quarantined { guids }).into()));
+        self.order_quarantine(client, on);
         // a ledger checks every second, and tells the CNs soon after
         self.run_until(Duration::from_secs(1), &mut |_| false);
     }

@@ -27,6 +27,8 @@ pub struct Disk {
     pub downloads: BTreeMap<Handle, DownloadRecord>,
     /// Journalled pieces, each with its sources and the bytes from each.
     pub pieces: BTreeMap<VersionId, BTreeMap<PieceIndex, Vec<(SourceName, u32)>>>,
+    /// Download that each journalled piece was fetched for.
+    pub fetched_for: BTreeMap<(VersionId, PieceIndex), Handle>,
     /// Journalled pieces whose bytes the disk has lost.
     pub forgotten: BTreeSet<(VersionId, PieceIndex)>,
     /// Versions whose bytes have rotted, unnoticed until they are hashed again.
@@ -100,8 +102,9 @@ impl Disk {
                 }
                 self.downloads.insert(record.handle, record);
             }
-            Save::Piece { handle: _, version, piece, from } => {
+            Save::Piece { handle, version, piece, from } => {
                 self.pieces.entry(version).or_default().insert(piece, from);
+                self.fetched_for.insert((version, piece), handle);
             }
             Save::Finish { handle: _, version } => {
                 self.finished.insert(version);
@@ -187,13 +190,16 @@ pub(super) fn left(w: &World<Net>, disk: &Disk, version: VersionId) -> (Bitfield
     let layout = w.env.objects.values().find(|o| o.version == version).map(|o| o.layout);
     let pieces = || disk.pieces.get(&version).into_iter().flatten();
     let mut have = Bitfield::empty(layout.map_or(0, |l| l.pieces()));
-    let mut sums = BTreeMap::new();
+    let mut sums = Sources::new();
     for (piece, from) in pieces() {
         have.insert(*piece);
+        let Some(handle) = disk.fetched_for.get(&(version, *piece)) else { continue };
+        let sums = sums.entry(*handle).or_default();
         from.iter().for_each(|(name, bytes)| *sums.entry(*name).or_default() += u64::from(*bytes));
     }
+    // a download that has found pieces in the cache was sent none of their bytes
     let of_it = disk.downloads.values().filter(|d| d.granted.as_ref().is_some_and(|g| g.version == version));
-    (have, of_it.map(|d| (d.handle, sums.clone())).collect())
+    (have, of_it.map(|d| (d.handle, sums.remove(&d.handle).unwrap_or_default())).collect())
 }
 
 fn lane(node: NodeIx) -> Lane {
@@ -234,11 +240,28 @@ pub(super) fn looks(
         return true;
     }
     disk.lose(version);
-    let disk = disk.clone();
+    write_early(w, node, version);
+    let disk = w.env.disks.entry(node).or_default().clone();
     w.env.seen.commits.retain(|&(n, v, piece), _| n != node || disk.has(v, piece));
     let (left, sources) = left(w, &disk, version);
     at_once(w, node, In::Client(Input::VersionLost { version, left, sources }));
     false
+}
+
+/// Completes the writes of a version's pieces that were asked for before: the store makes all that is in its queue
+/// durable before it reports lost pieces.
+fn write_early(w: &mut World<Net>, node: NodeIx, version: VersionId) {
+    let of_node = w.under_way().filter(|(l, _)| *l == lane(node));
+    let pieces = of_node.filter_map(|(_, event)| {
+        let Event::Save(_, what @ Save::Piece { version: of, piece, .. }) = event else { return None };
+        (*of == version).then(|| (*piece, what.clone()))
+    });
+    for (piece, what) in pieces.collect::<Vec<_>>() {
+        if w.env.written_early.insert((node, version, piece)) {
+            w.env.seen.committed(node, version, piece);
+            w.env.disks.entry(node).or_default().apply(what);
+        }
+    }
 }
 
 impl Net {
@@ -261,17 +284,23 @@ pub(super) fn check_copy(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, version: V
 
 /// Completes a client's write, which is now durable.
 pub(super) fn saved(w: &mut World<Net>, cfg: &Cfg, node: NodeIx, req: ReqId, what: Save) -> Option<In> {
+    if let Save::Forget { handle } = &what {
+        // the client has forgotten it, whether its disk does or not
+        w.env.status.remove(&(node, *handle));
+    }
+    if w.env.write_fails.remove(&node) {
+        return Some(In::Client(Input::Saved { req, result: Err(StoreError::Io) }));
+    }
     if let Save::Finish { version, .. } = what
         && !looks(w, cfg, node, version, None)
     {
         at_once(w, node, In::Client(Input::Saved { req, result: Err(StoreError::Io) }));
         return None;
     }
-    if let Save::Piece { version, piece, .. } = &what {
+    if let Save::Piece { version, piece, .. } = &what
+        && !w.env.written_early.remove(&(node, *version, *piece))
+    {
         w.env.seen.committed(node, *version, *piece);
-    }
-    if let Save::Forget { handle } = &what {
-        w.env.status.remove(&(node, *handle));
     }
     let lost = cfg.mutant == Some(Mutant::SavesAreLost) && matches!(what, Save::Usage(_));
     if !lost {
@@ -291,12 +320,13 @@ pub(super) fn spooled(
     (req, mut batch): (ReqId, edge::Batch),
     way: Way,
 ) -> In {
-    let (ok, of_cn) = (way == Way::Whole && !w.env.refusing.contains(&node), cfg.role(node) == Role::Cn);
+    let refused = w.env.refusing.contains(&node) || w.env.write_fails.remove(&node);
+    let (ok, of_cn) = (way == Way::Whole && !refused, cfg.role(node) == Role::Cn);
     if of_cn && cfg.mutant == Some(Mutant::SpoolLosesOffers) {
         batch.records.clear();
     }
-    if w.env.refusing.contains(&node) {
-        // the disk refuses every write: no fault is used up
+    if refused {
+        // the disk refuses it by itself: no fault of the budget is used up
     } else if ok {
         w.env.spools.entry(node).or_default().apply(batch);
     } else {
@@ -320,7 +350,16 @@ pub(super) fn offered(record: &LedgerRecord) -> Vec<IntroId> {
 
 /// Completes a write to the ledger's database, or refuses it. The first record of each id is stored, and the log
 /// heads of all.
-pub(super) fn stored(w: &mut World<Net>, cfg: &Cfg, (req, records): (ReqId, Vec<LedgerRecord>), way: Way) -> In {
+pub(super) fn stored(
+    w: &mut World<Net>,
+    cfg: &Cfg,
+    node: NodeIx,
+    (req, records): (ReqId, Vec<LedgerRecord>),
+    way: Way,
+) -> In {
+    if w.env.write_fails.remove(&node) {
+        return In::Ledger(ledger::Input::Stored { req, ok: false });
+    }
     let ok = way == Way::Whole;
     if !ok {
         w.budget.drops = w.budget.drops.saturating_sub(1);

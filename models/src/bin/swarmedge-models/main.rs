@@ -46,6 +46,15 @@ enum Command {
         /// Simulate this seed alone.
         #[arg(long, conflicts_with_all = ["seeds", "first"])]
         seed: Option<u64>,
+        /// Play the script in this file, as a failed seed prints it.
+        #[arg(long, conflicts_with_all = ["seeds", "first", "seed"])]
+        script: Option<std::path::PathBuf>,
+        /// Print a script without the steps that do not matter, if the one in the file fails.
+        #[arg(long, requires = "script")]
+        shorten: bool,
+        /// Print every step, and every input and output of each machine.
+        #[arg(long, requires = "script")]
+        trace: bool,
     },
     /// Simulate a month of downloads with liars, cliques and cloned installations, settle it, and find who cheated.
     Month {
@@ -132,7 +141,11 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool, String> {
     match command {
         Command::Check { only, json, threads } => check(only.as_deref(), json, threads),
-        Command::Simulate { seeds, first, seed } => {
+        Command::Simulate { script: Some(file), shorten, trace, .. } => {
+            let text = std::fs::read_to_string(&file).map_err(|why| format!("{}: {why}", file.display()))?;
+            simulate::replay(&text, trace, shorten)
+        }
+        Command::Simulate { seeds, first, seed, .. } => {
             let all = seed.map_or(first..first.saturating_add(seeds), |s| s..s.saturating_add(1));
             Ok(simulate::run(all))
         }
