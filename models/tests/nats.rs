@@ -4,8 +4,8 @@ use core::time::Duration;
 use swarmedge_models::nat::{Expect, Kind, expected};
 use swarmedge_models::scenario::{Command, HONEST, Name, Object, Plan, Progress, Rig, Role, Status};
 use swarmedge_models::sim::access::Access;
-use swarmedge_models::sim::campaign;
 use swarmedge_models::sim::rig::SimRig;
+use swarmedge_models::sim::{Move, campaign};
 
 const WITHIN: Duration = Duration::from_secs(300);
 const SIZE: u64 = 2 << 20;
@@ -111,4 +111,40 @@ fn behind_mixed_nats_downloads_complete_after_random_faults() {
         let outcome = campaign::run(seed, None);
         assert_eq!(outcome.failure, None, "seed {seed}");
     }
+}
+
+/// Moves one of two clients to another network in mid transfer, with a NAT of the same kind but another public address.
+/// Returns the time until bytes of the peer flow again; `None` if that takes longer than a minute.
+fn flows_again(kinds: [Kind; 2], seed: u64, moving: u8) -> Option<Duration> {
+    let mut rig = deployment(&kinds, seed);
+    let film = Object { path: "film", size: 32 << 20, edge_rate: 64 << 10, upload_rate: 256 << 10, uploads_max: 0 };
+    rig.publish(&Object { edge_rate: 0, ..film });
+    get(&mut rig, 0);
+    rig.publish(&film);
+    rig.start_client(1, HONEST);
+    rig.command(1, Command::Get(film.path));
+    let peer_bytes = |rig: &mut dyn Rig| rig.status(1, film.path).map_or(0, |s| s.peer_bytes);
+    assert!(rig.run_until(Duration::from_secs(60), &mut |rig| peer_bytes(rig) >= 2 << 20), "{kinds:?} {seed}");
+    let node = rig.cfg.find(Name(Role::Client, moving)).expect("it is there");
+    rig.happen(Move::Rehome(node));
+    // let bytes under way to the disk arrive
+    rig.run_until(Duration::from_millis(100), &mut |_| false);
+    let (before, moved_at) = (peer_bytes(&mut rig), rig.world.now);
+    let flows = rig.run_until(Duration::from_secs(60), &mut |rig| peer_bytes(rig) > before);
+    flows.then(|| rig.world.now.since(moved_at))
+}
+
+#[test]
+fn bytes_flow_again_soon_after_the_nat_of_either_peer_has_moved() {
+    use Kind::{Cgnat, FullCone, PortRestricted, Public, Symmetric};
+    let pairs = [[PortRestricted; 2], [Public, PortRestricted], [FullCone, Symmetric], [Cgnat, PortRestricted]];
+    let mut longest = Duration::ZERO;
+    for kinds in pairs {
+        for (seed, moving) in (1..=5).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+            let took = flows_again(kinds, seed, moving).unwrap_or(Duration::MAX);
+            println!("{kinds:?} seed {seed} client{moving}: {took:?}");
+            longest = longest.max(took);
+        }
+    }
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
 }

@@ -82,6 +82,19 @@ impl Internet {
         self.add_host(std::vec![own], behind)
     }
 
+    /// Gives the site of a host another public address; its routers forget all flows.
+    pub fn move_site(&mut self, host: HostIx, public: IpAddr) {
+        let (mut next, mut outermost) = (self.hosts[host].behind, None);
+        while let Some(ix) = next {
+            self.routers[ix].0.reset(None);
+            (outermost, next) = (Some(ix), self.routers[ix].1);
+        }
+        match outermost.map(|ix| &mut self.routers[ix].0).filter(|router| router.rules.translates) {
+            Some(router) => router.reset(Some(public)),
+            None => self.hosts[host].addrs = std::vec![public],
+        }
+    }
+
     /// Returns a host's first address.
     #[must_use]
     pub fn addr(&self, host: HostIx) -> IpAddr {

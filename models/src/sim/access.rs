@@ -26,6 +26,8 @@ pub struct Access {
     net: Internet,
     stun: Option<HostIx>,
     hosts: BTreeMap<NodeIx, (HostIx, Kind)>,
+    /// Public address of the network of each client that has moved.
+    moved: BTreeMap<NodeIx, Ipv4Addr>,
     /// Whether clients listen on TCP. Those with a public address are reached there; a client whose NAT shows all
     /// peers the same port can take part in a TCP simultaneous open.
     pub listening: bool,
@@ -40,7 +42,7 @@ impl Access {
         let mut net = Internet::default();
         let stun = Some(net.add_host(std::vec![Ipv4Addr::new(198, 51, 100, 1).into()], None));
         let hosts = clients.into_iter().map(|(node, kind)| (node, (net.add_site(kind, node), kind))).collect();
-        Self { net, stun, hosts, listening: false, crossing: BTreeMap::new() }
+        Self { net, stun, hosts, ..Self::default() }
     }
 
     /// Returns the kind of a client's NAT; [`Kind::Public`] if none is given.
@@ -51,8 +53,19 @@ impl Access {
 
     /// Returns the address at which servers see a client; `None` if no NAT is given for it.
     pub(super) fn observed(&self, node: NodeIx) -> Option<SocketAddr> {
-        let at = || SocketAddr::new(Ipv4Addr::new(203, 0, 113, node).into(), PORT);
+        let first = || Ipv4Addr::new(203, 0, 113, node);
+        let at = || SocketAddr::new(self.moved.get(&node).copied().unwrap_or_else(first).into(), PORT);
         self.hosts.contains_key(&node).then(at)
+    }
+
+    /// Moves a client for the `times`th time to another network with a NAT of the same kind.
+    pub(super) fn rehome(&mut self, node: NodeIx, times: u8) {
+        if let Some((host, _)) = self.hosts.get(&node) {
+            let public = Ipv4Addr::new(204, times, 113, node);
+            self.net.move_site(*host, public.into());
+            self.moved.insert(node, public);
+            self.crossing.retain(|(of, _), _| *of != node);
+        }
     }
 
     fn socket(&self, host: HostIx) -> SocketAddr {

@@ -44,7 +44,10 @@ pub(super) fn look(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
 
 /// Moves a client to another network.
 pub(super) fn change(w: &mut World<Net>, cfg: &Cfg, node: NodeIx) {
-    *w.env.moved.entry(node).or_default() += 1;
+    let times = w.env.moved.entry(node).or_default();
+    *times += 1;
+    let times = *times;
+    w.env.access.rehome(node, times);
     let lost = w.env.links.iter_mut().filter(|(_, l)| l.from.0 == node || l.to.0 == node);
     let lost: Vec<_> = lost
         .map(|(&id, l)| {
