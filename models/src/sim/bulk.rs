@@ -82,8 +82,8 @@ pub(super) enum Source {
     Peer(ConnId),
 }
 
-/// Returns the grant with which a client asks an edge for content; `None` if it has expired, or was sealed by a key that
-/// is no longer in use.
+/// Returns the grant with which a client asks an edge for content; `None` if it has expired, or was sealed by a key
+/// that is no longer in use.
 fn opens(w: &World<Net>, sealed: &SealedGrant) -> Option<Box<Grant>> {
     let now_ms = keys::WALL_MS + w.now.0 / 1000;
     let grant = keys::open(sealed, w.env.epochs)?.grant;

@@ -25,7 +25,8 @@ pub enum Step {
     PowerLoss(u8),
     /// A node that is down starts, on its disk.
     Restart(Name),
-    /// The disk of a client that is down loses some of its pieces: the share in thousandths, and the seed of the choice.
+    /// The disk of a client that is down loses some of its pieces: the share in thousandths, and the seed of the
+    /// choice.
     Forget(u8, u32, u64),
     /// A connection breaks; its dialler and its acceptor.
     Break(Name, Name),
