@@ -57,10 +57,10 @@ impl Defect {
     pub const fn about(self) -> &'static str {
         match self {
             Self::LargerClaim => "the larger of both claims is billed",
-            Self::NoClamp => "what edges have sent is billed to peers too",
+            Self::NoClamp => "bytes that edges sent are billed again as bytes from peers",
             Self::Lenient => "introductions are billed that no CN has recorded",
             Self::BillsNothing => "honest bytes are not billed",
-            Self::BlindToBytes => "detection does not see which offers were used",
+            Self::BlindToBytes => "detection does not see from which introduced peers clients took bytes",
             Self::BytesAreGuilt => "who takes from the same peer again and again is found guilty, LAN or not",
             Self::NoPatterns => "clones and restored backups are taken for straight histories",
         }

@@ -17,8 +17,8 @@ fn tooth(defect: &'static str, rule: usize, mutant: Mutant) -> Tooth<Net> {
 pub fn spec() -> Spec<Net> {
     Spec {
         name: "quarantine",
-        about: "2 clients, of which one downloads what the other has, 1 edge, CN, DN and ledger; it is put into \
-                quarantine and let out, 2 timers",
+        about: "2 clients, of which one downloads what the other has; the downloader is put into quarantine and let out; \
+                1 edge, CN, DN and ledger; 2 timers",
         cfg: cfg(None),
         start,
         rules: RULES,

@@ -46,7 +46,7 @@ pub fn repeats() -> Spec<Swarm> {
             tooth("the ledger takes receipts unchecked", 0, Mutant::LedgerTrusts),
             tooth("each receipt is billed, not the highest", 0, Mutant::SumsReceipts),
             tooth("the larger claim is billed", 0, Mutant::LargerClaim),
-            tooth("what edges have sent is billed to peers too", 1, Mutant::NoClamp),
+            tooth("bytes that edges sent are billed again as bytes from peers", 1, Mutant::NoClamp),
             tooth("introductions are billed that no CN has recorded", 2, Mutant::LedgerIsLenient),
             tooth("a receipt's signature does not cover its uploader", 3, Mutant::CoversNoUploader),
             tooth("a receipt's signature does not cover its version", 3, Mutant::CoversNoVersion),

@@ -258,6 +258,7 @@ fn note(w: &mut World<Net>, node: NodeIx, notice: Notice) {
     }
 }
 
+/// Lets a client's request travel to an edge, or answers it from the client's own store.
 fn ask_edge(w: &mut World<Net>, cfg: &Cfg, client: NodeIx, (req, edge): (ReqId, u32), ask: EdgeAsk) {
     if let EdgeAsk::Manifest { version, .. } = &ask
         && let Some(layout) = kept_layout(w, client, *version)

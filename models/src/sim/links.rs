@@ -156,6 +156,7 @@ fn forget(w: &mut World<Net>, cfg: &Cfg, id: u64, link: &Link) {
     }
 }
 
+/// Returns the input that tells a node that a connection has closed.
 fn closed(cfg: &Cfg, kind: Kind, (node, conn): (NodeIx, ConnId)) -> In {
     match (kind, cfg.role(node)) {
         (Kind::Control, Role::Client) => In::Client(client::Input::ControlClosed { conn }),
@@ -169,6 +170,7 @@ fn closed(cfg: &Cfg, kind: Kind, (node, conn): (NodeIx, ConnId)) -> In {
     }
 }
 
+/// Returns the input with a message for a node.
 fn message(cfg: &Cfg, to: NodeIx, conn: ConnId, msg: Msg) -> In {
     match (msg, cfg.role(to)) {
         (Msg::ToCn(msg), _) => In::Cn(cn::Input::Client { conn, msg }),

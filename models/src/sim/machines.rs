@@ -152,6 +152,7 @@ fn run_machine(cfg: &Cfg, ix: NodeIx, node: &mut Node, turn: Turn<'_>, input: Op
 }
 
 impl Node {
+    /// Returns the time of the machine's next time-out.
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Client(m, _) => m.poll_timeout(),
@@ -163,6 +164,7 @@ impl Node {
         }
     }
 
+    /// Asserts the machine's invariants.
     pub(super) fn check(&self) {
         match self {
             Self::Client(m, _) => m.check(),
@@ -174,6 +176,7 @@ impl Node {
         }
     }
 
+    /// Moves the origin of the machine's times.
     pub(super) fn rebase(&mut self, by: Duration) {
         match self {
             Self::Client(m, _) => m.rebase(by),

@@ -91,6 +91,7 @@ impl Disk {
         self.forgotten.retain(|(version, piece)| pieces.get(version).is_some_and(|p| p.contains_key(piece)));
     }
 
+    /// Changes the simulated disk as the client's store would.
     fn change(&mut self, what: Save) {
         match what {
             Save::Download(record) => {

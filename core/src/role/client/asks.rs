@@ -172,6 +172,7 @@ impl Jobs {
         self.on_ask_failed(common, edges, cx, handle, why)
     }
 
+    /// Handles an edge's refusal or silence: asks again later, asks for something else, or fails the download.
     fn on_ask_failed(
         &mut self,
         common: &mut Common,

@@ -167,6 +167,7 @@ impl Job {
         }
     }
 
+    /// Returns the status of the download for the user.
     pub(super) fn status(&self) -> DownloadStatus {
         DownloadStatus {
             handle: self.record.handle,

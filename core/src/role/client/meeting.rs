@@ -30,6 +30,7 @@ impl Client {
         self.run_connectivity(cx, |c, cx| c.handle_input(cx, input));
     }
 
+    /// Runs the connectivity machine by `f`, and performs its outputs.
     pub(super) fn run_connectivity(
         &mut self,
         cx: &mut Context<'_>,

@@ -12,6 +12,7 @@ impl Client {
         self.run_receipts(cx, |receipts, cx| receipts.handle_input(cx, input));
     }
 
+    /// Runs the receipts machine by `f`, and performs its outputs.
     pub(super) fn run_receipts(
         &mut self,
         cx: &mut Context<'_>,

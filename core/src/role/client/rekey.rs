@@ -56,6 +56,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
+    /// Returns the owner of a store that keeps this GUID.
     pub(super) fn of(kept: Option<Guid>, guid: Guid) -> Self {
         match kept {
             None => Self::Unset,

@@ -65,6 +65,7 @@ impl Recording {
         self.submit(cx, LedgerRecord::Log(record));
     }
 
+    /// Records a client's login for the ledger, with its location if that is known.
     pub(super) fn log_login(
         &mut self,
         cx: &mut Context<'_>,

@@ -206,6 +206,7 @@ impl Cn {
         self.send_of_meetings(cx, messages);
     }
 
+    /// Sends what the meetings have to say, to those who are still connected.
     fn send_of_meetings(&self, cx: &mut Context<'_>, messages: Vec<Message>) {
         for message in messages {
             match message {

@@ -39,6 +39,7 @@ impl Notices {
         self.run(cx, common, |server, cx| server.handle_timeout(cx));
     }
 
+    /// Runs the server of notices by `run`, and performs its outputs.
     fn run(
         &mut self,
         cx: &mut Context<'_>,

@@ -128,6 +128,7 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
+    /// Returns the time until which a budget is spent.
     const fn spent(&mut self, budget: Budget) -> &mut Time {
         match budget {
             Budget::Requests => &mut self.requests,

@@ -115,6 +115,7 @@ impl Cn {
         self.on_ledger_outputs(cx, outputs);
     }
 
+    /// Performs what the link to the ledger asks for.
     fn on_ledger_outputs(&mut self, cx: &mut Context<'_>, outputs: Vec<ledger_link::Output>) {
         for output in outputs {
             match perform(cx, output) {

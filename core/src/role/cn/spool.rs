@@ -92,6 +92,7 @@ impl Spool {
         self.save(cx, common, granted, Some(record));
     }
 
+    /// Has the shell write records to the spool, and delete acknowledged ones.
     fn save(
         &mut self,
         cx: &mut Context<'_>,

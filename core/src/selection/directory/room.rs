@@ -42,7 +42,7 @@ impl Directory {
         self.share_within(&free, key, reset, add, remove);
     }
 
-    /// Updates the number of a peer's copies.
+    /// Counts again how many versions a peer shares, and how much room these take.
     pub(super) fn recount(&mut self, key: PeerKey) {
         let peer = self.peers.get(&key).filter(|peer| !peer.shares.is_empty());
         let Some(peer) = peer else {

@@ -6,7 +6,8 @@ use swarmedge_core::wire::notice::{Notice, SignedNotice};
 use swarmedge_core::wire::records::{HolderTicket, ServerCert, SignedHolderTicket, SigningContext};
 use swarmedge_ground::keys::Key;
 
-/// The edge's key for notices and holder's tickets, with its certificate.
+/// The edge's key and certificate, with which it signs notices (statements about a version's policy) and holder's
+/// tickets (statements that a client was granted a version).
 #[derive(Clone, Debug)]
 pub struct NoticeSigner {
     /// The edge's signing key.

@@ -127,6 +127,7 @@ fn rewrite(file: &dyn DiskFile) -> io::Result<()> {
     file.sync()
 }
 
+/// Opens a redb database on a file; errors of syncing are noted in `sync_failed`.
 fn database(file: Arc<dyn DiskFile>, sync_failed: &SyncFailed, check: bool) -> io::Result<Database> {
     redb::Builder::new()
         .set_cache_size(CACHE_BYTES)

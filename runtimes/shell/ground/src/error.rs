@@ -145,6 +145,7 @@ pub fn reason(error: &io::Error) -> String {
     chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
+/// Returns the exit code for an I/O error.
 fn code_of(error: &io::Error) -> Code {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
     match error.kind() {

@@ -286,6 +286,7 @@ impl<Out, In, I> Clone for Inlet<Out, In, I> {
 }
 
 impl<Out: Wire + Clone + 'static, In: Wire + 'static, I: Send + 'static> Inlet<Out, In, I> {
+    /// Passes an event of the connection to the machine.
     async fn tell(&self, conn: ConnId, event: Event<In>) -> Result<(), End> {
         match (self.wrap)(conn, event) {
             Some(input) => self.inbox.send(input).await.map_err(|_| End::Unwanted),
@@ -323,6 +324,7 @@ impl<Out: Wire + Clone + 'static, In: Wire + 'static, I: Send + 'static> Inlet<O
         end
     }
 
+    /// Reads frames until the connection ends; the first must come before `first`.
     async fn read<R: Rt>(
         &self,
         rt: &R,
@@ -393,6 +395,7 @@ fn broken(e: io::Error) -> End {
     }
 }
 
+/// Writes queued frames until the connection ends.
 async fn write<M, R: Rt>(rt: &R, link: &Link<M>, mut stream: impl AsyncWrite + Unpin) -> End {
     let all = async {
         while let Some(batch) = link.0.next().await {

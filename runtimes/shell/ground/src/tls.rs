@@ -173,6 +173,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// Makes the raw public key (RFC 7250) with which this side identifies itself.
 fn certified(key: &Key) -> Result<Arc<CertifiedKey>, Error> {
     let signer = provider()
         .key_provider

@@ -469,6 +469,7 @@ impl State {
         }
     }
 
+    /// Counts a usage record: as not acknowledged, or its bytes as sent to peers.
     fn usage(&mut self, record: &UsageRecord) {
         match record.side {
             Side::Downloader => drop(self.unreported.insert(record.id)),

@@ -102,6 +102,7 @@ pub fn get<R: Start>(options: &Get) -> Result<(), Error> {
     }
 }
 
+/// Returns the path of the finished file: the one that the user gave, or the object's own name in this directory.
 fn output_path(given: Option<&Path>, object_path: &str) -> Result<PathBuf, Error> {
     let name = match given {
         Some(path) => path.to_owned(),

@@ -134,6 +134,7 @@ fn settle(dir: &Path, machine: &str) -> Result<(), Error> {
     replace(&note, |new| fs::write(new, machine).map_err(|e| Error::io(format!("write {}", new.display()), &e)))
 }
 
+/// Removes a file, if it is there.
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(format!("remove {}", path.display()), &e)),

@@ -112,6 +112,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Accepts commands' connections while there are seats; binds the socket again if somebody has removed it.
 fn accept(mut listener: UnixListener, path: &Path, api: &Api, seats: &Arc<Seats>) {
     while let Some(seat) = Seat::take(seats) {
         let stream = match listener.accept() {

@@ -13,6 +13,7 @@ use swarmedge_core::role::client::io::{CloseReason, Meeting, NotTried, SourceNam
 pub(super) const KEPT_MAX: usize = 64;
 
 impl AttemptLine {
+    /// Returns the line of an attempt that begins, or of a peer that is not tried.
     fn begun(not_tried: Option<NotTried>) -> Self {
         let reason = not_tried.map(|why| match why {
             NotTried::NotFetching => "the download had ended or paused meanwhile",
@@ -25,6 +26,7 @@ impl AttemptLine {
         Self { outcome, reason: reason.map(str::to_owned), rung: None, probes: 0, took_ms: 0 }
     }
 
+    /// Returns the line of an attempt that has ended.
     fn ended(attempt: &Attempt) -> Self {
         Self {
             outcome: if attempt.failure.is_none() { "connected" } else { "failed" }.into(),
@@ -170,6 +172,7 @@ impl MeetingLine {
     }
 }
 
+/// Returns the line of a peer that was introduced just now.
 fn introduced(peer: String, nat: &NatDescriptor, not_tried: Option<NotTried>) -> MeetingLine {
     MeetingLine {
         peer,
@@ -188,6 +191,7 @@ fn addresses(nat: &NatDescriptor) -> Vec<String> {
     udp.chain(nat.doors.iter().chain(&nat.crossing).map(|at| format!("TCP {at}"))).collect()
 }
 
+/// Returns the name of a NAT's behaviour (RFC 4787).
 const fn behaviour(b: NatBehaviour) -> &'static str {
     match b {
         NatBehaviour::Unknown => "unknown",
@@ -205,6 +209,7 @@ fn kind(kind: CandidateKind) -> String {
     }
 }
 
+/// Returns the kind of address on which the peer was tried, in words.
 const fn rung(rung: Rung) -> &'static str {
     match rung {
         Rung::None => "none",
@@ -222,6 +227,7 @@ const fn rung(rung: Rung) -> &'static str {
     }
 }
 
+/// Returns the reason why an attempt failed, in words.
 const fn in_words(failure: Failure) -> &'static str {
     match failure {
         Failure::NoCandidates => "it names no address that may be tried",

@@ -104,6 +104,7 @@ impl<R: Rt> Port<Client> for ClientPort<R> {
 }
 
 impl<R: Rt> ClientPort<R> {
+    /// Performs an output for the connection to a CN.
     fn perform_control(&self, output: ControlOutput, local: &mut VecDeque<Input>) {
         match output {
             ControlOutput::Dial { conn, cn } => self.dial(conn, cn, local),
@@ -112,6 +113,7 @@ impl<R: Rt> ClientPort<R> {
         }
     }
 
+    /// Performs an output that needs the client's keys.
     fn perform_key(&self, output: KeyOutput, local: &mut VecDeque<Input>) {
         match output {
             KeyOutput::SignReceipt { req, receipt } => self.sign(req, &receipt, local),
@@ -249,6 +251,7 @@ const fn explained(notice: &Notice) -> Option<Handle> {
     }
 }
 
+/// Logs a notice of the machine.
 fn log(notice: &Notice) {
     match notice {
         Notice::Done { req, result } => tracing::debug!(%req, ?result, "command done"),

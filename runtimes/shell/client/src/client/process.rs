@@ -282,6 +282,7 @@ struct Parts<R: Rt> {
 }
 
 impl<R: Rt> Parts<R> {
+    /// Builds the parts: opens sockets, and prepares the clients of edges and peers.
     fn make(
         rt: &R,
         config: &ClientConfig,
@@ -442,6 +443,7 @@ fn today() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 3600)
 }
 
+/// Returns the configuration of the machine.
 fn core_config(config: &ClientConfig, identity: &Identity) -> Config {
     let who = io::Identity {
         guid: identity.guid(),

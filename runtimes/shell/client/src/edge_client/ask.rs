@@ -151,6 +151,7 @@ async fn grant<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, what: GrantParams)
     Ok((granted, notice))
 }
 
+/// Builds the signed request for a grant; `None` if a value does not fit into HTTP.
 fn grant_request<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,
@@ -188,6 +189,7 @@ fn grant_request<R: Rt>(
     post.body(Body::full(body)).ok()
 }
 
+/// Reads a grant from an edge's answer; `None` if it makes no sense.
 fn read_reply(reply: GrantReply) -> Option<Granted> {
     Some(Granted {
         download: reply.download.parse().ok()?,
@@ -202,6 +204,7 @@ fn read_reply(reply: GrantReply) -> Option<Granted> {
     })
 }
 
+/// Gets a version's manifest, from the store if it is there.
 async fn manifest<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,

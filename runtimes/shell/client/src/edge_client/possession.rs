@@ -23,6 +23,8 @@ fn post(path: &str, grant: &str, body: &impl Serialize) -> Option<Request<Body>>
     request.body(Body::full(body)).ok()
 }
 
+/// Tells an edge that this client has the whole version; `recheck`: because peers have blamed its copy. The edge may
+/// answer with a challenge.
 pub(super) async fn completed<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,
@@ -36,6 +38,7 @@ pub(super) async fn completed<R: Rt>(
     Ok(EdgeAnswer::Challenged(challenge))
 }
 
+/// Answers a challenge: hashes the parts of the stored copy that the edge has drawn.
 pub(super) async fn prove<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,

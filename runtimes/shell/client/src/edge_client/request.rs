@@ -61,6 +61,7 @@ pub(super) fn failure<R: Rt>(edges: &EdgeClient<R>, origin: &Origin, error: &Htt
     }
 }
 
+/// Sends a request to an edge and returns the body of its answer, at most `len_max` bytes.
 pub(super) async fn get<R: Rt>(
     edges: &EdgeClient<R>,
     origin: &Origin,

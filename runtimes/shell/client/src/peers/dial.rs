@@ -76,6 +76,7 @@ async fn open<R: Rt>(peers: &Peers<R>, whom: Whom) -> Option<Opened> {
     Some((link, send, recv))
 }
 
+/// Opens a connection to a peer over QUIC or TLS.
 async fn connect<R: Rt>(
     peers: &Peers<R>,
     addr: SocketAddr,

@@ -69,6 +69,7 @@ async fn fetch<R: Rt>(peers: &Peers<R>, conn: &Conn, want: Want) -> FetchEnd {
     future::or(work, stalled).await
 }
 
+/// Converts an error of reading to the end of the transfer.
 fn broken(error: NotRead) -> FetchEnd {
     match error {
         NotRead::Reset(code) => FetchEnd::Refused(RefuseCode::from_code(code)),

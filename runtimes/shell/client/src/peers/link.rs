@@ -102,6 +102,7 @@ impl Link {
         }
     }
 
+    /// Returns the peer's address.
     pub(super) fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Quic(quic) => canonical(quic.remote_address()),
@@ -155,6 +156,7 @@ impl Link {
 }
 
 impl SendStream {
+    /// Sends bytes on the stream.
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), NotSent> {
         match self {
             Self::Quic(quic) => quic.write_all(bytes).await.map_err(|_| NotSent),

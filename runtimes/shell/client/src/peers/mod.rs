@@ -105,6 +105,7 @@ impl State {
         ConnId::ACCEPTED.0 | self.last
     }
 
+    /// Returns the open connections.
     fn open(&self) -> impl Iterator<Item = &Rc<Conn>> {
         self.conns.values().filter_map(|e| match e {
             Entry::Open(conn) => Some(conn),
@@ -255,6 +256,7 @@ impl<R: Rt> Peers<R> {
         endpoint.close(CloseReason::Shutdown as u8, "shutdown").await;
     }
 
+    /// Returns a connection, if it is open.
     fn conn(&self, conn: ConnId) -> Option<Rc<Conn>> {
         match self.0.state.borrow().conns.get(&conn) {
             Some(Entry::Open(open)) => Some(Rc::clone(open)),

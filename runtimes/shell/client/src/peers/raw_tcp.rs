@@ -20,6 +20,7 @@ use swarmedge_ground::quic::canonical;
 use swarmedge_ground::rt::{AsyncRead, AsyncWrite, Rt, begin_connect};
 
 impl<R: Rt> Peers<R> {
+    /// Performs a command for a TCP connection of hole punching.
     pub(super) fn raw_tcp(&self, what: RawTcp, local: &mut VecDeque<Input>) {
         match what {
             RawTcp::Call { id, to, from } => match self.0.inbox.reserve() {
@@ -63,6 +64,7 @@ impl<R: Rt> Peers<R> {
     }
 }
 
+/// Opens a TCP connection, and tells the machine how that ended.
 async fn call<R: Rt>(
     peers: Peers<R>,
     id: RawTcpId,

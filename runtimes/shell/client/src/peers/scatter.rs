@@ -12,6 +12,7 @@ use swarmedge_ground::quic::bind_udp;
 use swarmedge_ground::rt::Rt;
 
 impl<R: Rt> Peers<R> {
+    /// Performs a command for the many sockets of birthday probing.
     pub(super) fn scatter(&self, what: Scatter) {
         match what {
             Scatter::Send { intro, socket, to, bytes } => {

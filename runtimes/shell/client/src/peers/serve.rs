@@ -99,6 +99,7 @@ async fn read_ahead<R: Rt>(peers: &Peers<R>, what: &What, at: u32) -> Option<Rea
     }
 }
 
+/// Sends the blocks that a downloader has requested; counts them in `sent`.
 async fn serve<R: Rt>(
     peers: &Peers<R>,
     conn: &Conn,

@@ -123,6 +123,7 @@ fn put(shared: &Shared, download: &DownloadRecord, version: &Version) -> Result<
     made
 }
 
+/// Returns what lies at the path of the finished file: nothing, this content, or something else.
 fn output_state(
     shared: &Shared,
     download: &DownloadRecord,

@@ -107,6 +107,7 @@ pub(crate) fn decode_download(bytes: &[u8]) -> Result<DownloadRecord, DecodeErro
     Ok(DownloadRecord { handle, object, output, replace, granted, state, usage_seq, active_ms })
 }
 
+/// Returns the number of a download's state in the journal.
 const fn state_number(state: DownloadState) -> u8 {
     match state {
         DownloadState::Starting => 1,
@@ -127,6 +128,7 @@ const fn state_number(state: DownloadState) -> u8 {
     }
 }
 
+/// Returns the state with this number in the journal.
 const fn state_of(number: u8) -> Result<DownloadState, DecodeError> {
     Ok(match number {
         1 => DownloadState::Starting,

@@ -285,6 +285,7 @@ impl Batch {
         Ok(())
     }
 
+    /// Adds a save to the batch of changes that is written next.
     fn add(&mut self, shared: &Shared, save: Save, synced: &Sealed) -> io::Result<()> {
         match save {
             Save::Piece { handle, version, piece, from } => {

@@ -67,6 +67,7 @@ impl Ownership {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     }
 
+    /// Returns whether this owner could read a file with the mode of `self`.
     fn lets_read(&self, other: &Self) -> bool {
         let bit = match (other.uid == self.uid, other.gid == self.gid) {
             (true, _) => 0o400,

@@ -68,9 +68,9 @@ impl<R> fmt::Debug for Member<R> {
     }
 }
 
-/// Opens the members one after another, then runs them until `stop_requested` is set. An error while one opens ends
-/// all; the failure of a running one stops the others. Returns the first error in the order of `members`; those that
-/// stop last come after the others.
+/// Opens the members one after another, then runs them until `stop_requested` is set. If one cannot be opened, those
+/// that are open end, and none runs. If a running one fails, the others are stopped. Returns the error of the first
+/// member that has one; members with [`Member::stops_last`] are stopped after the others, and count after them.
 pub async fn run<R: Start>(members: Vec<Member<R>>, stop_requested: Signal) -> Result<(), Error> {
     let mut threads = Vec::new();
     for member in members {

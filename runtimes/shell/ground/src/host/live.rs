@@ -60,7 +60,8 @@ impl Live {
         Self { tls: Some(tls), ..Self::default() }
     }
 
-    /// Adds that `take` takes these keys from the server's section.
+    /// Sets the configuration keys of the server's section that can change while the server runs, and the function
+    /// which is called with the new section.
     #[must_use]
     pub fn section(
         mut self,

@@ -73,6 +73,7 @@ pub fn bind_udp(addr: SocketAddr, key: &str) -> Result<UdpSocket, Error> {
     on_either(addr, quic::bind_udp).map_err(|e| refused(addr, "UDP", key, &e))
 }
 
+/// Makes the error for an address on which the server cannot listen.
 fn refused(addr: SocketAddr, protocol: &str, key: &str, e: &io::Error) -> Error {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
     match e.kind() {

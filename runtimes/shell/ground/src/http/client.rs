@@ -148,6 +148,7 @@ impl<R: Rt> Client<R> {
         kept.pop()
     }
 
+    /// Sends a request on an open connection and waits for the head of the answer.
     async fn exchange(
         &self,
         sender: &mut SendRequest<Body>,

@@ -62,6 +62,7 @@ impl Pulse {
         }
     }
 
+    /// Notes whether the connection is serving a request, so that it is not closed to make room.
     fn serve(&self, on: bool) {
         if self.served.replace(on) != on
             && let Some(seat) = &self.seat

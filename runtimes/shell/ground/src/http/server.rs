@@ -123,6 +123,7 @@ pub async fn serve<R: Rt, S: Service>(rt: R, site: Site<R, S>, stop: Signal) {
     server.kill.set();
 }
 
+/// Accepts connections and starts a task for each that gets a seat.
 async fn accept_all<R: Rt, S: Service>(server: &Rc<Server<R, S>>, listener: &R::Listener) {
     loop {
         match server.rt.accept(listener).await {

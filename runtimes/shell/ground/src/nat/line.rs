@@ -160,6 +160,7 @@ impl NatLine {
         }
     }
 
+    /// Returns the NAT's mapping behaviour in words.
     fn mapping(&self) -> String {
         let words = match self.mapping.as_str() {
             "endpoint_independent" if !self.translated => "endpoint-independent (no NAT)",
@@ -177,6 +178,7 @@ impl NatLine {
         }
     }
 
+    /// Returns the NAT's filtering behaviour in words.
     fn filtering(&self) -> String {
         match self.filtering.as_str() {
             "endpoint_independent" => "endpoint-independent: anybody may write first",
@@ -198,10 +200,11 @@ impl NatLine {
         }
     }
 
+    /// Returns in words how far IPv6 works.
     fn ipv6(&self) -> String {
         match self.ipv6.as_str() {
             "open" => "open: anybody may write first",
-            "firewalled" => "works; a firewall lets in only who was written to, or that could not be seen",
+            "firewalled" => "works; a firewall lets in only answers, or it is not known whether there is one",
             _ => "none, or no STUN server with IPv6",
         }
         .into()

@@ -95,6 +95,7 @@ pub fn print_result(printed: io::Result<()>) -> Result<(), Error> {
 pub(super) struct RetryingWriter<W>(pub(super) W);
 
 impl<W: io::Write> RetryingWriter<W> {
+    /// Repeats an attempt until a full non-blocking pipe has room.
     fn until_done<T>(&mut self, mut attempt: impl FnMut(&mut W) -> io::Result<T>) -> io::Result<T> {
         loop {
             match attempt(&mut self.0) {
