@@ -42,7 +42,7 @@ pub(super) fn start(w: &mut World<Net>, cfg: &Cfg, ix: NodeIx) -> Option<(NodeIx
 }
 
 /// Returns a client's configuration for its current start.
-fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
+pub(super) fn own<'a>(w: &World<Net>, cfg: &'a Cfg, node: NodeIx) -> &'a client::Config {
     let life = match w.node(node) {
         Some(Node::Client(_, life) | Node::Session(_, life)) => usize::from(*life),
         Some(Node::Edge(_) | Node::Cn(_) | Node::Dn(_) | Node::Ledger(_)) | None => 0,

@@ -2,6 +2,7 @@
 
 use super::step::PATHS;
 use crate::scenario::{Progress, Rig as _, Role};
+use crate::sim::clients::own;
 use crate::sim::rig::SimRig;
 use crate::sim::{Net, keys, machines::Node};
 use crate::world::NodeIx;
@@ -124,15 +125,26 @@ fn overbilled(env: &Net) -> Option<String> {
     Some(format!("{bytes} bytes from peers are billed for {version:?}, of which they have sent {}", sent(version)))
 }
 
-/// Returns a description of a DN's directory that does not list exactly the clients that share; `None` if all are
-/// correct.
+/// Returns whether a client has a holder's ticket for a version in its own name: not so for copies from before it took
+/// another key.
+fn has_ticket(rig: &SimRig, ix: NodeIx, version: VersionId) -> bool {
+    let own = &own(&rig.world, &rig.cfg, ix).identity;
+    let Some(disk) = rig.world.env.disks.get(&ix) else { return false };
+    let of_copy = disk.terms.get(&version).and_then(|terms| terms.ticket.as_deref());
+    let of_grants = disk.downloads.values().filter_map(|d| d.granted.as_ref()?.ticket.as_deref());
+    of_copy.into_iter().chain(of_grants).any(|ticket| ticket.is_of(own.guid, version))
+}
+
+/// Returns a description of a DN's directory that does not list exactly the clients that share and have a ticket;
+/// `None` if all are correct.
 fn untrue_directory(rig: &SimRig) -> Option<String> {
     let world = &rig.world;
     for (path, object) in &world.env.objects {
         let shares = |(ix, node): (NodeIx, &Node)| match node {
             Node::Client(c, _) if c.session().uploads() => {
                 let holds = world.env.disks.get(&ix).and_then(|d| d.pieces.get(&object.version));
-                holds.filter(|p| !p.is_empty()).map(|_| keys::upload_key(ix))
+                let listed = holds.is_some_and(|p| !p.is_empty()) && has_ticket(rig, ix, object.version);
+                listed.then(|| keys::upload_key(ix))
             }
             Node::Client(..) | Node::Session(..) | Node::Edge(_) | Node::Cn(_) | Node::Dn(_) | Node::Ledger(_) => None,
         };
