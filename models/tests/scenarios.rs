@@ -177,7 +177,8 @@ fn a_peer_moves(seed: u64, moving: u8) {
     assert!(rig.run_until(Duration::from_secs(60), &mut |rig| done(rig, 1)), "seed {seed}, client{moving}");
     let s = rig.status(1, film.path).expect("it is known");
     assert_eq!((s.edge_bytes + s.peer_bytes, s.right), (film.size, true));
-    assert!(s.wasted_bytes <= 128 << 10, "more than was in flight: {s:?}");
+    // at most four pieces: what the peer had under way at the move, and what peer and edge both sent at the end
+    assert!(s.wasted_bytes <= 256 << 10, "more than was in flight: {s:?}");
     assert!(s.peer_bytes > s.edge_bytes * 4, "{s:?}");
 }
 
