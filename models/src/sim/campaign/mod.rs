@@ -35,7 +35,7 @@ pub struct Outcome {
     pub took: Duration,
     /// Description of the rule that failed; `None` if all held.
     pub failure: Option<String>,
-    /// What happened.
+    /// Deployment and steps of the run, from which it can be played again.
     pub script: Script,
 }
 

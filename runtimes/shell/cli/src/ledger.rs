@@ -115,7 +115,7 @@ pub(super) fn erase<R: Start>(args: &LedgerEraseArgs, json: bool) -> Result<(), 
     if json {
         return print_json(&erased);
     }
-    say!("client {guid}: {} events and the records of {} downloads are erased", erased.events, erased.downloads)?;
+    say!("client {guid}: events erased: {}; downloads whose records are erased: {}", erased.events, erased.downloads)?;
     if erased.open_downloads > 0 {
         say!("  {} downloads of days that are not closed yet stay: erase again then", erased.open_downloads)?;
     }

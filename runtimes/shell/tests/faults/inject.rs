@@ -19,7 +19,7 @@ const SAID_WITHIN: Duration = Duration::from_secs(60);
 /// Interval at which a process is made to read its files again, where the fault needs that.
 const NUDGE_EVERY: Duration = Duration::from_secs(1);
 
-/// What became of an injected fault.
+/// Result of an injected fault.
 pub(crate) struct Report {
     /// Number of calls that it hit, or 1 for a signal.
     pub(crate) hits: u64,

@@ -34,7 +34,7 @@ impl Role {
     }
 }
 
-/// What happens to a process, for some seconds.
+/// Fault that a process meets for some seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     /// Calls fail with this error, or write only half.

@@ -60,7 +60,7 @@ pub(crate) struct Net {
     published: u64,
 }
 
-/// What a failed download of a client means.
+/// Reaction of the harness to a failed download of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnFailure {
     /// The test fails: the client itself meets no fault.

@@ -37,7 +37,7 @@ struct Task {
 #[derive(Default)]
 struct Tally {
     todo: Vec<Task>,
-    /// Of each case: faults injected, and those that hit.
+    /// Numbers of faults injected, and of those that hit a call, by case.
     counts: BTreeMap<Case, (u32, u32)>,
     failures: Vec<String>,
     downloads: usize,
